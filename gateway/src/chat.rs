@@ -1,5 +1,5 @@
-//! Chat over Socket.IO: the application of the server. Handlers receive the context beside the socket; a socket's client
-//! holds no context.
+//! Chat over Socket.IO: the application of the server. Handlers receive the context and the socket as separate
+//! arguments; a socket's client contains no context.
 
 mod answer;
 mod app;

@@ -1,4 +1,4 @@
-//! The edge: REST and Socket.IO for clients, gRPC to the services.
+//! The gateway: REST and Socket.IO for clients, gRPC to the services.
 
 mod chat;
 pub mod clients;
@@ -53,23 +53,17 @@ use server::{Admission, Ending, places};
 use tokens::Tokens;
 use turns::Pages;
 
-/// What the handlers share.
+/// The context of the REST handlers.
 pub struct App {
-    /// The services.
     pub clients: Clients,
-    /// Verifies the callers' tokens.
     pub tokens: Tokens,
-    /// Knows which sessions are logged out.
     pub revocations: Revocations,
-    /// The settings.
     pub config: GatewayConfig,
-    /// Sends events to the log.
     pub sender: Sender,
-    /// Bounds the pages of lists that are read at once.
     pub pages: Pages,
 }
 
-/// The gateway as a program of its own.
+/// The program `confab-gateway`.
 #[derive(Debug, clap::Parser)]
 #[command(
     name = "confab-gateway",
@@ -84,7 +78,7 @@ pub struct Program {
     /// Settings of the bus.
     #[command(flatten)]
     pub bus: BusConfig,
-    /// Settings of the edge.
+    /// Settings of the gateway.
     #[command(flatten)]
     pub gateway: GatewayConfig,
     /// Where the auth service is: http://host:port, or several separated by commas; all addresses of a name are used
@@ -112,24 +106,24 @@ impl Settings for Program {
     }
 }
 
-/// A gateway that has been started and is not served yet.
+/// A started gateway that does not serve connections yet.
 pub struct Gateway {
     routes: Router,
     server: Arc<Server<Chat>>,
-    /// Most connections of clients.
+    /// Maximum number of connections of clients.
     places: usize,
     budget: Arc<Budget>,
-    /// Accepts connections from other gateways.
+    /// The listener for other gateways.
     forward: Option<TcpListener>,
 }
 
 impl Gateway {
-    /// Serves until shutdown, then finishes the requests in progress and moves the sockets to other gateways within the
-    /// drain time.
+    /// Serves until shutdown, then finishes the requests in progress and closes the sockets, whose clients reconnect to
+    /// other gateways, within the drain time.
     pub async fn serve(self, listener: TcpListener, config: &GatewayConfig, drain: Duration, process: &Process) {
         let leave = async {
             process.shutdown.cancelled().await;
-            // The other half of the time is for requests in progress.
+            // The second half of the time is for requests in progress.
             self.server.drain(drain / 2).await;
         };
         let clients_admission = Admission::of_clients(config, self.places, self.budget.clone());
@@ -139,7 +133,7 @@ impl Gateway {
             shutdown: process.shutdown.clone(),
             within: drain.mul_f64(0.75),
         };
-        // Requests that other gateways forwarded to sessions of this one run to their end.
+        // Requests that other gateways proxy to sessions of this gateway run to their end.
         let left = CancellationToken::new();
         let clients = async {
             tokio::join!(server::serve(listener, self.routes, &ending, &clients_admission), leave);
@@ -156,11 +150,11 @@ impl Gateway {
     }
 }
 
-/// Starts the gateway of these services; `listen` is where it will be served, `key` the cluster's. Its tasks end with the
-/// process.
+/// Starts the gateway of these services. `listen` is the address that it will serve, and `key` the
+/// cluster key. Its tasks end with the process.
 ///
 /// # Errors
-/// When a part cannot start. Services that cannot be reached are no error: readiness waits for them.
+/// When a part cannot start. Unreachable services are not an error: readiness waits for them.
 pub async fn start(
     config: &GatewayConfig,
     listen: SocketAddr,

@@ -8,52 +8,31 @@ use axum::http::{Method, StatusCode};
 use confab_common::metrics::{Counters, LIMITS, Outcomes, counter, gauge, histogram};
 use metrics::{Counter, Gauge, Histogram};
 
-/// The gateway's metrics.
+/// The gateway's metrics. The texts below describe each one.
 pub static METRICS: LazyLock<Metrics> = LazyLock::new(Metrics::new);
 
 const REQUESTS: &str = "confab_http_request_seconds";
 
-/// Handles of the metrics.
 pub struct Metrics {
-    /// CONNECTs, by outcome.
     pub connects: Counters,
-    /// `joinRoom`.
     pub joins: Outcomes,
-    /// `leaveRoom`.
     pub leaves: Outcomes,
-    /// `message`.
     pub messages: Outcomes,
-    /// `fileUpload`.
     pub uploads: Outcomes,
-    /// Clients that reconnected with a recovery offset, by outcome.
     pub recoveries: Counters,
-    /// Reads of history for clients that join.
     pub history_reads: Counter,
-    /// Events put into outboxes.
     pub deliveries: Counter,
-    /// Events per append.
     pub send_batch: Histogram,
-    /// Sends refused because too many were waiting.
     pub send_refused: Counter,
-    /// Followed partitions.
     pub followed: Gauge,
-    /// Positions of the partition that is furthest behind.
     pub lag: Gauge,
-    /// Whether the followed partitions keep up.
     pub keeping_up: Gauge,
-    /// Holes in the sequence of hints.
     pub misses: Counter,
-    /// Events read from the log to fill holes.
     pub repaired: Counter,
-    /// Partitions that started over.
     pub resyncs: Counter,
-    /// Tokens that are not valid yet.
     pub early_tokens: Counter,
-    /// Sessions known to be revoked.
     pub revocations: Gauge,
-    /// Age of the last answer from auth about revocations.
     pub revocations_age: Gauge,
-    /// Pauses of the process.
     pub pauses: Counter,
 }
 
@@ -136,7 +115,7 @@ impl Metrics {
     }
 }
 
-/// Counts an HTTP request. Paths and methods that a client made up never become labels.
+/// Counts an HTTP request. Unknown paths and methods never become labels, because clients choose them.
 pub fn request(route: Option<&MatchedPath>, method: &Method, status: StatusCode, took: Duration) {
     let route = route.map_or_else(|| "unknown".to_owned(), |route| route.as_str().to_owned());
     let known = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];

@@ -1,4 +1,5 @@
-//! The HTTP/1.1 server: our own accept loop, because connections must be bounded, timed and closed in order.
+//! The HTTP/1.1 server. It has its own accept loop, because connections must be bounded, have time limits, and close in
+//! order.
 
 mod arriving;
 mod bodies;
@@ -39,7 +40,7 @@ use tower::Service;
 use uapi::c::{IPPROTO_TCP, TCP_NOTSENT_LOWAT, TCP_USER_TIMEOUT, c_int};
 use uuid::Uuid;
 
-use self::arriving::Haste;
+use self::arriving::Timeouts;
 use self::bodies::{AnswerBody, RequestBody};
 use crate::config::GatewayConfig;
 use crate::problem::{self, Problem};
@@ -47,46 +48,47 @@ use crate::problem::{self, Problem};
 pub use stream::Stream;
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-/// Largest head of a request, in bytes; also the most that is read ahead of a body.
+/// Largest head of a request, in bytes; also the largest part of a body that hyper reads ahead.
 const MAX_HEAD: usize = 32 * 1024;
-/// After the last response arriving data is discarded, so that the client gets to read it: until none arrives for this long.
+/// After the last response, the server discards received data, so that the client can read the response. It stops when
+/// no data arrives for this long.
 const DRAIN_LINGER: Duration = Duration::from_secs(2);
-/// But not for longer than this.
+/// The limit for the whole discard.
 const DRAIN_LINGER_LIMIT: Duration = Duration::from_secs(10);
-/// After shutdown: how long a connection without a request yet may take to send its first.
+/// After shutdown: how long a new connection may take to send its first request.
 const FIRST_WITHIN: Duration = Duration::from_millis(500);
-/// Most refused connections that are read for a moment, so that their clients can read the reason.
-const MOST_REFUSED: usize = 16;
-/// A proxy takes a body of up to this many bytes at once.
-const SHORT: u64 = 64 * 1024;
-/// The system queues at most about this many bytes for a connection that it cannot send yet; the rest stays here, where it is
-/// counted.
+/// Maximum number of rejected connections that the server answers at the same time; it closes others without an answer.
+const MAX_REFUSED: usize = 16;
+/// A proxy reads a body of up to this many bytes at once, so the client's share is released with the head of the
+/// response.
+const SHORT_BODY: u64 = 64 * 1024;
+/// The operating system queues about this many unsent bytes for a connection. The rest stays in this process, which
+/// counts it.
 const MAX_UNSENT: c_int = 16 * 1024;
-/// The system ends a connection whose peer acknowledges nothing, or takes nothing of what waits, for this long, in
-/// milliseconds; also one that has been closed here.
+/// The operating system ends a connection whose peer acknowledges no data, or accepts none, for this many milliseconds.
+/// This includes connections that this process has closed.
 const UNTAKEN_WITHIN_MS: c_int = 60_000;
-/// Pause before accepting again when the system has run out of descriptors.
+/// Pause before the next accept when the process has no free file descriptor.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
-/// Decides which connections are accepted.
+/// Admits connections and requests.
 #[derive(Clone)]
 pub struct Admission {
-    /// Most connections at once.
+    /// Maximum number of connections.
     pub places: usize,
-    /// How long a connection may idle between requests.
+    /// How long a connection may be idle between requests.
     pub idle: Duration,
-    /// Tells clients so.
+    /// The value of the header `Keep-Alive`, which contains `idle`.
     pub keep_alive: HeaderValue,
-    /// The trusted proxies.
     pub trusted: Arc<[IpNet]>,
-    /// The bound on connections per address; `None`: no bound.
+    /// The bound for connections of one address; `None`: no bound.
     pub shares: Option<Arc<Shares>>,
-    /// Counts what is held for clients.
+    /// The memory limit for all clients.
     pub budget: Arc<Budget>,
 }
 
 impl Admission {
-    /// Admits clients to this many places.
+    /// Admits this many connections of clients.
     pub fn of_clients(config: &GatewayConfig, places: usize, budget: Arc<Budget>) -> Self {
         let trusted = config.trusted_proxies.iter().flatten().copied().collect();
         Self {
@@ -99,8 +101,7 @@ impl Admission {
         }
     }
 
-    /// Admits other gateways to this many places of their own; gateways are trusted to name the clients that they
-    /// forward for.
+    /// Admits this many connections of other gateways. The server trusts the client addresses in their requests.
     pub fn of_gateways(config: &GatewayConfig, places: usize, budget: Arc<Budget>) -> Self {
         let trusted = ["0.0.0.0/0", "::/0"].iter().filter_map(|all| all.parse().ok()).collect();
         Self {
@@ -113,7 +114,7 @@ impl Admission {
         }
     }
 
-    /// The permit of a connection; `None` when its address has used up its share.
+    /// The permit for a connection; `None` when its address has reached its share.
     fn admit(&self, peer: SocketAddr, permit: OwnedSemaphorePermit) -> Option<ConnectionPermit> {
         let address = peer.ip().to_canonical();
         let is_proxy = self.trusted.iter().any(|network| network.contains(&address));
@@ -124,7 +125,7 @@ impl Admission {
         Some(ConnectionPermit::new(permit, share))
     }
 
-    /// A request's part of the permit; `None` when it came through a proxy and its client has used up its share.
+    /// The permit for a request; `None` when it comes through a proxy and its client's address has reached its share.
     fn admit_request(&self, permit: &ConnectionPermit, address: ClientAddress) -> Option<ConnectionPermit> {
         let share = match &self.shares {
             Some(shares) if permit.is_of_proxy() => Some(Arc::new(shares.take(address)?)),
@@ -134,7 +135,7 @@ impl Admission {
     }
 }
 
-/// Takes an upgraded connection of this server apart.
+/// Extracts the TCP stream of an upgraded connection of this server, with the bytes that were read ahead.
 pub fn into_tcp(upgraded: hyper::upgrade::Upgraded) -> Option<(TcpStream, axum::body::Bytes)> {
     let parts = upgraded.downcast::<TokioIo<Stream>>().ok()?;
     Some((parts.io.into_inner().into_inner(), parts.read_buf))
@@ -144,21 +145,21 @@ fn keep_alive(idle: Duration) -> HeaderValue {
     HeaderValue::try_from(format!("timeout={}", idle.as_secs())).unwrap_or(HeaderValue::from_static("timeout=0"))
 }
 
-/// When and how a server ends.
+/// How a server shuts down.
 #[derive(Clone)]
 pub struct Ending {
-    /// From then on, connections end with their next response, so that clients that reuse them go elsewhere.
+    /// Once cancelled, each connection ends with its next response, so that clients use other gateways.
     pub leaving: CancellationToken,
-    /// From then on, no connection is accepted.
+    /// Once cancelled, the server accepts no connection.
     pub shutdown: CancellationToken,
-    /// How long requests in progress may then still take.
+    /// How long requests in progress may take after `shutdown`.
     pub within: Duration,
 }
 
 /// Serves until shutdown, then closes idle connections and finishes the requests in progress.
 pub async fn serve(listener: TcpListener, app: Router, ending: &Ending, admission: &Admission) {
     let places = Arc::new(Semaphore::new(admission.places.min(Semaphore::MAX_PERMITS)));
-    let refused = Arc::new(Semaphore::new(MOST_REFUSED));
+    let refused = Arc::new(Semaphore::new(MAX_REFUSED));
     let connections = TaskTracker::new();
     let serve = |(stream, peer, permit): (TcpStream, _, _)| match admission.admit(peer, permit) {
         Some(permit) => {
@@ -177,13 +178,15 @@ pub async fn serve(listener: TcpListener, app: Router, ending: &Ending, admissio
     };
     tokio::select! {
         () = served => {}
-        () = too_late => tracing::warn!(left = connections.len(), "connections that take too long are cut"),
+        () = too_late => {
+            tracing::warn!(left = connections.len(), "closing connections that are in use after the drain time");
+        }
     }
 }
 
 type Accepted = (TcpStream, SocketAddr, OwnedSemaphorePermit);
 
-/// Serves connections until the server shuts down and no connection is left.
+/// Passes accepted connections to `serve` until the server shuts down.
 async fn accept_all(listener: Listener, places: &Arc<Semaphore>, serve: impl Fn(Accepted)) {
     let accepting = async {
         while let Some(accepted) = accept(&listener, places).await {
@@ -193,8 +196,8 @@ async fn accept_all(listener: Listener, places: &Arc<Semaphore>, serve: impl Fn(
     tokio::join!(accepting, listener.close_at_shutdown());
 }
 
-/// The next connection, once there is a place for it; until then it waits in the system's queue. `None` after the last
-/// one.
+/// Returns the next connection when a permit is free. Until then, connections wait in the queue of the operating
+/// system. `None` after the last one.
 async fn accept(listener: &Listener, places: &Arc<Semaphore>) -> Option<Accepted> {
     loop {
         if places.available_permits() == 0 {
@@ -219,7 +222,8 @@ fn too_many() -> Response {
     answer
 }
 
-/// Answers an address that has used up its share, for a bounded number of connections at once.
+/// Rejects a connection of an address that has reached its share. At most [`MAX_REFUSED`] receive an answer at the same
+/// time.
 fn refuse(stream: TcpStream, refused: &Arc<Semaphore>) {
     let Ok(permit) = refused.clone().try_acquire_owned() else { return LIMITS.hit("connections_per_address") };
     tokio::spawn(async move {
@@ -233,7 +237,7 @@ fn refuse(stream: TcpStream, refused: &Arc<Semaphore>) {
     });
 }
 
-/// Serves one connection until it ends or is upgraded: an upgrade is served by a task of its own.
+/// Serves one connection until it ends or is upgraded. A separate task serves an upgraded connection.
 async fn serve_connection(
     (stream, peer): (TcpStream, SocketAddr),
     app: Router,
@@ -246,14 +250,14 @@ async fn serve_connection(
     }
     for (option, value) in [(TCP_NOTSENT_LOWAT, MAX_UNSENT), (TCP_USER_TIMEOUT, UNTAKEN_WITHIN_MS)] {
         if let Err(error) = uapi::setsockopt(stream.as_raw_fd(), IPPROTO_TCP, option, &value) {
-            tracing::debug!(%error, option, "the system does not bound what it queues for a connection");
+            tracing::debug!(%error, option, "cannot limit the data that the operating system queues for a connection");
         }
     }
     let holder = (!permit.is_of_proxy()).then(|| Holder::Address(peer.ip().into()));
     let hold =
         |wire: &Arc<_>| holder.map(|holder| Held::of(admission.budget.clone(), holder, Arc::downgrade(wire) as _));
     let places = (!permit.is_of_proxy()).then(|| (permit.semaphore().clone(), admission.places / 2));
-    let stream = Stream::new(stream, Haste { idle: admission.idle, places }, hold);
+    let stream = Stream::new(stream, Timeouts { idle: admission.idle, places }, hold);
     let (leaving, wire) = (ending.leaving, stream.wire().clone());
     let [asked, cut] = [wire.clone(), wire.clone()];
     let service = service_fn(move |request: Request<Incoming>| {
@@ -261,7 +265,7 @@ async fn serve_connection(
         answer(app.clone(), (&permit, peer), &admission, own, leaving.clone(), request)
     });
     let mut connection = http1::Builder::new()
-        // The stream has the timers.
+        // `Stream` has the time limits.
         .header_read_timeout(None)
         .max_buf_size(MAX_HEAD)
         .serve_connection(TokioIo::new(stream), service)
@@ -270,8 +274,8 @@ async fn serve_connection(
         tokio::select! {
             ended = &mut connection => ended,
             () = ending.shutdown.cancelled() => {
-                // Told to shut down, hyper would drop a request that is just arriving on a new connection.
-                if asked.course.begun() == 0 && let Ok(ended) = timeout(FIRST_WITHIN, &mut connection).await {
+                // On shutdown, hyper drops a request that is arriving on a new connection.
+                if asked.requests.begun() == 0 && let Ok(ended) = timeout(FIRST_WITHIN, &mut connection).await {
                     return ended;
                 }
                 std::pin::Pin::new(&mut connection).graceful_shutdown();
@@ -314,8 +318,8 @@ fn answer(
         let Some(permit) = permit else { return Ok(too_many().map(|body| AnswerBody::new(body, wire))) };
         request.extensions_mut().insert(permit.clone());
         let mut answer = app.call(request).await?;
-        if permit.has_share_of_request() && answer.body().size_hint().exact().is_none_or(|bytes| bytes > SHORT) {
-            // The proxy takes the body as fast as its client does.
+        if permit.has_share_of_request() && answer.body().size_hint().exact().is_none_or(|bytes| bytes > SHORT_BODY) {
+            // The proxy reads the body as fast as its client, which holds its share until the end of the body.
             answer = answer.map(|body| {
                 Body::new(body.map_frame(move |frame| {
                     let _held = &permit;
@@ -334,11 +338,11 @@ fn answer(
     }
 }
 
-/// Closes our side and discards arriving data: closing with unread bytes would reset the connection, and the client
-/// might never see the response.
+/// Closes the sending side and discards received data. A close with unread data would reset the connection, and the
+/// client could lose the response.
 async fn linger(mut stream: Stream) {
     let _ = stream.shutdown().await;
-    // Not part of the task: it would make every connection larger.
+    // On the heap, so that the task of every connection stays small.
     let mut discarded = vec![0; 16 * 1024];
     let discard =
         async { while matches!(timeout(DRAIN_LINGER, stream.tcp().read(&mut discarded)).await, Ok(Ok(1..))) {} };

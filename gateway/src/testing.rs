@@ -1,4 +1,4 @@
-//! Helpers for the tests of this crate: scripted services, and requests to routes.
+//! Helpers for the tests of this crate: scripted services and requests to routes.
 
 pub mod files;
 pub mod services;
@@ -50,7 +50,7 @@ pub fn fake(answer: impl Fn(&str, Bytes) -> Result<Vec<u8>, Error> + Send + Sync
 /// The session id in the tests' tokens.
 pub const SESSION: Uuid = Uuid::from_u128(9);
 
-/// A bus that only the test uses.
+/// A new bus in this process.
 pub fn bus() -> Bus {
     Bus::open(&"local:".into(), None).unwrap()
 }
@@ -63,21 +63,21 @@ pub fn identity() -> Identity {
 }
 
 /// Waits until a condition holds.
-pub async fn eventually(mut so: impl FnMut() -> bool) {
+pub async fn eventually(mut condition: impl FnMut() -> bool) {
     let waiting = async {
-        while !so() {
+        while !condition() {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(10), waiting).await.expect("this to become so");
+    tokio::time::timeout(Duration::from_secs(10), waiting).await.expect("the condition to hold within 10 s");
 }
 
-/// A response, read whole.
+/// A complete response.
 pub struct Answer {
     pub status: u16,
     pub headers: HeaderMap,
     pub bytes: Bytes,
-    /// Null when the body is not JSON.
+    /// The parsed body; null when it is not JSON.
     pub json: serde_json::Value,
 }
 
@@ -95,7 +95,7 @@ pub async fn send_body(routes: &Router, request: request::Builder, body: impl In
     Answer { status: head.status.as_u16(), headers: head.headers, bytes, json }
 }
 
-/// The claims of a valid token with some changed; null removes a claim.
+/// The claims of a valid token, with the claims in `change` replaced; null removes a claim.
 pub fn claims(change: serde_json::Value) -> serde_json::Value {
     let now = jsonwebtoken::get_current_timestamp();
     let mut claims: HashMap<String, serde_json::Value> = serde_json::from_value(serde_json::json!({

@@ -1,18 +1,19 @@
-//! How many operations of one user, or of one address whose user is not known, are in progress at once. The rest wait, so that
-//! they do not queue before those of other users.
+//! Bounds the concurrent operations of one user, or of one address without a known user. Further operations wait here,
+//! so that they do not delay those of other users in common queues.
 
 use std::sync::Arc;
 
 use confab_socketio::budget::{Budget, Share};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 
-/// Most sends and uploads of one user in progress at once.
+/// Maximum number of sends and uploads of one user in flight.
 const MAX_SENDS: usize = 128;
-/// Most clients of one user that are recovered at once: a quarter of all.
+/// Maximum number of concurrent recoveries of one user: a quarter of all recoveries.
 const MAX_RESTORES: usize = 16;
-/// Most pages that are read for one holder at once: the largest take milliseconds of a processor.
+/// Maximum number of pages that are read for one holder at the same time. The largest pages take milliseconds of CPU
+/// time.
 const MAX_PAGES_OF_HOLDER: usize = 2;
-/// Most pages of lists that are read at once for all holders.
+/// Maximum number of pages of lists that are read at the same time.
 const MAX_PAGES: usize = 16;
 
 /// The permits of one holder, kept in its share.
@@ -30,7 +31,7 @@ impl Default for Permits {
     }
 }
 
-/// Permits for a user's sends in progress.
+/// Permits for a user's sends in flight, released when dropped.
 pub struct SendPermits {
     sends: Arc<Semaphore>,
     count: usize,
@@ -44,7 +45,7 @@ impl SendPermits {
         Self { sends, count }
     }
 
-    /// Takes up to `wanted` more permits without waiting; returns how many.
+    /// Acquires up to `wanted` more permits without waiting; returns their number.
     pub fn try_more(&mut self, wanted: usize) -> usize {
         let more = wanted.min(self.sends.available_permits());
         let taken = self.sends.try_acquire_many(more as u32).map(SemaphorePermit::forget).map_or(0, |()| more);
@@ -65,27 +66,27 @@ pub async fn restore_permit(share: &Share) -> Option<OwnedSemaphorePermit> {
     restores.acquire_owned().await.ok()
 }
 
-/// The right to read a page, until it is dropped.
+/// The right to read a page, released when dropped.
 pub struct PagePermit {
     _of_holder: Option<OwnedSemaphorePermit>,
     _of_all: Option<OwnedSemaphorePermit>,
 }
 
-/// Bounds the pages of lists that are read at once: a page is held whole before any of it is sent.
+/// Bounds the pages of lists that are read at the same time, because a page is in memory completely before it is sent.
 pub struct Pages {
     budget: Arc<Budget>,
     all: Arc<Semaphore>,
 }
 
 impl Pages {
-    /// Pages whose bytes are counted in `budget`.
+    /// Creates the bounds; `budget` is the memory limit of all clients.
     pub fn new(budget: Arc<Budget>) -> Self {
         Self { budget, all: Arc::new(Semaphore::new(MAX_PAGES)) }
     }
 
     /// Waits until a page may be read for the holder of this share.
     pub async fn acquire(&self, share: &Share) -> PagePermit {
-        // The holder's own permit first: its other requests wait outside, not in the common queue.
+        // The holder's own permit first, so that its other requests do not wait in the common queue.
         let of_holder = share.extension::<Permits>().pages.clone().acquire_owned().await.ok();
         self.budget.space_for(share, "page").await;
         PagePermit { _of_holder: of_holder, _of_all: self.all.clone().acquire_owned().await.ok() }
@@ -102,12 +103,12 @@ mod tests {
 
     use super::*;
 
-    /// Longer than a holder above its share waits before it is checked again.
+    /// Longer than the check interval of a holder above its share.
     const LONG: Duration = Duration::from_millis(500);
     const MEBIBYTE: usize = 1 << 20;
 
     #[tokio::test(start_paused = true)]
-    async fn one_holder_reads_two_pages_at_once_and_none_while_it_leaves_much_unread() {
+    async fn one_holder_reads_two_pages_and_none_above_its_share() {
         let budget = Arc::new(Budget::new(100 * MEBIBYTE, Arc::default()));
         let pages = Pages::new(budget.clone());
         let [one, other] = [1, 2].map(|id| budget.share(Holder::Owner(Uuid::from_u128(id))));
@@ -118,7 +119,7 @@ mod tests {
         assert!(!waits(&one).await);
         budget.count(&one, 0, 60 * MEBIBYTE, true);
         assert_eq!([waits(&one).await, waits(&other).await], [true, false]);
-        // A holder that waits for space takes no permit from others.
+        // A holder above its share holds no common permit while it waits.
         let waiting = (0..MAX_PAGES).map(|_| Box::pin(pages.acquire(&one))).collect::<Vec<_>>();
         let mut all = futures::future::join_all(waiting);
         assert!(futures::poll!(&mut all).is_pending());

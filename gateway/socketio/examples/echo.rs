@@ -1,4 +1,4 @@
-//! A whole Socket.IO server: it sends every event back. `cargo run -p confab-socketio --example echo [ADDRESS]`
+//! A complete Socket.IO server that sends every event back: `cargo run -p confab-socketio --example echo [ADDRESS]`
 
 use std::sync::Arc;
 

@@ -1,5 +1,5 @@
-//! The bytes that a server holds for its clients: in total, and for each owner of sessions or, where the owner is not known
-//! yet, for each address.
+//! The memory limit for all clients together, and the bytes that each holder uses of it. A holder is an owner of
+//! sessions or, for clients without a known owner, an address.
 
 mod held;
 mod share;
@@ -21,22 +21,22 @@ use confab_common::tables::shrink;
 pub use held::{Held, SMALL};
 pub use share::{Cut, Holder, Share};
 
-/// Smaller changes of an outbox are not counted, so that clients that keep up seldom touch the counters.
+/// Smaller changes of an outbox are not counted, so that clients that read promptly rarely change the shared counters.
 const STEP: usize = 16 * 1024;
-/// The same for polling sessions, of which a client can have many without a connection.
+/// The step for polling sessions. It is smaller, because a client can have many of them without a connection.
 const STEP_POLLING: usize = 1024;
-/// How often a holder above its share is checked again, unless the total falls before.
-const LOOK: Duration = Duration::from_millis(250);
+/// How often the bytes of a waiting holder are checked while the total does not fall.
+const CHECK_INTERVAL: Duration = Duration::from_millis(250);
 
-/// Counts the bytes held for all clients, and for each holder of a share of them.
+/// Counts the bytes held for all clients and for each holder, and enforces the common limit.
 pub struct Budget {
-    /// Most bytes that may be held in total.
+    /// Maximum number of bytes in total.
     limit: usize,
     total: AtomicUsize,
-    /// How many shares hold bytes.
+    /// The number of shares with bytes.
     holders: AtomicUsize,
     over: Notify,
-    /// The total has fallen to half the limit.
+    /// Notified when the total falls to half of the limit.
     fell: Notify,
     pauses: Arc<PauseDetector>,
     // Held for a look-up or a change, never across an await. No other lock is taken within.
@@ -44,13 +44,13 @@ pub struct Budget {
 }
 
 impl Budget {
-    /// Holds at most `limit` bytes; outboxes write nothing while `pauses` reports a pause.
+    /// Creates a limit of `limit` bytes. Outboxes write nothing while `pauses` reports a pause of the process.
     pub fn new(limit: usize, pauses: Arc<PauseDetector>) -> Self {
         let [total, holders] = [0; 2].map(AtomicUsize::new);
         Self { limit, total, holders, over: Notify::new(), fell: Notify::new(), pauses, shares: Mutex::default() }
     }
 
-    /// The share of a holder.
+    /// Returns the share of a holder, and creates it if necessary.
     pub fn share(self: &Arc<Self>, holder: Holder) -> Arc<Share> {
         let mut shares = self.shares.lock();
         let listed = shares.entry(holder).or_default();
@@ -61,7 +61,7 @@ impl Budget {
         })
     }
 
-    /// Forgets a holder whose share is gone, unless it has another one by now.
+    /// Removes a holder whose share was dropped, unless the holder has a new share already.
     fn forget(&self, holder: Holder) {
         let mut shares = self.shares.lock();
         if shares.get(&holder).is_some_and(|share| share.strong_count() == 0) {
@@ -70,7 +70,7 @@ impl Budget {
         }
     }
 
-    /// The shares that hold bytes, the largest first.
+    /// The shares with bytes, the largest first.
     pub fn largest(&self) -> Vec<(Holder, Arc<Share>)> {
         let shares = self
             .shares
@@ -83,7 +83,8 @@ impl Budget {
         shares
     }
 
-    /// Records that an outbox has changed from `counted` to `bytes`; returns the bytes counted for it now.
+    /// Counts the change of an outbox from `counted` to `bytes` bytes. Returns the number of bytes counted now: changes
+    /// of less than 16 KiB (1 KiB without a WebSocket) are not counted, except to 0.
     pub fn count(&self, share: &Share, counted: usize, bytes: usize, on_websocket: bool) -> usize {
         let step = if on_websocket { STEP } else { STEP_POLLING };
         if counted.abs_diff(bytes) < step && (bytes != 0 || counted == 0) {
@@ -132,26 +133,26 @@ impl Budget {
         }
     }
 
-    /// Bytes held in total.
+    /// The number of bytes in total.
     pub fn bytes(&self) -> usize {
         self.total.load(Ordering::Relaxed)
     }
 
-    /// Bytes held above the limit.
+    /// The number of bytes above the limit; 0 within it.
     pub fn excess(&self) -> usize {
         self.bytes().saturating_sub(self.limit)
     }
 
-    /// Completes when more than the limit is held.
+    /// Completes when the total exceeds the limit. The server then evicts sessions and requests.
     pub async fn exceeded(&self) {
         while self.excess() == 0 {
             self.over.notified().await;
         }
     }
 
-    /// Completes when more may be prepared for the holder of this share: at once, unless more than half of the limit is
-    /// held and the holder has more than an equal part of that half. The wait is counted under `what` in
-    /// `confab_outbox_waits_total`.
+    /// Completes when the application may prepare more data for the holder of this share. This waits only while more
+    /// than half of the limit is in use and the holder has more than an equal part of that half. The metric
+    /// `confab_outbox_waits_total` counts the wait under `what`.
     pub async fn space_for(&self, share: &Share, what: &'static str) {
         if self.has_space_for(share) {
             return;
@@ -162,11 +163,11 @@ impl Budget {
             if self.has_space_for(share) {
                 return;
             }
-            let _ = timeout(LOOK, fell).await;
+            let _ = timeout(CHECK_INTERVAL, fell).await;
         }
     }
 
-    /// Whether at most half of the limit is held.
+    /// Whether at most half of the limit is in use.
     pub fn is_ample(&self) -> bool {
         self.bytes() <= self.limit / 2
     }
@@ -175,13 +176,14 @@ impl Budget {
         self.is_ample() || share.bytes() <= self.limit / 2 / self.holders.load(Ordering::Relaxed).max(1)
     }
 
-    /// Whether writing is suspended.
+    /// Whether writing is suspended because the process was paused (SIGSTOP, a frozen machine) and has not resumed.
     pub fn is_paused(&self) -> bool {
         self.pauses.is_paused()
     }
 }
 
 impl Default for Budget {
+    /// Creates a budget without a limit.
     fn default() -> Self {
         Self::new(usize::MAX, Arc::default())
     }
@@ -192,7 +194,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn what_is_counted_follows_what_is_held() {
+    async fn the_count_follows_the_bytes() {
         let (budget, share) = (Budget::new(3 * STEP, Arc::default()), Share::default());
         let mut counted = 0;
         for (bytes, expected) in
@@ -204,7 +206,7 @@ mod tests {
         assert_eq!(
             budget.count(&share, 0, STEP_POLLING, false),
             STEP_POLLING,
-            "sessions that poll are counted more exactly"
+            "polling sessions have a smaller step"
         );
         budget.count(&share, STEP_POLLING, 0, false);
         let mut over = std::pin::pin!(budget.exceeded());
@@ -223,13 +225,13 @@ mod tests {
         let [heavy, light, idle] = [(); 3].map(|()| Share::default());
         budget.count(&heavy, 0, 90 * STEP, true);
         budget.count(&light, 0, 10 * STEP, true);
-        let waits = async |share| timeout(LOOK / 2, budget.space_for(share, "join")).await.is_err();
+        let waits = async |share| timeout(CHECK_INTERVAL / 2, budget.space_for(share, "join")).await.is_err();
         assert_eq!([waits(&heavy).await, waits(&light).await, waits(&idle).await], [true, false, false]);
-        // With many holders the equal part is small; a holder of nothing never waits.
+        // With many holders, the equal part is small. A holder without bytes never waits.
         let others = [(); 9].map(|()| Share::default());
         others.iter().for_each(|other| _ = budget.count(other, 0, STEP, true));
         assert_eq!([waits(&light).await, waits(&idle).await], [true, false]);
-        // The wait ends as soon as the total has fallen, whichever holder freed the bytes.
+        // The wait ends when the total falls, even if another holder released the bytes.
         let mut waiting = std::pin::pin!(budget.space_for(&light, "join"));
         assert!(futures::poll!(&mut waiting).is_pending());
         budget.count(&heavy, 90 * STEP, 0, true);
@@ -237,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn a_share_is_left_with_all_that_was_counted_in_it() {
+    fn a_transfer_moves_all_counted_bytes() {
         let budget = Budget::new(usize::MAX, Arc::default());
         let [address, owner] = [(); 2].map(|()| Share::default());
         let counted = budget.count(&address, 0, 5000, false);

@@ -1,7 +1,7 @@
-//! Sessions of other nodes: a request for one is forwarded to the node that has it, in one hop and never twice.
+//! Sessions of other nodes. A node proxies a request to the node that owns the session, in one hop and at most once.
 
 mod node;
-mod passed;
+mod proxied;
 mod signature;
 pub(crate) mod tunnel;
 
@@ -22,93 +22,97 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::time::timeout;
 
 use self::node::{Ids, Nodes};
-use self::passed::Passed;
+use self::proxied::Proxied;
 use self::signature::Signer;
-use crate::net::wire::{Answer, Fate, SETTLES_WITHIN};
+use crate::net::wire::{Answer, Outcome, SETTLES_WITHIN};
 use crate::passage::{NodeId, Passage};
 
 pub use signature::Covers;
 
-/// How long connecting to a node may take: TCP repeats a lost SYN after a second.
+/// The time limit for connecting to a node. TCP repeats a lost SYN after 1 s.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(2500);
-/// How long an idle connection is kept: shorter than its server keeps it.
+/// How long an idle connection is kept, less than its server keeps it.
 const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(5);
 /// The response headers that the client needs.
-const PASSED_BACK: [HeaderName; 5] = [CONNECTION, UPGRADE, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_PROTOCOL, CONTENT_TYPE];
+const PROXIED_RESPONSE_HEADERS: [HeaderName; 5] =
+    [CONNECTION, UPGRADE, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_PROTOCOL, CONTENT_TYPE];
 
-/// The settings of a node.
+/// The settings of a node in a cluster.
 pub struct ClusterConfig {
-    /// The `host:port`s of all nodes, including this one; all addresses of a name are used.
+    /// The addresses of all nodes, including this one, as `host:port`. All addresses that a name resolves to are nodes.
     pub targets: Vec<String>,
-    /// This node's address, as the others reach it.
+    /// The address of this node's [`cluster_routes`](crate::cluster_routes), as the other nodes reach it.
     pub own: SocketAddr,
-    /// Derives node ids from addresses; the same for all nodes.
+    /// The key that derives node ids from addresses. All nodes have the same key.
     pub node_key: SigningKey,
-    /// Signs requests between nodes; the same for all nodes.
+    /// The key that signs requests between nodes. All nodes have the same key.
     pub signing_key: SigningKey,
-    /// The longest time to an answer of another node: a GET waits until its session is pinged.
+    /// The longest time until another node answers. It must exceed the ping interval, because a GET waits for the next
+    /// ping.
     pub answers_within: Duration,
 }
 
-/// Forwards requests to the other nodes.
+/// Proxies requests to the other nodes of a cluster.
 pub struct Cluster {
     own: Ids,
     nodes: Arc<Nodes>,
     signer: Signer,
-    passed: Passed,
+    proxied: Proxied,
     http: Client<HttpConnector, Body>,
-    /// How long a response may take: a GET waits until its session is pinged.
+    /// The time limit for a response.
     answers_within: Duration,
 }
 
 impl Cluster {
-    /// Starts to resolve the nodes. Must be called within a Tokio runtime.
+    /// Starts to resolve the names of the nodes, repeatedly. Call this within a Tokio runtime.
     pub fn start(config: ClusterConfig) -> Self {
         let ClusterConfig { targets, own, node_key, signing_key, answers_within } = config;
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
         connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
-        // No request is sent twice: only one that a dead connection had not accepted yet goes over another connection.
+        // No request is sent twice. Only a request that a dead connection has not accepted goes over another
+        // connection.
         let http = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(POOL_IDLE_TIMEOUT)
             .build(connector);
         let nodes = Nodes::find(targets, own, node_key);
         let (own, signer) = (nodes.ids_of(own), Signer::new(signing_key));
-        Self { own, nodes, signer, passed: Passed::new(), http, answers_within }
+        Self { own, nodes, signer, proxied: Proxied::new(), http, answers_within }
     }
 
-    /// The node in the ids of this node's sessions.
+    /// The id of this node, which begins the ids of its sessions: 8 characters.
     pub fn own(&self) -> &str {
         self.own.issued().as_str()
     }
 
-    /// The node of another node that issued this session id; `None` for our own ids and unknown ones.
+    /// The other node that issued this session id; `None` for ids of this node and malformed ids.
     pub fn elsewhere(&self, sid: &str) -> Option<NodeId> {
         NodeId::of_session(sid).filter(|node| !self.own.contain(*node))
     }
 
-    /// What the signature of a request from another node covers; `None` when it is not signed for this node.
+    /// Verifies the signature of a request from another node. Returns the parts that it covers; `None` when the request
+    /// is not signed for this node.
     pub async fn covers(&self, head: &Parts) -> Option<Covers> {
         self.signer.verify(head, self.own()).await
     }
 
-    /// The address of another node; `None` when the node is gone, and its sessions with it.
+    /// The address of another node; `None` when the node, and with it its sessions, no longer exists.
     pub async fn address_of(&self, node: NodeId) -> Option<SocketAddr> {
         self.nodes.address_of(node).await
     }
 
-    /// A passage for the next GET through this node.
+    /// Creates the identification of the next GET that this node proxies.
     pub fn next_passage(&self) -> Passage {
-        self.passed.next(*self.own.issued())
+        self.proxied.next(*self.own.issued())
     }
 
-    /// Remembers the answer to a GET that is about to be given, in case its session's node asks what became of it.
+    /// Stores the answer to a proxied GET before it is sent, in case the session's node requests its outcome.
     pub async fn answered(&self, sid: &str, passage: Passage, answer: Answer) {
-        self.passed.answered(sid, passage, answer).await;
+        self.proxied.answered(sid, passage, answer).await;
     }
 
-    /// A signed request to another node.
+    /// Creates a signed request to another node; `None` when `target` is not a valid path.
     pub fn request(&self, to: (NodeId, SocketAddr), method: Method, target: &str, body: Bytes) -> Option<Request> {
         let target = Signer::mark(target);
         let uri = Uri::builder().scheme("http").authority(to.1.to_string()).path_and_query(target).build().ok()?;
@@ -118,16 +122,16 @@ impl Cluster {
         Some(request)
     }
 
-    /// The whole response; `None` when there is none in time.
+    /// Sends a request and reads the complete response; `None` when the request fails or the time limit passes.
     pub async fn send(&self, request: Request) -> Option<(Response<Body>, hyper::upgrade::OnUpgrade)> {
         let exchange = async {
-            let mut answer =
-                self.http.request(request).await.inspect_err(|error| tracing::debug!(%error, "cannot forward")).ok()?;
+            let sent = self.http.request(request).await;
+            let mut answer = sent.inspect_err(|error| tracing::debug!(%error, "cannot proxy a request")).ok()?;
             let upgrade = hyper::upgrade::on(&mut answer);
             let (head, body) = answer.into_parts();
             let mut back = Response::new(Body::from(body.collect().await.ok()?.to_bytes()));
             *back.status_mut() = head.status;
-            for name in PASSED_BACK {
+            for name in PROXIED_RESPONSE_HEADERS {
                 if let Some(value) = head.headers.get(&name) {
                     back.headers_mut().insert(name, value.clone());
                 }
@@ -137,17 +141,18 @@ impl Cluster {
         timeout(self.answers_within, exchange).await.ok().flatten()
     }
 
-    /// What became of a response that this node forwarded, as a status for the node that asks.
-    pub async fn fate_here(&self, sid: &str, number: u64) -> StatusCode {
-        match self.passed.fate(sid, number).await {
-            Fate::Delivered => StatusCode::NO_CONTENT,
-            Fate::Lost => StatusCode::GONE,
-            Fate::Unknown => StatusCode::NOT_FOUND,
+    /// The outcome of a response that this node proxied, as the status for the session's node: 204 delivered, 410 lost,
+    /// 404 unknown.
+    pub async fn outcome_here(&self, sid: &str, number: u64) -> StatusCode {
+        match self.proxied.outcome(sid, number).await {
+            Outcome::Delivered => StatusCode::NO_CONTENT,
+            Outcome::Lost => StatusCode::GONE,
+            Outcome::Unknown => StatusCode::NOT_FOUND,
         }
     }
 
-    /// Asks the node that forwarded a response what became of it.
-    pub async fn fate(&self, passage: Passage, sid: &str) -> Fate {
+    /// Requests the outcome of a response from the node that proxied it. Waits at most 2 s.
+    pub async fn outcome(&self, passage: Passage, sid: &str) -> Outcome {
         let ask = async {
             let address = self.nodes.address_of(passage.node).await?;
             let target = format!("/socket.io/?sid={sid}&t={}", passage.number);
@@ -155,9 +160,9 @@ impl Cluster {
         };
         let answer = timeout(SETTLES_WITHIN * 2, ask).await.ok().flatten();
         match answer.map(|(answer, _)| answer.status()) {
-            Some(StatusCode::NO_CONTENT) => Fate::Delivered,
-            Some(StatusCode::GONE) => Fate::Lost,
-            _ => Fate::Unknown,
+            Some(StatusCode::NO_CONTENT) => Outcome::Delivered,
+            Some(StatusCode::GONE) => Outcome::Lost,
+            _ => Outcome::Unknown,
         }
     }
 }

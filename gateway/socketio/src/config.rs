@@ -1,25 +1,28 @@
-//! The settings of a server.
+//! The settings of a [`Server`](crate::Server).
 
 use std::time::Duration;
 
-/// The settings of a server.
+/// The settings of a [`Server`](crate::Server). [`Config::default`] has the intervals of the reference server.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// The time between two pings of a session.
+    /// The time between two pings of a session (default 25 s).
+    /// <https://github.com/socketio/engine.io-protocol#heartbeat>
     pub ping_interval: Duration,
-    /// The longest time from a ping to its answer, or to any other packet; after it the session counts as lost.
+    /// The longest time from a ping to the next packet of the client (default 20 s). After it, the server closes the
+    /// session.
     pub ping_timeout: Duration,
-    /// The longest time from the opening of a session to the client's CONNECT and its identification.
+    /// The longest time from the start of a session until the client is identified (default 10 s).
     pub connect_timeout: Duration,
-    /// Events that one socket may send each second, twice as many in a burst; 0: no limit. The application receives events
-    /// beyond it with [`Event::over_limit`](crate::Event::over_limit).
+    /// Events per second from one client, with bursts of twice that number (default 2,000; 0: no limit). The
+    /// application receives further events with [`Event::over_limit`](crate::Event::over_limit).
     pub max_events_per_second: u32,
-    /// Sessions that may be open without an identified client; beyond it, the server closes the oldest one of the address
-    /// with most of them; 0: no limit.
+    /// Open sessions without an identified client (default 4,096; 0: no limit). Beyond that, the server closes the
+    /// oldest such session of the address that has the most.
     pub max_pending_sessions: usize,
-    /// Largest packet from a client, in bytes, with its attachments. Clients that are not identified yet may send 16 KiB.
+    /// Largest packet from a client with its attachments, in bytes (default 1,114,112). The limit is 16 KiB until the
+    /// client is identified.
     pub max_packet: usize,
-    /// How long a session of another node that is being drained may take to finish its events.
+    /// How long a client whose requests come through a draining node may take to finish its events (default 3 s).
     pub leave_within: Duration,
 }
 

@@ -1,11 +1,12 @@
-//! The one table of every way a session ends. The metric `confab_session_ends_total`, the log and the documentation are made
-//! from it.
+//! The table of all causes that end a session. The metric `confab_session_ends_total`, the log and the documentation
+//! use this table.
 
 use std::{fmt, io};
 
 use crate::packet::Malformed;
 
-/// Why a session ended. Of several causes the first one counts.
+/// Why a session ended. The first of several causes counts. [`cause`](Self::cause) describes each variant, and
+/// [`next`](Self::next) what a stock client does afterwards.
 #[expect(missing_docs, reason = "`cause` describes each one")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
@@ -28,7 +29,7 @@ pub enum Ending {
     AnswerLost,
 }
 
-/// What a client does after an ending.
+/// What a stock client does after the end of its session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Next {
     Nothing,
@@ -36,7 +37,7 @@ enum Next {
     MustFix,
 }
 
-/// One line of the table.
+/// A line of the table.
 struct Line {
     code: &'static str,
     /// The close code of a WebSocket (RFC 6455 section 7.4), if a close frame is sent.
@@ -50,7 +51,7 @@ const fn line(code: &'static str, close: Option<u16>, cause: &'static str, next:
 }
 
 impl Ending {
-    /// All of them.
+    /// All causes, in the order of their numbers.
     pub const ALL: [Self; 16] = [
         Self::ClientClosed,
         Self::ConnectionLost,
@@ -76,43 +77,48 @@ impl Ending {
             Self::ClientClosed => line("client_closed", Some(1000), "The client closed the session.", Nothing),
             Self::ConnectionLost => line("connection_lost", None, "The connection broke.", Reconnects),
             Self::PingTimeout => {
-                line("ping_timeout", Some(1000), "The client sent nothing within the ping timeout.", Reconnects)
+                line("ping_timeout", Some(1000), "The client sent no packet within the ping timeout.", Reconnects)
             }
             Self::ConnectTimeout => {
-                line("connect_timeout", Some(1000), "The client did not CONNECT in time.", Reconnects)
+                line("connect_timeout", Some(1000), "The client did not connect within the time limit.", Reconnects)
             }
-            Self::Refused => line("refused", Some(1000), "The server refused CONNECT (`connect_error`).", MustFix),
+            Self::Refused => line("refused", Some(1000), "The server rejected CONNECT (`connect_error`).", MustFix),
             Self::Disconnected => {
                 line("disconnected", Some(1000), "The server disconnected the socket (`sessionEnded`).", MustFix)
             }
             Self::Returned => line(
                 "returned",
                 Some(1001),
-                "The server cannot serve the socket as it is: it must connect again.",
+                "The server could not continue the session: the client must connect again.",
                 Reconnects,
             ),
-            Self::Draining => line("draining", Some(1000), "The server shuts down (`serverGoingAway`).", Reconnects),
+            Self::Draining => line("draining", Some(1000), "The server shut down (`serverGoingAway`).", Reconnects),
             Self::Malformed => line("malformed", Some(1002), "The client broke the protocol.", MustFix),
             Self::TooLarge => line("too_large", Some(1009), "A packet was larger than the limit.", MustFix),
-            Self::NotUtf8 => line("not_utf8", Some(1007), "A text was not UTF-8.", MustFix),
-            Self::Overflow => line("overflow", Some(1001), "The client left too many bytes unread.", Reconnects),
+            Self::NotUtf8 => line("not_utf8", Some(1007), "A text packet was not valid UTF-8.", MustFix),
+            Self::Overflow => line(
+                "overflow",
+                Some(1001),
+                "The client left over 1 MiB of events, 2 MiB of answers, or (before CONNECT) 16 KiB unread.",
+                Reconnects,
+            ),
             Self::OverBudget => line(
                 "over_budget",
                 Some(1001),
-                "The server held too many bytes, most of them for this client's owner.",
+                "The memory limit of all clients was exceeded, and this client's owner held the most bytes.",
                 Reconnects,
             ),
-            Self::Stuck => line("stuck", None, "The client read nothing for 10 s although frames waited.", Reconnects),
+            Self::Stuck => line("stuck", None, "The client read none of its queued frames for 10 s.", Reconnects),
             Self::PendingLimit => line(
                 "pending_limit",
                 Some(1001),
-                "Too many sessions had not connected; this one was the oldest.",
+                "Too many sessions had no identified client; this session was the oldest of the largest address.",
                 Reconnects,
             ),
             Self::AnswerLost => line(
                 "answer_lost",
                 None,
-                "The answer to a poll was lost, and its repeat looks like the next poll.",
+                "The answer to a poll was lost, and the server could not distinguish its repeat from the next poll.",
                 Reconnects,
             ),
         }
@@ -122,7 +128,7 @@ impl Ending {
         Self::ALL.into_iter().find(|ending| *ending as u8 == number)
     }
 
-    /// Its name in the metric and in the log.
+    /// The name in the metric and in the log.
     pub const fn code(self) -> &'static str {
         self.line().code
     }
@@ -140,13 +146,13 @@ impl Ending {
     /// What a stock client does next, as a sentence.
     pub const fn next(self) -> &'static str {
         match self.line().next {
-            Next::Nothing => "It stays closed.",
+            Next::Nothing => "It does not reconnect.",
             Next::Reconnects => "It reconnects by itself.",
-            Next::MustFix => "It needs a change first, such as a new token or another packet.",
+            Next::MustFix => "Retries fail until the application fixes the cause.",
         }
     }
 
-    /// The whole table in Markdown.
+    /// The table of all causes in Markdown.
     pub fn table() -> String {
         let head =
             "| cause | close code | what happened | what a stock client does next |\n|---|---|---|---|\n".to_owned();
@@ -180,7 +186,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_ending_has_a_line_of_its_own() {
+    fn every_ending_has_its_own_line() {
         for ending in Ending::ALL {
             assert_eq!(Ending::of_number(ending as u8), Some(ending));
             assert_eq!(Ending::ALL.iter().filter(|other| other.code() == ending.code()).count(), 1, "{ending}");

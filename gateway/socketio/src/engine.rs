@@ -1,4 +1,4 @@
-//! The HTTP side: opens sessions, and serves them over both transports.
+//! The HTTP side: opens sessions and serves them over both transports.
 
 use std::time::Duration;
 
@@ -10,5 +10,5 @@ mod polling;
 mod proxy;
 mod websocket;
 
-/// A client that takes nothing of what waits for it for this long is closed.
+/// The session of a client that reads none of its queued frames for this long is closed.
 const READ_STALL_LIMIT: Duration = Duration::from_secs(10);

@@ -5,18 +5,19 @@ use std::borrow::Cow;
 use bytes::Bytes;
 use serde_json::value::RawValue;
 
-/// An event from a client, as the application receives it.
+/// An event from a client. <https://github.com/socketio/socket.io-protocol#sending-and-receiving-data>
 pub struct Event<'a> {
-    /// Its name; empty when the client sent something that is not text.
+    /// The name; empty when the first element of the packet is not a string.
     pub name: Cow<'a, str>,
-    /// The first argument as JSON text; any others are ignored.
+    /// The first argument as JSON text. The server ignores further arguments.
     pub argument: Option<&'a RawValue>,
-    /// Its binary attachments, at most 10.
+    /// The binary attachments, at most 10.
     pub attachments: &'a [Bytes],
-    /// The id under which the client expects the acknowledgement, if it does.
+    /// The id for the acknowledgement, if the client requests one.
     pub ack: Option<u64>,
-    /// Its size with its attachments, in bytes.
+    /// The size with attachments, in bytes.
     pub size: usize,
-    /// The socket has sent more events than it may: the application should reject this one.
+    /// The client exceeds [`max_events_per_second`](crate::Config::max_events_per_second): the application should
+    /// reject this event.
     pub over_limit: bool,
 }

@@ -1,4 +1,4 @@
-//! Packets on their way to clients, encoded once. <https://github.com/socketio/engine.io-protocol>,
+//! Encoded packets for clients. <https://github.com/socketio/engine.io-protocol>,
 //! <https://github.com/socketio/socket.io-protocol>, RFC 6455 section 5.2
 
 use std::borrow::Cow;
@@ -9,23 +9,24 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use serde::Serialize;
 
-/// What a frame costs besides its bytes: its place in a queue, its share of an allocation.
+/// Bytes that a frame occupies in addition to its content: its queue entry and its share of an allocation.
 const FRAME_OVERHEAD: usize = 128;
-/// The first byte of a WebSocket frame: the last of its message, and its type (RFC 6455 section 5.2).
+/// The first byte of a WebSocket frame consists of FIN and the opcode (RFC 6455 section 5.2).
 const FIN: u8 = 0x80;
 const TEXT: u8 = 1;
 const BINARY: u8 = 2;
-/// Most bytes of encoding buffer that a thread keeps.
+/// Largest encoding buffer that a thread keeps, in bytes.
 const MAX_SCRATCH: usize = 64 * 1024;
 
 thread_local! {
     static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// An Engine.IO packet on its way to clients: encoded once, shared by all its receivers.
+/// An Engine.IO packet for clients. It is encoded once; all recipients and clones share the same bytes.
+/// <https://github.com/socketio/engine.io-protocol#packet-encoding>
 #[derive(Debug, Clone)]
 pub struct Frame {
-    /// A whole WebSocket text frame (RFC 6455 section 5.2; servers do not mask).
+    /// A complete WebSocket frame (RFC 6455 section 5.2; servers do not mask), or several after [`join`](Self::join).
     bytes: Bytes,
     header: u8,
     answer: bool,
@@ -33,7 +34,7 @@ pub struct Frame {
 }
 
 impl Frame {
-    /// The text frame around an Engine.IO packet that `write` appends to the given buffer.
+    /// Encloses the Engine.IO packet that `write` appends to the given buffer in a text frame.
     fn build(write: impl FnOnce(&mut Vec<u8>)) -> Self {
         Self::build_as(TEXT, write)
     }
@@ -63,24 +64,25 @@ impl Frame {
                     buffer[start + 2..MAX_HEADER].copy_from_slice(&(length as u64).to_be_bytes());
                 }
             }
-            // Allocated exactly: the frame may wait in many outboxes.
+            // Allocated without spare capacity, because the frame may stay in memory until slow clients read it.
             let bytes = Bytes::copy_from_slice(&buffer[start..]);
             buffer.shrink_to(MAX_SCRATCH);
             Self { bytes, header: header as u8, answer: false, binary: opcode == BINARY }
         })
     }
 
-    /// An Engine.IO packet without data or with a short text, such as a ping.
+    /// Encodes an Engine.IO packet that consists of this text, such as a ping (`2`).
     pub fn engine(packet: &str) -> Self {
         Self::build(|buffer| buffer.extend_from_slice(packet.as_bytes()))
     }
 
-    /// Bytes that are a WebSocket frame already.
+    /// Takes bytes that are a complete WebSocket frame (RFC 6455 section 5.2). Such a frame must not be sent by
+    /// polling.
     pub fn raw(frame: Vec<u8>) -> Self {
         Self { bytes: frame.into(), header: 0, answer: false, binary: false }
     }
 
-    /// The first packet of a session.
+    /// Encodes the first packet of a session. <https://github.com/socketio/engine.io-protocol#handshake>
     pub fn open(open: &impl Serialize) -> Self {
         Self::build(|buffer| {
             buffer.push(b'0');
@@ -88,7 +90,8 @@ impl Frame {
         })
     }
 
-    /// The answer to CONNECT; with a `pid` for a client that can be recovered.
+    /// Encodes the answer to CONNECT, with a `pid` for a client that can be recovered.
+    /// <https://socket.io/docs/v4/connection-state-recovery>
     pub fn connected(sid: &str, pid: Option<&str>) -> Self {
         #[derive(Serialize)]
         struct Connected<'a> {
@@ -102,7 +105,7 @@ impl Frame {
         })
     }
 
-    /// The refusal of CONNECT.
+    /// Encodes the rejection of CONNECT: the packet CONNECT_ERROR.
     pub fn connect_error(namespace: &str, error: &impl Serialize) -> Self {
         Self::build(|buffer| {
             buffer.extend_from_slice(b"44");
@@ -114,7 +117,7 @@ impl Frame {
         })
     }
 
-    /// An event with one argument.
+    /// Encodes an event with one argument.
     pub fn event(name: &str, argument: &impl Serialize) -> Self {
         Self::build(|buffer| {
             buffer.extend_from_slice(b"42[");
@@ -125,7 +128,8 @@ impl Frame {
         })
     }
 
-    /// An event whose argument has placeholders (`{"_placeholder":true,"num":0}`) for the attachments that follow it.
+    /// Encodes an event with attachments (at most 10). The argument contains a placeholder
+    /// (`{"_placeholder":true,"num":0}`) for each attachment. All returned frames must be queued together.
     pub fn event_with(name: &str, argument: &impl Serialize, attachments: &[Bytes]) -> Vec<Self> {
         let event = Self::build(|buffer| {
             write_ascii(buffer, &format!("45{}-[", attachments.len()));
@@ -137,7 +141,8 @@ impl Frame {
         Self::followed_by(event, attachments)
     }
 
-    /// The acknowledgement of a client's event, with placeholders for the attachments that follow it.
+    /// Encodes the acknowledgement of a client's event with attachments (at most 10), as
+    /// [`event_with`](Self::event_with) does for an event.
     pub fn ack_with(id: u64, argument: &impl Serialize, attachments: &[Bytes]) -> Vec<Self> {
         let ack = Self::build(|buffer| {
             write_ascii(buffer, &format!("46{}-{id}[", attachments.len()));
@@ -152,7 +157,7 @@ impl Frame {
         std::iter::once(packet).chain(attachments.iter().map(attachment)).collect()
     }
 
-    /// The acknowledgement of a client's event.
+    /// Encodes the acknowledgement of a client's event.
     pub fn ack(id: u64, argument: &impl Serialize) -> Self {
         Self::build(|buffer| {
             buffer.extend_from_slice(b"43");
@@ -163,7 +168,7 @@ impl Frame {
         })
     }
 
-    /// The event with one more argument, a text that needs no escapes in JSON.
+    /// Returns a copy of the event with one more argument: a string, which must need no escapes in JSON.
     pub fn with_last_argument(&self, text: &str) -> Self {
         let event = self.packet();
         Self::build(|buffer| {
@@ -174,8 +179,8 @@ impl Frame {
         })
     }
 
-    /// Several frames as one piece, for WebSockets only: receivers of all of them then share one allocation and use one
-    /// place in a queue.
+    /// Joins several frames into one, for WebSockets only: all recipients share one allocation, and each outbox has one
+    /// entry.
     pub fn join(frames: &[Self]) -> Self {
         match frames {
             [frame] => frame.clone(),
@@ -183,32 +188,33 @@ impl Frame {
         }
     }
 
-    /// The frame, marked as an answer to a request of the client.
+    /// Returns the frame marked as an answer to a request of the client. Answers have their own bound in the
+    /// [`Outbox`](crate::outbox::Outbox).
     pub fn as_answer(&self) -> Self {
         Self { answer: true, ..self.clone() }
     }
 
-    /// Whether it answers a request of the client.
+    /// Whether the frame answers a request of the client.
     pub fn is_answer(&self) -> bool {
         self.answer
     }
 
-    /// The bytes for a WebSocket.
+    /// The bytes for a WebSocket, with the frame header.
     pub fn websocket(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// The memory that it occupies while it waits, in bytes.
+    /// The memory that the frame occupies in an outbox, in bytes: its length and 128 bytes.
     pub fn cost(&self) -> usize {
         self.bytes.len() + FRAME_OVERHEAD
     }
 
-    /// The packet without the WebSocket's header.
+    /// The packet without the header of the WebSocket frame.
     pub fn packet(&self) -> &[u8] {
         &self.bytes[self.header.into()..]
     }
 
-    /// The packet for long-polling, where bytes are base64 after a `b`.
+    /// The packet for polling, where binary data is base64 (RFC 4648 section 4) after a `b`.
     pub fn polling(&self) -> Cow<'_, [u8]> {
         if self.binary {
             return format!("b{}", STANDARD.encode(self.packet())).into_bytes().into();
@@ -222,7 +228,7 @@ fn write_ascii(buffer: &mut Vec<u8>, text: &str) {
 }
 
 fn json<T: Serialize + ?Sized>(buffer: &mut Vec<u8>, value: &T) {
-    // Our own types always serialise, and writing to a Vec cannot fail.
+    // The arguments of applications always serialise, and writing to a Vec cannot fail.
     let written = serde_json::to_writer(buffer, value);
     debug_assert!(written.is_ok());
 }

@@ -1,5 +1,4 @@
-//! Entry points for the fuzzer, and the replay of its corpus: every parser takes any bytes without a panic, and within its
-//! bounds.
+//! Entry points for the fuzzer, and the replay of its corpus. No parser may panic or exceed its limits, for any input.
 
 use bytes::Bytes;
 
@@ -11,7 +10,7 @@ use crate::protocol::{Attachment, Protocol, Step};
 /// Largest packet in these runs, in bytes.
 const MAX_PACKET: usize = 4096;
 
-/// One Socket.IO packet; what parses is a prefix of what was given.
+/// Parses one Socket.IO packet. The payload of a valid packet is a suffix of the input.
 pub fn packet(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let Ok(packet) = Packet::parse(text) else { return };
@@ -22,7 +21,7 @@ pub fn packet(data: &[u8]) {
     }
 }
 
-/// The payload of a POST.
+/// Parses the payload of a POST.
 pub fn payload(data: &[u8]) {
     for part in packets(data, MAX_PACKET).flatten() {
         match part {
@@ -32,8 +31,8 @@ pub fn payload(data: &[u8]) {
     }
 }
 
-/// A whole session: packets, with `accept` for the application's answer to CONNECT. The counted bytes are those that the
-/// protocol returns.
+/// Runs a complete session; `accept` stands for the application's answer to CONNECT. The protocol must return the
+/// number of bytes that it has counted.
 pub fn protocol(data: &[u8]) {
     let (protocol, mut held, mut connected) = (Protocol::new(1000), 0, false);
     for packet in data.split(|byte| *byte == SEPARATOR) {
@@ -69,7 +68,7 @@ mod tests {
     use std::path::Path;
 
     #[test]
-    fn the_corpus_is_replayed() {
+    fn the_corpus_passes() {
         for (name, target) in
             [("packet", super::packet as fn(&[u8])), ("payload", super::payload), ("protocol", super::protocol)]
         {

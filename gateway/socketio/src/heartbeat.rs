@@ -1,4 +1,5 @@
-//! The timers of a session's transport: pings and their answers, the time to CONNECT, and the application's own.
+//! The timers of a session's transport: pings, the ping timeout, the connect timeout, and the application's tick.
+//! <https://github.com/socketio/engine.io-protocol#heartbeat>
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,23 +13,22 @@ use crate::ending::Ending;
 use crate::frame::Frame;
 use crate::session::Session;
 
-/// How often a session that has not been identified is checked.
-const LOOK_AGAIN: Duration = Duration::from_secs(1);
-/// Further ahead than any deadline that matters.
+/// How often the timers check whether the client has been identified.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
+/// Used when the application has no tick; the timer is then checked once an hour.
 const FAR: Duration = Duration::from_secs(3600);
 
 /// The timers of a session's transport.
 pub struct Heartbeat {
     connect_by: Instant,
     next_ping: Instant,
-    /// When the last ping must be answered, and the number of signs of life when it was sent.
+    /// The deadline of the last ping, and the value of `Session::seen` when the ping was queued.
     awaited: Option<(Instant, u64)>,
-    /// When the application's tick is due; known once the client has been identified.
+    /// When the application's tick is due; `None` until the client is identified.
     due: Option<Instant>,
 }
 
 impl Heartbeat {
-    /// Starts now.
     pub fn new(config: &Config) -> Self {
         let now = Instant::now();
         Self {
@@ -39,18 +39,21 @@ impl Heartbeat {
         }
     }
 
-    /// When [`tick`](Self::tick) is due. Called at every turn of a transport, so it does not read the clock once the client
-    /// has been identified.
+    /// When [`tick`](Self::tick) is due. The transport calls this after every packet, so it does not read the clock
+    /// once the client is identified.
     pub fn next<A: Application>(&mut self, app: &A, session: &Session<A::Client>) -> Instant {
         if self.due.is_none() && session.is_known() {
             self.due = Some(app.due(&session.client).unwrap_or_else(|| Instant::now() + FAR));
         }
-        let other = self.due.unwrap_or_else(|| self.connect_by.min(Instant::now() + LOOK_AGAIN));
+        let other = self.due.unwrap_or_else(|| self.connect_by.min(Instant::now() + CHECK_INTERVAL));
         let awaited = self.awaited.map_or(other, |(by, _)| by);
         self.next_ping.min(awaited).min(other)
     }
 
-    /// Does what is due; the error is the reason to close the session.
+    /// Runs the timers that are due.
+    ///
+    /// # Errors
+    /// [`Ending::ConnectTimeout`] or [`Ending::PingTimeout`]; the caller closes the session.
     pub fn tick<A: Application>(
         &mut self,
         app: &Arc<A>,

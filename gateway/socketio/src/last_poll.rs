@@ -1,20 +1,20 @@
-//! Remembers the last GET of a session in case it is repeated: a balancer repeats a GET whose answer did not arrive. A
-//! client never does, but its next GET may have the same `t`, which only serves to defeat caches: many clients use a
-//! clock for it.
+//! The last GET of a session and its answer, in case the GET is repeated. A load balancer repeats a GET whose answer
+//! did not arrive. Clients do not repeat a GET, but a client's next GET may have the same query parameter `t`. Its only
+//! purpose is to bypass caches, and many clients use a clock for it.
 //!
-//! What a GET whose `t` equals the last one's receives, by what became of the last answer:
+//! The response to a GET with the same `t` as the last one depends on the outcome of the last answer:
 //!
-//! | last answer | `t` reads as a clock | any other `t` |
+//! | outcome of the last answer | `t` is a clock | any other `t` |
 //! |---|---|---|
-//! | still awaited when this GET came | the same bytes | the same bytes |
-//! | acknowledged by the peer's TCP, or followed by a request on its connection | what comes next | what comes next |
-//! | its connection has ended without that, or [`SETTLES_WITHIN`] has passed | the session ends | the same bytes |
-//! | not known: the gateway that passed it on is gone | what comes next | the same bytes |
+//! | the last GET was still pending when this GET arrived | the same bytes | the same bytes |
+//! | delivered: acknowledged by TCP, or followed by another request on the connection | next packets | next packets |
+//! | lost: the connection has ended, or [`SETTLES_WITHIN`] has passed | the session ends | the same bytes |
+//! | unknown: the node that proxied it has stopped | next packets | the same bytes |
 //!
-//! With a clock, the two cases of the third row look alike: a repeat must not miss the bytes, and a new GET must not
-//! receive them twice. Ending the session avoids both, since the client reconnects and asks for what it missed. An
-//! answer that another gateway forwarded has arrived when the client's TCP has acknowledged it there, so that gateway
-//! is asked.
+//! If `t` is a clock and the answer is lost, the server cannot distinguish a repeat, which needs the bytes, from a new
+//! GET, which must not receive them twice. It therefore ends the session: the client reconnects and requests the events
+//! that it missed. If another node proxied the answer, this node requests the outcome from that node, because the
+//! client's TCP connection is there.
 //!
 //! [`SETTLES_WITHIN`]: crate::net::wire::SETTLES_WITHIN
 
@@ -28,37 +28,37 @@ use crate::net::wire::Answer;
 use crate::outbox::Outbox;
 use crate::passage::Passage;
 
-/// Longest `t` that is remembered, in bytes.
+/// Longest `t` that is stored, in bytes. A GET with a longer one cannot be repeated.
 const MAX_T: usize = 64;
 
 /// The last GET of a session and, once it is answered, its payload.
 #[derive(Default)]
 pub struct LastPoll {
-    // Boxed: sockets that never poll are the many.
+    // Boxed, because most sessions do not poll.
     last: Mutex<Option<Box<Last>>>,
-    /// Notified when the GET waits no longer.
+    /// Notified when the GET ends.
     pub over: Notify,
 }
 
 struct Last {
-    /// `None`: no GET can be a repeat of this one.
+    /// `None`: the GET had no `t`, or one that is too long, so no repeat can be detected.
     t: Option<Box<str>>,
-    answered: Option<(Bytes, Way)>,
+    answered: Option<(Bytes, Route)>,
 }
 
-/// The way an answer takes to the client.
+/// The route of an answer to the client.
 #[derive(Clone)]
-pub enum Way {
-    /// Over a connection of this gateway.
+pub enum Route {
+    /// Over a connection of this node.
     Here(Answer),
-    /// Through another gateway.
+    /// Through another node.
     Through(Passage),
-    /// Through a gateway that does not identify the GET, or over no connection.
+    /// Through a node that does not identify the GET, or without a connection, as in tests.
     Unknown,
 }
 
-impl Way {
-    /// Starts watching the answer that is about to be given.
+impl Route {
+    /// Starts watching the answer before it is sent.
     fn watch(&self) {
         if let Self::Here(answer) = self {
             answer.watch();
@@ -67,20 +67,20 @@ impl Way {
 }
 
 impl LastPoll {
-    /// Whether the GET has this `t`.
+    /// Whether the last GET had this `t`.
     pub(crate) fn is(&self, t: Option<&str>) -> bool {
         t.is_some() && self.last.lock().as_ref().is_some_and(|last| last.t.as_deref() == t)
     }
 
-    /// The answer and its way, if the GET has this `t`.
-    pub(crate) fn answer(&self, t: Option<&str>) -> Option<(Bytes, Way)> {
+    /// The answer and its route, if the last GET had this `t`.
+    pub(crate) fn answer(&self, t: Option<&str>) -> Option<(Bytes, Route)> {
         self.last.lock().as_ref().filter(|last| t.is_some() && last.t.as_deref() == t)?.answered.clone()
     }
 
-    /// The way of the last answer, if some of it waits for its connection here.
-    pub(crate) fn untaken(&self) -> Option<Way> {
+    /// The route of the last answer, if part of it is still unsent on a connection of this node.
+    pub(crate) fn unsent_route(&self) -> Option<Route> {
         match &self.last.lock().as_ref()?.answered {
-            Some((_, way @ Way::Here(answer))) if !answer.is_taken() => Some(way.clone()),
+            Some((_, route @ Route::Here(answer))) if !answer.is_taken() => Some(route.clone()),
             _ => None,
         }
     }
@@ -91,39 +91,39 @@ impl LastPoll {
     }
 
     /// Records the answer.
-    pub(crate) fn answered(&self, payload: &Bytes, way: Way, outbox: &Outbox) {
+    pub(crate) fn answered(&self, payload: &Bytes, route: Route, outbox: &Outbox) {
         if let Some(last) = &mut *self.last.lock() {
-            way.watch();
+            route.watch();
             let kept = if last.t.is_some() { payload.clone() } else { Bytes::new() };
             outbox.keep(kept.len());
-            last.answered = Some((kept, way));
+            last.answered = Some((kept, route));
         }
     }
 
-    /// Records that the same answer is given again; `false` when it is no longer the last one.
-    pub(crate) fn repeated(&self, payload: &Bytes, way: Way) -> bool {
+    /// Records that the last answer is sent again; `false` when `payload` is no longer the last answer.
+    pub(crate) fn repeated(&self, payload: &Bytes, route: Route) -> bool {
         match self.last.lock().as_mut().and_then(|last| last.answered.as_mut()) {
-            Some((last, last_way)) if last.as_ptr() == payload.as_ptr() => {
-                way.watch();
-                *last_way = way;
+            Some((last, last_route)) if last.as_ptr() == payload.as_ptr() => {
+                route.watch();
+                *last_route = route;
                 true
             }
             _ => false,
         }
     }
 
-    /// Forgets the answer: no GET will need it again.
+    /// Drops the answer when no GET can repeat it any more.
     pub fn forget(&self, outbox: &Outbox) {
         *self.last.lock() = None;
         outbox.keep(0);
     }
 }
 
-/// Whether a `t` reads as a time of these years: a date, or a count since an epoch. The stamps of JavaScript clients do
-/// not, and they differ from poll to poll: the time in base 36 without its first three digits, then three random ones;
-/// before version 4.8 the time in base 64, plus a counter within the same time.
+/// Whether `t` is a clock: a date, or a count of time units since an epoch, within 10 years of now. The stamps of
+/// JavaScript clients are not clocks, and they differ from poll to poll: the time in base 36 without its first three
+/// digits, then three random digits; before version 4.8 the time in base 64, with a counter for equal times.
 pub(crate) fn is_clock(t: &str) -> bool {
-    /// Units per second, and how many seconds before 1970 they count from: Unix' own, .NET's ticks, Windows' file
+    /// Units per second, and the number of seconds between the epoch and 1970: Unix times, .NET ticks, Windows file
     /// times.
     const CLOCKS: [(f64, f64); 7] =
         [(1.0, 0.0), (1e3, 0.0), (1e6, 0.0), (1e7, 0.0), (1e9, 0.0), (1e7, 62_135_596_800.0), (1e7, 11_644_473_600.0)];

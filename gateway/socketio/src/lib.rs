@@ -1,6 +1,9 @@
-//! An Engine.IO 4 / Socket.IO 5 server for Tokio and axum: both transports, upgrade, acknowledgements, binary attachments,
-//! bounded memory, draining, and sessions that any node of a cluster serves. It knows no application: that is an
-//! implementation of [`Application`].
+//! An Engine.IO 4 / Socket.IO 5 server for Tokio and axum: both transports, upgrade, acknowledgements, binary
+//! attachments, bounded memory, draining, and sessions that any node of a cluster serves. An application implements the
+//! trait [`Application`]; the server contains no other application code.
+//!
+//! [`Server`] holds the application and its sessions. [`routes`] returns the axum routes for clients, and
+//! [`cluster_routes`] those for the other nodes of a cluster. `examples/echo.rs` is a complete program of 40 lines.
 //!
 //! Protocols: <https://github.com/socketio/engine.io-protocol>, <https://github.com/socketio/socket.io-protocol>
 
@@ -51,12 +54,14 @@ pub use server::Server;
 pub use session::Session;
 pub use transport::Transport;
 
-/// The routes of `/socket.io/` for clients.
+/// Returns the routes of `/socket.io/` for clients: handshake, polling and WebSocket.
+/// <https://github.com/socketio/engine.io-protocol>
 pub fn routes<A: Application>(server: &Arc<Server<A>>) -> Router {
     engine::handshake::routes(server)
 }
 
-/// The routes of `/socket.io/` for the other nodes of the cluster, to be served at an address of their own.
+/// Returns the routes of `/socket.io/` for the other nodes of the cluster. Serve them at a separate address, which
+/// [`ClusterConfig::own`](cluster::ClusterConfig::own) names. A request without the cluster's signature receives 403.
 pub fn cluster_routes<A: Application>(server: &Arc<Server<A>>) -> Router {
     engine::peers::routes(server)
 }

@@ -7,30 +7,30 @@ use metrics::{Counter, Gauge};
 
 use crate::ending::Ending;
 
-/// The server's metrics.
+/// The server's metrics, which all servers of a process share.
 pub static METRICS: LazyLock<Metrics> = LazyLock::new(Metrics::new);
 
 /// Handles of the metrics.
 pub struct Metrics {
-    /// Sessions that poll.
+    /// Open sessions that use polling.
     pub polling: Gauge,
-    /// Sessions on a WebSocket.
+    /// Open sessions that use a WebSocket.
     pub websocket: Gauge,
-    /// Sessions whose client is not identified yet.
+    /// Open sessions without an identified client.
     pub pending_sessions: Gauge,
     /// Ended sessions, by cause.
     pub session_ends: Counters,
-    /// Bytes held for all clients.
+    /// Bytes held for all clients together.
     pub outbox_bytes: Gauge,
-    /// Work that waited because its holder has more than its share of these bytes.
+    /// Operations that waited because their holder has more than an equal share of these bytes.
     pub outbox_waits: Counters,
-    /// Connections closed because of their unread bytes.
+    /// Connections closed because of unread bytes, by reason.
     pub outbox_closes: Counters,
     /// Requests proxied to other nodes.
     pub forwarded: Counter,
-    /// Requests to the port between nodes without the cluster's signature.
+    /// Requests of other nodes that were rejected because the cluster's signature is missing or wrong.
     pub forward_refused: Counter,
-    /// WebSockets tunnelled to other nodes.
+    /// Open WebSockets that this node tunnels to other nodes.
     pub tunnels: Gauge,
 }
 
@@ -50,7 +50,11 @@ impl Metrics {
         Self {
             polling,
             websocket,
-            pending_sessions: gauge("confab_pending_sessions", "Open Engine.IO sessions whose client has not sent CONNECT", &[]),
+            pending_sessions: gauge(
+                "confab_pending_sessions",
+                "Open Engine.IO sessions whose client has not sent CONNECT",
+                &[],
+            ),
             session_ends: Counters::new("confab_session_ends_total", "Ended Engine.IO sessions, by cause", "cause")
                 .with(&Ending::ALL.map(Ending::code)),
             outbox_bytes: gauge(
@@ -69,7 +73,11 @@ impl Metrics {
                 "reason",
             )
             .with(&["overflow", "stuck", "total"]),
-            forwarded: counter("confab_forwarded_total", "Requests forwarded to the gateway that has their session", &[]),
+            forwarded: counter(
+                "confab_forwarded_total",
+                "Requests forwarded to the gateway that has their session",
+                &[],
+            ),
             forward_refused: counter(
                 "confab_forward_refused_total",
                 "Requests at the port between gateways without the cluster key's signature",

@@ -1,5 +1,6 @@
-//! What waits to be sent to one client, bounded in bytes. Any task can queue frames; a flush writes everything queued
-//! at once. After a fan-out one task flushes many clients in a row, otherwise the client's own task does it.
+//! The queue of frames for one client, bounded in bytes. Any task can queue frames. A flush writes all queued frames
+//! with one system call. After a fan-out, one task flushes the outboxes of many clients in turn; otherwise the client's
+//! own task flushes.
 
 mod flush;
 mod queue;
@@ -19,89 +20,90 @@ use queue::{Queue, Writer};
 
 pub use flush::Flushed;
 
-/// Most bytes that may wait for one client besides answers. One frame always fits an empty outbox.
+/// Maximum number of bytes queued for one client in addition to answers: 1 MiB. An empty outbox accepts a frame of any
+/// size.
 pub const MAX_BYTES: usize = 1024 * 1024;
-/// Most bytes of answers that may wait for one client.
+/// Maximum number of bytes of answers queued for one client: 2 MiB.
 pub const MAX_ANSWERS: usize = 2 * 1024 * 1024;
-/// Most bytes that the gateway holds for a client that has not connected, in both directions.
+/// Maximum number of bytes held for an unidentified client, received and queued together: 16 KiB.
 pub const MAX_UNKNOWN: usize = 16 * 1024;
-/// Below this many waiting bytes, more answers are prepared for the client.
+/// At or below this number of queued bytes, the application prepares more answers for the client.
 const LOW: usize = 256 * 1024;
 
-/// How a client's transport must be closed.
+/// When a client's transport must be closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Close {
-    /// After everything queued has been sent.
+    /// After all queued frames are sent.
     Flushed,
-    /// At once.
+    /// Immediately.
     Now,
 }
 
-/// The queue of one client.
+/// The queue of frames for one client. It also counts the received bytes that the server still holds for the client.
 pub struct Outbox {
     // Held for a few pushes, never across an await.
     queue: Mutex<Queue>,
     task: AtomicWaker,
-    /// There is room, the transport must be closed, or a GET has ended.
+    /// Notified when there is space again, when the transport must be closed, and when a GET has ended.
     changed: Notify,
     budget: Arc<Budget>,
 }
 
 impl Outbox {
-    /// An empty outbox; `budget` counts all outboxes.
+    /// Creates an empty outbox for an identified client; `budget` counts the bytes of all outboxes.
     pub fn new(budget: Arc<Budget>) -> Self {
         Self { queue: Mutex::default(), task: AtomicWaker::new(), changed: Notify::new(), budget }
     }
 
-    /// The outbox of a client that has not connected yet.
+    /// Creates an empty outbox for an unidentified client, bounded by [`MAX_UNKNOWN`].
     pub fn of_unknown(budget: Arc<Budget>) -> Self {
         let outbox = Self::new(budget);
         outbox.queue.lock().is_unknown = true;
         outbox
     }
 
-    /// Counts what is held for the client in `share` from now on.
+    /// Moves the client's bytes to `share`, which counts them from now on.
     pub fn count_in(&self, share: Arc<Share>) {
         self.queue.lock().count_in(share, &self.budget);
     }
 
-    /// The client has been identified: the bounds for identified clients apply from now on.
+    /// Applies the bounds for identified clients from now on.
     pub fn set_known(&self) {
         self.queue.lock().is_unknown = false;
     }
 
-    /// The share in which what is held for the client is counted.
+    /// The share that counts the client's bytes.
     pub fn share(&self) -> Arc<Share> {
         self.queue.lock().share.clone()
     }
 
-    /// How many more bytes a client that has not connected may make the gateway hold; `None` once it has connected.
+    /// The number of bytes left within [`MAX_UNKNOWN`]; `None` for an identified client.
     pub fn left_to_unknown(&self) -> Option<usize> {
         let queue = self.queue.lock();
         queue.is_unknown.then(|| MAX_UNKNOWN.saturating_sub(queue.total()))
     }
 
-    /// Counts bytes that the client has sent until they are [`release`](Self::release)d.
+    /// Counts `bytes` received from the client until the caller calls [`release`](Self::release) for them.
     pub fn hold(&self, bytes: usize) {
         let mut queue = self.queue.lock();
         queue.held += bytes;
         queue.count(&self.budget);
     }
 
-    /// Stops counting bytes that the client has sent.
+    /// Stops counting `bytes` received from the client.
     pub fn release(&self, bytes: usize) {
         let mut queue = self.queue.lock();
         queue.held -= bytes;
         queue.count(&self.budget);
     }
 
-    /// Queues a frame.
+    /// Queues a frame, as [`push_all`](Self::push_all) does.
     pub fn push(&self, frame: Frame) {
         self.push_all(std::slice::from_ref(&frame));
     }
 
-    /// Queues frames for one write. A client that leaves too much unread is closed: it reconnects and asks for what it
-    /// missed, whereas it would never notice a missing frame.
+    /// Queues frames for one write. If they exceed [`MAX_BYTES`], the transport is closed and no frame is skipped: the
+    /// client reconnects and requests what it missed, but it would not notice a missing frame.
     pub fn push_all(&self, frames: &[Frame]) {
         let mut queue = self.queue.lock();
         if queue.admit(frames.iter().cloned(), &self.budget) {
@@ -109,8 +111,8 @@ impl Outbox {
         }
     }
 
-    /// Queues frames; when this returns `true`, the caller must [`flush`](Self::flush) soon. That saves waking the
-    /// client's task.
+    /// Queues frames as [`push_all`](Self::push_all) does. When this returns `true`, the client's task is not woken,
+    /// and the caller must call [`flush`](Self::flush) soon.
     pub fn push_to_flush(&self, frames: &[Frame]) -> bool {
         let mut queue = self.queue.lock();
         if !queue.admit(frames.iter().cloned(), &self.budget) {
@@ -126,8 +128,9 @@ impl Outbox {
         promised
     }
 
-    /// Queues the answer to a request of the client. Answers have a bound of their own: few requests of a client are in
-    /// progress at once, and none begins before [`space`](Self::space), so only a client that does not read exceeds it.
+    /// Queues the answer to a request of the client. Answers have their own bound, [`MAX_ANSWERS`]. An application that
+    /// limits the requests in flight per client, and waits for [`space`](Self::space) before each, exceeds this bound
+    /// only for a client that does not read.
     pub fn answer(&self, frames: &[Frame]) {
         if frames.is_empty() {
             return;
@@ -138,7 +141,7 @@ impl Outbox {
         }
     }
 
-    /// Replaces everything that waits with these last frames, and has the transport closed after them.
+    /// Replaces all queued frames with `last`, and requests that the transport is closed after them.
     pub fn disconnect(&self, last: &[Frame]) {
         let mut queue = self.queue.lock();
         if queue.close.is_none() {
@@ -150,33 +153,33 @@ impl Outbox {
         self.wake(queue);
     }
 
-    /// Requests that the transport is closed; of two requests the stricter one holds.
+    /// Requests that the transport is closed. [`Close::Now`] overrides [`Close::Flushed`].
     pub fn close(&self, close: Close) {
         let mut queue = self.queue.lock();
         queue.close = queue.close.max(Some(close));
         self.wake(queue);
     }
 
-    /// Bytes held for the client.
+    /// The number of bytes held for the client: queued, kept for a repeated poll, and received.
     pub fn bytes(&self) -> usize {
         self.queue.lock().total()
     }
 
-    /// Replaces the number of bytes that were taken but are kept for a repeat.
+    /// Sets the number of bytes that were sent but are kept for a repeated poll.
     pub fn keep(&self, bytes: usize) {
         let mut queue = self.queue.lock();
         queue.kept = bytes;
         queue.count(&self.budget);
     }
 
-    /// Drops what waits and requests that the transport is closed; counts the reason.
+    /// Drops the queued frames and requests that the transport is closed; `reason` is the label in the metric.
     pub fn evict(&self, reason: &'static str) {
         let mut queue = self.queue.lock();
         queue.overflow(reason, &self.budget);
         self.wake(queue);
     }
 
-    /// The client has disconnected: requests that the transport is closed, and counts nothing any more.
+    /// Requests that the transport is closed and stops counting all bytes, because the session has ended.
     pub fn release_all(&self) {
         let mut queue = self.queue.lock();
         queue.is_over = true;
@@ -185,17 +188,17 @@ impl Outbox {
         self.wake(queue);
     }
 
-    /// A GET has ended.
-    pub fn got(&self) {
+    /// Reports that a GET has ended.
+    pub fn get_ended(&self) {
         self.changed.notify_waiters();
     }
 
-    /// Completes after the next change: there is room, the transport must be closed, or a GET has ended.
+    /// Completes after the next change: there is space again, the transport must be closed, or a GET has ended.
     pub fn changed(&self) -> Notified<'_> {
         self.changed.notified()
     }
 
-    /// Completes when the transport must be closed at once.
+    /// Completes when the transport must be closed immediately.
     pub async fn closed(&self) {
         loop {
             let changed = self.changed.notified();
@@ -206,15 +209,15 @@ impl Outbox {
         }
     }
 
-    /// Wakes the client's task although nothing was queued.
+    /// Wakes the client's task without queueing a frame, for example when back pressure ends.
     pub fn nudge(&self) {
         self.wake_task(self.queue.lock());
     }
 
-    /// Makes sure that queued frames are written or the transport is closed.
+    /// Wakes the client's task if no other task will write the queued frames, or if the transport must be closed.
     fn wake(&self, queue: MutexGuard<'_, Queue>) {
         if queue.close.is_some() {
-            // No task may wait for room that will never come.
+            // Tasks that wait for space must not wait forever.
             self.changed.notify_waiters();
         }
         if queue.writer == Writer::Unassigned || queue.close.is_some() {
@@ -223,7 +226,7 @@ impl Outbox {
     }
 
     fn wake_task(&self, mut queue: MutexGuard<'_, Queue>) {
-        // Waking the task once is enough until it has looked.
+        // Further wake-ups have no effect until the task runs.
         let first = !std::mem::replace(&mut queue.woken, true);
         drop(queue);
         if first {
@@ -231,17 +234,17 @@ impl Outbox {
         }
     }
 
-    /// How the transport must be closed, if it must.
+    /// When the transport must be closed; `None` while it stays open.
     pub fn closing(&self) -> Option<Close> {
         self.queue.lock().close
     }
 
-    /// Why the transport must be closed, where the outbox itself decided it.
+    /// The cause of the end if the outbox itself requested it.
     pub(crate) fn cause(&self) -> Ending {
         self.queue.lock().cause.unwrap_or(Ending::ConnectionLost)
     }
 
-    /// Completes when little waits for the client, or its transport must be closed.
+    /// Completes when at most 256 KiB are queued for the client, or when its transport must be closed.
     pub async fn space(&self) {
         loop {
             let changed = self.changed.notified();
@@ -252,8 +255,8 @@ impl Outbox {
         }
     }
 
-    /// Completes when the client's holder holds no more than its share, or little is held in all outboxes together. The
-    /// wait is counted under `what`.
+    /// Completes when the client's holder has at most an equal share, or when at most half of the memory limit is in
+    /// use; see [`Budget::space_for`]. The metric counts the wait under `what`.
     pub async fn within_share(&self, what: &'static str) {
         if !self.budget.is_ample() {
             let share = self.share();
@@ -261,37 +264,37 @@ impl Outbox {
         }
     }
 
-    /// Whether [`space`](Self::space) completes at once.
+    /// Whether [`space`](Self::space) completes immediately.
     pub fn has_space(&self) -> bool {
         let queue = self.queue.lock();
         queue.cost.all <= LOW || queue.close.is_some()
     }
 
-    /// Whether nothing is queued.
+    /// Whether no frame is queued.
     pub fn is_empty(&self) -> bool {
         self.queue.lock().frames.is_empty()
     }
 
-    /// Records that the client's task looks around now; returns how the transport must be closed, if it must.
+    /// Resets the wake-up of the client's task, which runs now. Returns when the transport must be closed, if it must.
     pub fn look(&self) -> Option<Close> {
         let mut queue = self.queue.lock();
         queue.woken = false;
         queue.close
     }
 
-    /// Frees the budget of a burst.
+    /// Frees queue capacity that a burst allocated.
     pub fn shrink(&self) {
         self.queue.lock().frames.shrink_to(4);
     }
 
-    /// Takes frames for one long-polling payload: at most `packets`, and at most `bytes` unless the first alone is larger.
-    /// They count as sent.
+    /// Removes frames for one polling payload: at most `packets` frames, and at most `bytes` unless the first frame
+    /// alone is larger. They count as sent.
     pub fn take_some(&self, packets: usize, bytes: usize) -> Vec<Frame> {
         let mut queue = self.queue.lock();
         let mut taken = Vec::new();
         let mut total = 0;
         if self.budget.is_paused() {
-            // The end of the session wakes every waiter.
+            // The task that resumes the process wakes all sessions.
             queue.woken = false;
             return taken;
         }
@@ -310,12 +313,12 @@ impl Outbox {
         taken
     }
 
-    /// Whether frames were taken since the last call.
+    /// Whether [`take_some`](Self::take_some) has removed frames since the last call.
     pub fn was_taken(&self) -> bool {
         std::mem::take(&mut self.queue.lock().was_taken)
     }
 
-    /// Ready when the client's task must look around.
+    /// Ready when the client's task must run.
     pub fn poll(&self, context: &Context<'_>) -> Poll<()> {
         self.task.register(context.waker());
         match self.queue.lock().woken {

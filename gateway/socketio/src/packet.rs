@@ -1,4 +1,4 @@
-//! Socket.IO packets (protocol 5) inside Engine.IO messages (protocol 4), text part.
+//! The parser of Socket.IO packets (protocol 5): the text that an Engine.IO packet `4` (protocol 4) contains.
 //! <https://github.com/socketio/socket.io-protocol>, <https://github.com/socketio/engine.io-protocol>
 
 use std::borrow::Cow;
@@ -7,46 +7,46 @@ use std::fmt;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-/// Most binary attachments of one packet.
+/// Maximum number of binary attachments of one packet.
 const MAX_ATTACHMENTS: usize = 10;
 
-/// A packet that no conforming client sends. The socket is closed.
+/// The error for a packet that no conforming client sends, with the reason. The server closes the session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Malformed(pub &'static str);
 
-/// The type of a packet.
+/// The type of a packet. <https://github.com/socketio/socket.io-protocol#packet-types>
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// Enter a namespace.
+    /// CONNECT: the client enters a namespace.
     Connect,
-    /// Leave a namespace.
+    /// DISCONNECT: the client leaves a namespace.
     Disconnect,
-    /// An event, perhaps with binary attachments that follow.
+    /// EVENT or BINARY_EVENT.
     Event,
-    /// An acknowledgement of a server event.
+    /// ACK or BINARY_ACK: the acknowledgement of a server's event.
     Ack,
 }
 
 /// A parsed packet that borrows from its text.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Packet<'a> {
-    /// What for.
+    /// The type.
     pub kind: Kind,
-    /// How many binary frames follow.
+    /// The number of binary attachments that follow, at most 10.
     pub attachments: usize,
-    /// `/` unless the packet names another.
+    /// The namespace; `/` when the packet names none.
     pub namespace: &'a str,
-    /// The id under which the sender expects the acknowledgement.
+    /// The id of the acknowledgement, if the sender requests one.
     pub id: Option<u64>,
-    /// JSON, or empty.
+    /// The payload: JSON, or empty. [`EventData::parse`] reads the payload of an event.
     pub data: &'a str,
 }
 
 impl<'a> Packet<'a> {
-    /// Reads the text of a Socket.IO packet.
+    /// Parses the text of a Socket.IO packet. <https://github.com/socketio/socket.io-protocol#packet-encoding>
     ///
     /// # Errors
-    /// When clients may not send such a packet.
+    /// [`Malformed`] for a packet that clients may not send, or one with more than 10 attachments.
     pub fn parse(text: &'a str) -> Result<Self, Malformed> {
         let (kind, binary) = match text.as_bytes().first() {
             Some(b'0') => (Kind::Connect, false),
@@ -84,19 +84,19 @@ fn split_digits(text: &str) -> (&str, &str) {
     text.split_at(text.bytes().position(|b| !b.is_ascii_digit()).unwrap_or(text.len()))
 }
 
-/// An event's name and first argument; any others are ignored.
+/// The name and the first argument of an event. The parser ignores further arguments.
 pub struct EventData<'a> {
-    /// The event's name.
+    /// The name; empty when the first element is not a string.
     pub name: Cow<'a, str>,
     /// The first argument as JSON text.
     pub argument: Option<&'a RawValue>,
 }
 
 impl<'a> EventData<'a> {
-    /// Reads the JSON array of an event.
+    /// Parses the JSON array of an event.
     ///
     /// # Errors
-    /// When the text is not an array with at least one element.
+    /// [`Malformed`] when the text is not a JSON array with at least one element.
     pub fn parse(data: &'a str) -> Result<Self, Malformed> {
         serde_json::from_str(data).map_err(|_| Malformed("event data"))
     }
@@ -124,7 +124,8 @@ impl<'de> Deserialize<'de> for EventData<'de> {
     }
 }
 
-/// The name of an event; empty when it is no text, such as a number or half a surrogate pair: no event has that name.
+/// The name of an event; empty when it is not a string, such as a number or half a surrogate pair. No event has an
+/// empty name.
 fn read_name(json: &str) -> Cow<'_, str> {
     match json.strip_prefix('"').and_then(|text| text.strip_suffix('"')) {
         Some(text) if !text.contains('\\') => text.into(),
@@ -137,7 +138,7 @@ mod tests {
     use super::*;
 
     fn packet(kind: Kind, attachments: usize, namespace: &str, id: Option<u64>, data: &str) -> Packet<'static> {
-        // These hold literals only.
+        // Only literals are leaked.
         Packet {
             kind,
             attachments,
@@ -148,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn packets() {
+    fn packets_are_parsed() {
         let cases = [
             ("0", packet(Kind::Connect, 0, "/", None, "")),
             (r#"0{"token":"t"}"#, packet(Kind::Connect, 0, "/", None, r#"{"token":"t"}"#)),
@@ -169,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn event_data() {
+    fn event_data_is_parsed() {
         let data = EventData::parse(r#"["message",{"a":[1,2]},3]"#).unwrap();
         assert_eq!((&*data.name, data.argument.unwrap().get()), ("message", r#"{"a":[1,2]}"#));
         assert!(EventData::parse(r#"["a\"b"]"#).unwrap().argument.is_none());

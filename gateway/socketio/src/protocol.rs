@@ -1,4 +1,4 @@
-//! The Socket.IO state machine of one session, without I/O: a packet goes in, a [`Step`] comes out, and the server takes it.
+//! The Socket.IO state machine of one session, without I/O. It takes a packet and returns a [`Step`] for the server.
 //! <https://github.com/socketio/socket.io-protocol>, <https://github.com/socketio/engine.io-protocol>
 
 use bytes::Bytes;
@@ -11,26 +11,25 @@ use crate::frame::Frame;
 use crate::packet::{EventData, Kind, Malformed, Packet};
 use crate::rate_limit::RateLimit;
 
-/// Packets a second from a client that has not connected; twice as many in a burst.
+/// Packets per second from a client that has not connected, with bursts of twice that number.
 const UNKNOWN_PER_SECOND: u32 = 50;
 /// Longest ping from a client that is answered, in bytes.
 const MAX_PING: usize = 125;
 
-/// What the server must do about a packet.
+/// The server's action for a packet.
 pub enum Step<'a> {
-    /// Nothing.
     Nothing,
     /// Queue this frame.
     Reply(Frame),
-    /// Ask the application to identify the client. [`Protocol::accept`] answers.
+    /// Pass CONNECT to the application, which answers with [`Protocol::accept`].
     Connect(&'a str),
-    /// Hand the event to the application.
+    /// Pass the event to the application.
     Event(Event<'a>),
     /// Count this many bytes until the packet is complete.
     Hold(usize),
     /// The client has left the namespace; it may connect again.
     Left,
-    /// The client has disconnected before it was connected: close the session.
+    /// The client has sent DISCONNECT before it was connected: close the session.
     Disconnected,
     /// The client has closed the session.
     Closed,
@@ -40,14 +39,14 @@ pub enum Step<'a> {
 pub struct Protocol {
     // Held for one packet, never across an await or a call.
     state: Mutex<State>,
-    /// Events a second, once the client is connected; 0: no limit.
+    /// Events per second of a connected client; 0: no limit.
     max_events_per_second: u32,
 }
 
 struct State {
     phase: Phase,
-    /// The client has asked for a namespace that does not exist.
-    has_asked_elsewhere: bool,
+    /// The client has sent CONNECT for a namespace that does not exist.
+    has_requested_other: bool,
     partial: Option<Box<Partial>>,
     was_connected: bool,
     rate_limit: RateLimit,
@@ -73,18 +72,18 @@ pub struct Partial {
 
 /// The outcome of an attachment.
 pub enum Attachment {
-    /// The packet waits for more: count this many bytes until it is complete.
+    /// The packet waits for more attachments: count this many bytes until it is complete.
     Hold(usize),
-    /// The packet is complete; so many of its bytes were counted.
+    /// The packet is complete, with the number of its bytes that are counted.
     Complete(Box<Partial>, usize),
 }
 
 impl Protocol {
-    /// A client that has not connected.
+    /// The state of a client that has not connected.
     pub fn new(max_events_per_second: u32) -> Self {
         let state = State {
             phase: Phase::New,
-            has_asked_elsewhere: false,
+            has_requested_other: false,
             partial: None,
             was_connected: false,
             rate_limit: RateLimit::new(UNKNOWN_PER_SECOND),
@@ -92,19 +91,19 @@ impl Protocol {
         Self { state: Mutex::new(state), max_events_per_second }
     }
 
-    /// Takes an Engine.IO text packet; `is_known`: the client has been identified.
+    /// Takes an Engine.IO text packet. `is_known` is whether the client is identified.
     ///
     /// # Errors
-    /// When no conforming client sends it. The server closes the session.
+    /// [`Malformed`] for a packet that no conforming client sends. The server closes the session.
     pub fn text<'a>(&self, packet: &'a str, is_known: bool) -> Result<Step<'a>, Malformed> {
         let mut state = self.state.lock();
         if !is_known && state.phase == Phase::New && !state.rate_limit.admit() {
-            return Err(too_much());
+            return Err(too_many());
         }
         match packet.as_bytes().first() {
             Some(b'4') => self.socket_text(state, &packet[1..]),
             Some(b'3' | b'6') => Ok(Step::Nothing),
-            Some(b'2') if packet.len() > MAX_PING => Err(Malformed("a long ping")),
+            Some(b'2') if packet.len() > MAX_PING => Err(Malformed("ping over 125 bytes")),
             Some(b'2') => Ok(Step::Reply(Frame::engine(&format!("3{}", packet.get(1..).unwrap_or_default())))),
             Some(b'1') => Ok(Step::Closed),
             _ => Err(Malformed("unknown Engine.IO packet")),
@@ -118,7 +117,7 @@ impl Protocol {
     ) -> Result<Step<'a>, Malformed> {
         let packet = Packet::parse(text)?;
         if state.partial.is_some() {
-            return Err(Malformed("text while an attachment is awaited"));
+            return Err(Malformed("text before the announced attachments"));
         }
         if packet.namespace != "/" {
             return state.other_namespace(&packet);
@@ -135,14 +134,14 @@ impl Protocol {
         Ok(Step::Hold(text.len()))
     }
 
-    /// Takes an attachment of a packet that may have `max_packet` bytes in all. [`complete`](Self::complete) then takes the
-    /// whole packet.
+    /// Takes an attachment of a packet that may have `max_packet` bytes in total. [`complete`](Self::complete) then
+    /// takes the complete packet.
     ///
     /// # Errors
-    /// When no packet waits for it, or the packet is too large.
+    /// [`Malformed`] when no packet waits for an attachment, or when the packet exceeds `max_packet`.
     pub fn binary(&self, data: Bytes, max_packet: usize) -> Result<Attachment, Malformed> {
         let mut state = self.state.lock();
-        let partial = state.partial.as_mut().ok_or(Malformed("an attachment that no packet awaits"))?;
+        let partial = state.partial.as_mut().ok_or(Malformed("unexpected attachment"))?;
         if partial.bytes + data.len() > max_packet {
             LIMITS.hit("packet");
             return Err(Malformed("attachments over the limit"));
@@ -167,8 +166,8 @@ impl Protocol {
         self.state.lock().take(&Packet::parse(&partial.text)?, &partial.attachments)
     }
 
-    /// Connects the client whose CONNECT was handed to the application; `false` when it has disconnected meanwhile. The first
-    /// time, the bound on events a second replaces the one on packets before CONNECT.
+    /// Connects the client after the application has accepted its CONNECT; `false` when the client has disconnected
+    /// meanwhile. The first time, the rate limit on events replaces the one on packets before CONNECT.
     pub fn accept(&self) -> bool {
         let mut state = self.state.lock();
         if state.phase != Phase::Connecting {
@@ -181,7 +180,8 @@ impl Protocol {
         true
     }
 
-    /// Takes no more packets; returns how many counted bytes of an incomplete packet are dropped.
+    /// Ends the protocol: later packets have no effect. Returns the number of counted bytes of an incomplete packet,
+    /// which it drops.
     pub fn end(&self) -> usize {
         let mut state = self.state.lock();
         state.phase = Phase::Ended;
@@ -218,18 +218,18 @@ impl State {
                 Ok(Step::Disconnected)
             }
             (Kind::Ack, _) | (_, Phase::Ended) | (Kind::Disconnect, Phase::Left) => Ok(Step::Nothing),
-            (Kind::Connect, _) => Err(Malformed("CONNECT again")),
+            (Kind::Connect, _) => Err(Malformed("CONNECT of a connected client")),
             (Kind::Event, Phase::New | Phase::Left) => Err(Malformed("an event before CONNECT")),
         }
     }
 
-    /// A packet to a namespace that does not exist: every one but `/`.
+    /// Handles a packet for a namespace that does not exist: every namespace except `/`.
     fn other_namespace<'a>(&mut self, packet: &Packet<'a>) -> Result<Step<'a>, Malformed> {
         if packet.kind != Kind::Connect {
             return Ok(Step::Nothing);
         }
         match self.phase {
-            Phase::New if std::mem::replace(&mut self.has_asked_elsewhere, true) => return Err(too_much()),
+            Phase::New if std::mem::replace(&mut self.has_requested_other, true) => return Err(too_many()),
             Phase::Connecting | Phase::Connected if !self.rate_limit.admit() => {
                 LIMITS.hit("events_per_second");
                 return Ok(Step::Nothing);
@@ -241,16 +241,16 @@ impl State {
     }
 }
 
-fn too_much() -> Malformed {
+fn too_many() -> Malformed {
     LIMITS.hit("before_connect");
-    Malformed("too much before CONNECT")
+    Malformed("too many packets before CONNECT")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// What a packet leads to, in one word.
+    /// The name of the step for a packet.
     fn step(protocol: &Protocol, packet: &str) -> &'static str {
         match protocol.text(packet, false) {
             Ok(Step::Nothing) => "nothing",
@@ -266,7 +266,7 @@ mod tests {
         }
     }
 
-    /// What these packets lead to, where `accept` stands for the application's answer to CONNECT.
+    /// The names of the steps for these packets; `accept` stands for the application's answer to CONNECT.
     fn steps(packets: &[&str]) -> Vec<&'static str> {
         let protocol = Protocol::new(0);
         let one = |packet: &&str| match *packet {
@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn the_life_of_a_client() {
+    fn every_phase_of_a_client() {
         let usual = [
             "2",
             "40{}",
@@ -326,11 +326,11 @@ mod tests {
     }
 
     #[test]
-    fn before_connect_few_packets_are_taken() {
+    fn packets_before_connect_are_limited() {
         for packet in ["2", "3", "6", "41/x,", "42/x,[]"] {
             let protocol = Protocol::new(0);
             let taken = (0..1000).take_while(|_| step(&protocol, packet) != "malformed").count();
-            assert!((100..200).contains(&taken), "{packet} is taken {taken} times");
+            assert!((100..200).contains(&taken), "{packet} is accepted {taken} times");
         }
         for bad in [r#"451-["fileUpload",{}]"#, "461-[]", &format!("2{}", "x".repeat(1000)), "", "5", "é"] {
             assert_eq!(steps(&[bad]), ["malformed"], "{bad}");

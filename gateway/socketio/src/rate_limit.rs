@@ -1,23 +1,24 @@
-//! Limits how much a client may send: a token bucket that holds two seconds' worth.
+//! Rate limiting: a bucket of admissions that refills at the rate. Its capacity is two seconds of the rate.
 
 use std::time::Instant;
 
-/// A client's token bucket. A full one admits a burst of two seconds' worth.
+/// A rate limiter: a bucket of admissions that refills at the rate. A full bucket admits a burst of two seconds of the
+/// rate at once.
 pub struct RateLimit {
-    /// Admissions a second; 0: no limit.
+    /// Admissions per second; 0: no limit.
     rate: f64,
     left: f64,
     since: Instant,
 }
 
 impl RateLimit {
-    /// A full bucket for `rate` admissions a second (0: no limit).
+    /// Creates a full bucket for `rate` admissions per second (0: no limit).
     pub fn new(rate: u32) -> Self {
         let rate = f64::from(rate);
         Self { rate, left: 2.0 * rate, since: Instant::now() }
     }
 
-    /// Takes one admission out of the bucket; `false` when there is none.
+    /// Takes one admission from the bucket; `false` when the bucket is empty.
     pub fn admit(&mut self) -> bool {
         self.admit_at(Instant::now())
     }
@@ -43,7 +44,7 @@ mod tests {
     use std::time::Duration;
 
     #[test]
-    fn a_burst_then_the_rate() {
+    fn a_burst_is_followed_by_the_rate() {
         let now = Instant::now();
         let mut limit = RateLimit { since: now, ..RateLimit::new(10) };
         assert_eq!((0..30).filter(|_| limit.admit_at(now)).count(), 20);

@@ -1,4 +1,4 @@
-//! Refused requests of Engine.IO.
+//! The HTTP responses that reject Engine.IO requests.
 
 use axum::http::header::UPGRADE;
 use axum::http::{HeaderValue, StatusCode};
@@ -9,31 +9,29 @@ use serde_json::json;
 use crate::ending::Ending;
 use crate::packet::Malformed;
 
-/// A refused request, in the words of the protocol's reference server.
+/// The reason to reject a request, with the codes and texts of the reference server
+/// (<https://github.com/socketio/socket.io/blob/main/packages/engine.io/lib/server.ts>, `errorMessages`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refusal {
-    /// No such transport.
     UnknownTransport,
-    /// No such session here; the client starts over.
+    /// This node has no such session. The client starts a new one.
     UnknownSession,
-    /// The session needs another method.
     BadMethod,
     /// Any other invalid request.
     BadRequest,
-    /// The page's origin may not connect.
+    /// [`Application::may_connect`](crate::Application::may_connect) rejects the request, usually for its `Origin`.
     Forbidden,
-    /// A WebSocket needs HTTP/1.1.
+    /// The request is for a WebSocket over HTTP/1.0.
     UpgradeRequired,
-    /// Another version of the protocol.
     UnsupportedVersion,
-    /// The payload exceeds the packet limit.
+    /// A packet or a payload exceeds the packet limit.
     TooLarge,
-    /// This gateway is draining; the client reconnects to another one.
+    /// This node drains. The client reconnects to another node.
     GoingAway,
 }
 
 impl Refusal {
-    /// The refusal of a packet over its limit.
+    /// [`TooLarge`](Self::TooLarge), counted in the metric of limits.
     pub fn too_large() -> Self {
         LIMITS.hit("packet");
         Self::TooLarge
@@ -41,7 +39,7 @@ impl Refusal {
 }
 
 impl Refusal {
-    /// The way in which a session ends whose request is refused so.
+    /// The cause of the session's end when this rejection ends it.
     pub fn ending(self) -> Ending {
         match self {
             Self::TooLarge => Ending::TooLarge,

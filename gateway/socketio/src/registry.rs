@@ -1,4 +1,4 @@
-//! The sessions of this server: found by their secret id and, before their client is known, counted by its address.
+//! The sessions of a server by their secret id. Sessions without an identified client are also counted by address.
 
 mod pending;
 
@@ -17,7 +17,7 @@ use crate::budget::{Budget, Holder};
 use crate::net::ClientAddress;
 use crate::session::Session;
 
-/// All sessions.
+/// The sessions of a server. The application shares it with the server to identify clients.
 pub struct Registry<C> {
     // Held for a look-up or a change, never across an await.
     sessions: Mutex<Sessions<C>>,
@@ -54,14 +54,14 @@ impl<C> PartialEq for BySid<C> {
 impl<C> Eq for BySid<C> {}
 
 impl<C> Default for Registry<C> {
-    /// No sessions, which together may hold 256 MiB.
+    /// Creates an empty registry whose sessions together may hold 256 MiB.
     fn default() -> Self {
         Self::new(Arc::new(Budget::new(256 << 20, Arc::default())))
     }
 }
 
 impl<C> Registry<C> {
-    /// No sessions; their bytes are counted in `budget`.
+    /// Creates an empty registry; `budget` counts and limits the bytes held for its sessions.
     pub fn new(budget: Arc<Budget>) -> Self {
         Self {
             sessions: Mutex::new(Sessions { by_sid: HashSet::new(), pending: Pending::default() }),
@@ -70,18 +70,17 @@ impl<C> Registry<C> {
         }
     }
 
-    /// The bytes held for all clients.
+    /// The memory limit of all clients.
     pub fn budget(&self) -> &Arc<Budget> {
         &self.budget
     }
 
-    /// A number that is unique among the sessions of this process.
     pub(crate) fn next_id(&self) -> u64 {
         self.next_id.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Adds a session whose client is not known. When there are now more than `max` of them (0: no limit), returns the one
-    /// that the caller must close: the oldest of the address that has most.
+    /// Adds a session without an identified client. If there are now more than `max` such sessions (0: no limit),
+    /// returns the one that the caller must close: the oldest of the address that has the most.
     #[must_use]
     pub(crate) fn insert(
         &self,
@@ -95,39 +94,39 @@ impl<C> Registry<C> {
         session.outbox.count_in(self.budget.share(Holder::Address(address)));
         let excess = max != 0 && sessions.pending.len() > max;
         let oldest = excess.then(|| sessions.pending.oldest_of_most()).flatten();
-        // Under the same lock: of two concurrent inserts over the limit, each closes a different session.
+        // Under the same lock, so that two concurrent inserts over the limit close two different sessions.
         oldest.inspect(|oldest| sessions.pending.remove(oldest.id()))
     }
 
-    /// The session with this secret id.
+    /// The session with this secret id; `None` when it has ended or belongs to another node.
     pub fn get(&self, sid: &str) -> Option<Arc<Session<C>>> {
         self.sessions.lock().by_sid.get(sid).map(|found| found.0.clone())
     }
 
-    /// How many sessions have a client that is not known.
+    /// The number of sessions without an identified client.
     pub fn pending(&self) -> usize {
         self.sessions.lock().pending.len()
     }
 
-    /// How many sessions there are.
+    /// The number of open sessions.
     pub fn count(&self) -> usize {
         self.sessions.lock().by_sid.len()
     }
 
-    /// All sessions there are now.
+    /// All open sessions at this moment.
     pub fn all(&self) -> Vec<Arc<Session<C>>> {
         self.sessions.lock().by_sid.iter().map(|found| found.0.clone()).collect()
     }
 
-    /// Makes the client known: its bytes count for this owner from now on, and the bounds on clients that are not known no
-    /// longer apply.
+    /// Identifies the client of a session. From now on its bytes count for `owner`, and the limits for unidentified
+    /// clients (16 KiB, `connect_timeout`, `max_pending_sessions`) no longer apply.
     pub fn identify(&self, session: &Session<C>, owner: Uuid) {
         self.sessions.lock().pending.remove(session.id());
         session.outbox.count_in(self.budget.share(Holder::Owner(owner)));
         session.set_known();
     }
 
-    /// Forgets a session. Idempotent.
+    /// Removes a session. Idempotent.
     pub(crate) fn remove(&self, session: &Session<C>) {
         let mut sessions = self.sessions.lock();
         sessions.by_sid.remove(session.sid());

@@ -1,4 +1,4 @@
-//! The server: takes the steps of each session's protocol, bounds what all sessions hold, and drains.
+//! The server: carries out the steps of each session's protocol, bounds the memory of all sessions, and drains.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -18,9 +18,9 @@ use crate::cluster::Cluster;
 use crate::config::Config;
 use crate::ending::Ending;
 use crate::frame::Frame;
-use crate::last_poll::Way;
+use crate::last_poll::Route;
 use crate::metrics::METRICS;
-use crate::net::wire::Fate;
+use crate::net::wire::Outcome;
 use crate::net::{ClientAddress, IntoTcp, from_hyper};
 use crate::outbox::{Close, MAX_UNKNOWN, Outbox};
 use crate::packet::Malformed;
@@ -30,13 +30,13 @@ use crate::session::{Session, secret};
 use crate::transport::Transport;
 
 /// Polling interval for conditions that send no notification.
-const LOOK_AGAIN: Duration = Duration::from_millis(20);
-/// While draining: the time between closing one client and the next.
+const CHECK_INTERVAL: Duration = Duration::from_millis(20);
+/// The pause between two sessions that the drain closes.
 const DRAIN_PACE: Duration = Duration::from_millis(2);
-/// How long a polling client may take to fetch the end of its session through another node.
+/// How long the drain waits for polling clients that fetch the end of their sessions through other nodes.
 const FETCHED_WITHIN: Duration = Duration::from_secs(2);
 
-/// A server of one application.
+/// An Engine.IO 4 and Socket.IO 5 server for one application. [`routes`](crate::routes) returns its axum routes.
 pub struct Server<A: Application> {
     /// The application.
     pub app: Arc<A>,
@@ -44,10 +44,10 @@ pub struct Server<A: Application> {
     pub(crate) registry: Arc<Registry<A::Client>>,
     pub(crate) cluster: Option<Cluster>,
     pub(crate) into_tcp: IntoTcp,
-    /// Set once new sessions are refused: the time within which other nodes learn that the sessions forwarded to them must
-    /// move.
+    /// Set when the drain begins and new sessions are rejected: the time within which this node notifies the other
+    /// nodes of the sessions that it proxies.
     leaving: watch::Sender<Option<Duration>>,
-    /// Tasks that serve sessions or close them.
+    /// The tasks that serve or close sessions.
     pub(crate) connections: TaskTracker,
 }
 
@@ -62,21 +62,22 @@ struct Open<'a> {
     max_payload: usize,
 }
 
-/// A session or a request for which much is held.
+/// A session or a request to evict.
 enum Largest<C> {
     Session(Arc<Session<C>>),
     Request(Weak<dyn Cut>),
 }
 
 impl<A: Application> Server<A> {
-    /// A server of this application on one node, for `axum::serve` or hyper. `registry` is empty; the application may keep
-    /// it to identify clients. Must be called within a Tokio runtime; a task bounds the held bytes until the end of the
-    /// process.
+    /// Creates a server of this application on one node, for `axum::serve` or hyper. `registry` must be empty; the
+    /// application keeps a clone of it to identify clients. Call this within a Tokio runtime: it spawns a task that
+    /// enforces the memory limit until the process ends.
     pub fn new(app: Arc<A>, config: Config, registry: Arc<Registry<A::Client>>) -> Arc<Self> {
         Self::in_cluster(app, config, registry, None, from_hyper)
     }
 
-    /// The same as a node of a cluster, with an HTTP server whose upgraded connections `into_tcp` takes apart.
+    /// Creates a server that is a node of a cluster, or that runs behind another HTTP server: `into_tcp` extracts the
+    /// TCP stream from that server's upgraded connections. Otherwise the same as [`new`](Self::new).
     pub fn in_cluster(
         app: Arc<A>,
         config: Config,
@@ -95,13 +96,12 @@ impl<A: Application> Server<A> {
         server
     }
 
-    /// The bytes held for all clients.
     pub(crate) fn budget(&self) -> &Arc<Budget> {
         self.registry.budget()
     }
 
-    /// Opens and registers a session for a client at that address, and queues its first packet; `None` when the server is
-    /// draining. `headers` are those of the first request.
+    /// Opens and registers a session for a client at this address, and queues its first packet. `headers` are those of
+    /// the first request. `None` while the server drains. The routes call this; applications need it only in tests.
     pub fn open(
         self: &Arc<Self>,
         transport: Transport,
@@ -120,8 +120,7 @@ impl<A: Application> Server<A> {
             self.close(&oldest, Ending::PendingLimit);
         }
         if self.is_leaving() {
-            // Registered before the check: a session that opens at this moment is either refused here or closed by the
-            // drain.
+            // The session is registered before this check, so the drain either closes it or is visible here.
             self.close(&session, Ending::Draining);
             return None;
         }
@@ -136,21 +135,21 @@ impl<A: Application> Server<A> {
         Some(session)
     }
 
-    /// Takes an Engine.IO text packet from a client. [`settled`](Self::settled) must follow once everything that arrived
-    /// with it has been taken.
+    /// Handles an Engine.IO text packet from a client. After the last packet of those that arrived together, the caller
+    /// must call [`settled`](Self::settled). The routes call this; applications need it only in tests.
     ///
     /// # Errors
-    /// When it is malformed; the caller closes the session.
+    /// [`Malformed`] for a packet that no conforming client sends; the caller closes the session.
     pub fn receive(&self, session: &Arc<Session<A::Client>>, packet: &str) -> Result<(), Malformed> {
         session.touch();
         let step = session.protocol.text(packet, session.is_known())?;
         self.take(session, step)
     }
 
-    /// Takes a binary packet, which can only be an attachment.
+    /// Handles a binary packet, which must be an attachment.
     ///
     /// # Errors
-    /// As [`receive`](Self::receive).
+    /// [`Malformed`] as for [`receive`](Self::receive), and for an attachment over the packet limit.
     pub fn receive_binary(&self, session: &Arc<Session<A::Client>>, data: Bytes) -> Result<(), Malformed> {
         session.touch();
         match session.protocol.binary(data, self.max_packet(session))? {
@@ -175,40 +174,40 @@ impl<A: Application> Server<A> {
                 self.app.left(session);
                 session.close_after_flush(Ending::ClientClosed);
             }
-            Step::Closed => session.give_up(),
+            Step::Closed => session.close_by_client(),
         }
         Ok(())
     }
 
-    /// Everything that arrived together from a client has been taken.
+    /// Reports to the application that all packets which arrived together have been handled.
     pub fn settled(&self, session: &Arc<Session<A::Client>>) {
         self.app.settled(session);
     }
 
-    /// Most bytes of one packet from the client.
+    /// The largest packet that the client may send now, in bytes.
     pub(crate) fn max_packet(&self, session: &Session<A::Client>) -> usize {
         let most = self.config.max_packet;
         if session.is_known() { most } else { most.min(MAX_UNKNOWN) }
     }
 
-    /// What became of an answer that took this way to the client of a session.
-    pub(crate) async fn fate(&self, way: &Way, sid: &str) -> Fate {
-        match (way, &self.cluster) {
-            (Way::Here(answer), _) => answer.fate().await,
-            (Way::Through(passage), Some(cluster)) => cluster.fate(*passage, sid).await,
-            (Way::Through(_), None) | (Way::Unknown, _) => Fate::Unknown,
+    /// Whether the answer that took this route has reached the session's client.
+    pub(crate) async fn outcome(&self, route: &Route, sid: &str) -> Outcome {
+        match (route, &self.cluster) {
+            (Route::Here(answer), _) => answer.outcome().await,
+            (Route::Through(passage), Some(cluster)) => cluster.outcome(*passage, sid).await,
+            (Route::Through(_), None) | (Route::Unknown, _) => Outcome::Unknown,
         }
     }
 
-    /// The transport is gone, or must not be used any more: removes all references to the session. Of several causes the
-    /// first one counts. Idempotent.
+    /// Ends a session after its transport has closed or must not be used any more: removes all references to it. The
+    /// first of several causes counts. Idempotent.
     pub fn close(&self, session: &Arc<Session<A::Client>>, ending: Ending) {
         let transport = session.end_transport();
         if transport == Transport::Closed {
             return;
         }
         if ending != Ending::ConnectionLost {
-            session.because(ending);
+            session.record_ending(ending);
         }
         let ending = session.ending();
         METRICS.session_ends.hit(ending.code());
@@ -219,12 +218,13 @@ impl<A: Application> Server<A> {
         self.app.closed(session);
     }
 
-    /// While too much is held for all clients together, ends sessions and requests of the holder with most, the largest
-    /// first, then of the next holder. The clients reconnect and ask for what they missed.
+    /// While the bytes held for all clients exceed the limit, ends sessions and requests of the holder with the most
+    /// bytes, the largest first, then those of the next holder. The clients reconnect and request the events that they
+    /// missed.
     async fn evict_largest(self: Arc<Self>) {
         loop {
             self.budget().exceeded().await;
-            // What was ended may still hold bytes that are about to be released.
+            // Bytes of evicted sessions and requests that will be released shortly.
             let mut leaving = 0;
             let mut sessions = HashMap::<Holder, Vec<_>>::new();
             for session in self.registry.all() {
@@ -245,11 +245,11 @@ impl<A: Application> Server<A> {
                     leaving += self.evict(largest, bytes);
                 }
             }
-            sleep(LOOK_AGAIN).await;
+            sleep(CHECK_INTERVAL).await;
         }
     }
 
-    /// Ends it; returns how many of its bytes are still held for a moment.
+    /// Evicts a session or a request; returns the number of its bytes that are not released yet.
     fn evict(&self, largest: Largest<A::Client>, bytes: usize) -> usize {
         match largest {
             Largest::Session(session) => {
@@ -268,9 +268,9 @@ impl<A: Application> Server<A> {
         }
     }
 
-    /// Refuses new sessions and closes the existing ones at the transport, one after another within `window`, so that
-    /// the clients reconnect to other nodes, and not all at once. Returns when no session is left or the window is
-    /// over.
+    /// Rejects new sessions with 503 and closes the existing ones at the transport, one after another within `window`,
+    /// so that the clients reconnect to other nodes at different times. Returns when no session is left, or after
+    /// `window`.
     pub async fn drain(&self, window: Duration) {
         let deadline = Instant::now() + window;
         let served = self.connections.len().max(self.registry.count()) as u32;
@@ -285,13 +285,14 @@ impl<A: Application> Server<A> {
         let _ = timeout_at(deadline, self.connections.wait()).await;
         let fetched = async {
             while self.cluster.is_some() && self.registry.count() > 0 {
-                sleep(LOOK_AGAIN).await;
+                sleep(CHECK_INTERVAL).await;
             }
         };
         let _ = timeout_at(deadline.min(Instant::now() + FETCHED_WITHIN), fetched).await;
     }
 
-    /// Moves a client to another node: the application warns it and finishes its events, then its transport is closed.
+    /// Moves a client to another node: the application warns the client and finishes its events, then the server closes
+    /// the transport.
     pub(crate) fn leave(&self, session: Arc<Session<A::Client>>, within: Duration) {
         let app = self.app.clone();
         self.connections.spawn(async move {
@@ -300,7 +301,7 @@ impl<A: Application> Server<A> {
         });
     }
 
-    /// Whether new sessions are refused.
+    /// Whether the server drains and rejects new sessions.
     pub(crate) fn is_leaving(&self) -> bool {
         self.leaving.borrow().is_some()
     }

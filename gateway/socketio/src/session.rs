@@ -1,5 +1,5 @@
-//! An Engine.IO session: one client, over whichever transport it uses now. It holds what the application keeps for the
-//! client, and never the server or the application: handlers receive those beside it.
+//! An Engine.IO session: one client on its current transport. A session contains the application's data for the client,
+//! but neither the server nor the application: handlers receive those as separate arguments.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
@@ -17,22 +17,22 @@ use crate::outbox::{Close, Outbox};
 use crate::protocol::Protocol;
 use crate::transport::Transport;
 
-/// A session, with what the application keeps for its client.
+/// An Engine.IO session with the application's data `C` for its client.
+/// <https://github.com/socketio/engine.io-protocol#handshake>
 pub struct Session<C> {
     id: u64,
-    /// A secret between this server and the client: it authenticates the client's requests.
+    /// A secret of this server and the client: it authenticates the client's requests.
     sid: Box<str>,
-    /// Frames that wait to be sent.
+    /// The frames that wait for the client, and the count of the bytes held for it.
     pub outbox: Outbox,
-    /// What the application keeps for the client.
+    /// The application's data for the client.
     pub client: C,
     pub(crate) last_poll: LastPoll,
     pub(crate) protocol: Protocol,
-    /// How many packets the client has sent, as signs of life.
+    /// The number of packets and reads from the client, for the heartbeat.
     seen: AtomicU64,
     is_known: AtomicBool,
-    /// The client has closed the session.
-    is_given_up: AtomicBool,
+    is_closed_by_client: AtomicBool,
     ending: AtomicU8,
     transport: Mutex<Transport>,
     /// Whether the transport is a WebSocket; never reset.
@@ -58,47 +58,48 @@ impl<C> Session<C> {
             protocol,
             seen: AtomicU64::new(0),
             is_known: AtomicBool::new(false),
-            is_given_up: AtomicBool::new(false),
+            is_closed_by_client: AtomicBool::new(false),
             ending: AtomicU8::new(0),
             transport: Mutex::new(transport),
             on_websocket: AtomicBool::new(transport == Transport::WebSocket),
         }
     }
 
-    /// A number that is unique among the sessions of this process.
+    /// The number of the session, unique in this process. It is not secret: use it in logs.
     pub fn id(&self) -> u64 {
         self.id
     }
 
-    /// The secret id.
+    /// The secret session id: 22 characters, in a cluster 8 more for the node. Never log it.
     pub fn sid(&self) -> &str {
         &self.sid
     }
 
-    /// Whether the session is over.
+    /// Whether the session has ended.
     pub fn is_closed(&self) -> bool {
         *self.transport() == Transport::Closed
     }
 
-    /// Answers CONNECT: the socket is connected, and this frame is its first. With a `pid`, the client is one that can be
-    /// recovered (<https://socket.io/docs/v4/connection-state-recovery>). `false` when it has disconnected meanwhile.
+    /// Accepts CONNECT and queues the answer. A `pid` announces that the client can be recovered
+    /// (<https://socket.io/docs/v4/connection-state-recovery>). `false` when the client has disconnected meanwhile.
     pub fn accept(&self, pid: Option<&str>) -> bool {
         let accepted = self.protocol.accept();
         if accepted {
-            // Stock clients buffer anything before this frame, and would keep it for the next connection if this one broke.
+            // Must be the first frame: stock clients buffer earlier frames, and keep them for the next connection if
+            // this one breaks.
             self.outbox.push(Frame::connected(&secret(), pid));
         }
         accepted
     }
 
-    /// Refuses CONNECT, with the object that the client receives in `connect_error`, and closes the session after it.
+    /// Rejects CONNECT with the object that the client receives in `connect_error`, then closes the session.
     pub fn refuse(&self, error: &impl Serialize) {
         self.outbox.push(Frame::connect_error("/", error));
         self.close_after_flush(Ending::Refused);
     }
 
-    /// Queues an event with one argument and its attachments, at most 10. A client that leaves over 1 MiB of events unread is
-    /// closed; it reconnects by itself.
+    /// Queues an event with one argument and its attachments, at most 10. Above 1 MiB of unread events, the session
+    /// ends with [`Ending::Overflow`], and a stock client reconnects.
     pub fn emit(&self, name: &str, argument: &impl Serialize, attachments: &[Bytes]) {
         if attachments.is_empty() {
             self.outbox.push(Frame::event(name, argument));
@@ -107,7 +108,8 @@ impl<C> Session<C> {
         }
     }
 
-    /// Acknowledges the event with this id. Acknowledgements have a bound of 2 MiB of their own.
+    /// Queues the acknowledgement of the event with this id, with at most 10 attachments. Above 2 MiB of unread
+    /// acknowledgements, the session ends with [`Ending::Overflow`].
     pub fn acknowledge(&self, id: u64, argument: &impl Serialize, attachments: &[Bytes]) {
         if attachments.is_empty() {
             self.outbox.answer(&[Frame::ack(id, argument)]);
@@ -116,35 +118,36 @@ impl<C> Session<C> {
         }
     }
 
-    /// Replaces everything that waits with an event, disconnects the socket, and closes the session. Stock clients do not
-    /// reconnect by themselves then.
+    /// Replaces all queued frames with this event and a DISCONNECT packet, then closes the session. Stock clients do
+    /// not reconnect after DISCONNECT.
     pub fn disconnect(&self, name: &str, argument: &impl Serialize) {
-        self.because(Ending::Disconnected);
+        self.record_ending(Ending::Disconnected);
         self.outbox.release(self.protocol.end());
         self.outbox.disconnect(&[Frame::event(name, argument), Frame::engine("41")]);
     }
 
-    /// Closes the session once everything queued is sent.
+    /// Closes the session after all queued frames are sent, for at most 2 s on a WebSocket.
     pub fn close_after_flush(&self, ending: Ending) {
-        self.because(ending);
+        self.record_ending(ending);
         self.outbox.close(Close::Flushed);
     }
 
-    /// Closes the session at once.
+    /// Closes the session immediately; queued frames are dropped.
     pub fn close_now(&self, ending: Ending) {
-        self.because(ending);
+        self.record_ending(ending);
         self.outbox.close(Close::Now);
     }
 
-    /// Drops what is held for the client and closes the session, because all clients together hold too much.
+    /// Drops the bytes held for the client and closes the session, because the memory limit of all clients is exceeded.
     pub(crate) fn evict(&self) {
-        self.because(Ending::OverBudget);
+        self.record_ending(Ending::OverBudget);
         self.last_poll.forget(&self.outbox);
         self.outbox.evict("total");
     }
 
-    /// Queues frames of an event that many clients receive, either one by one or as the one piece `joined`; `true` asks the
-    /// caller to flush the outbox soon.
+    /// Queues an event for one of many recipients: `joined` on a WebSocket, `frames` for polling, where `joined` is
+    /// [`Frame::join`] of `frames`. When this returns `true`, the caller must call
+    /// [`Outbox::flush`](crate::outbox::Outbox::flush) soon.
     pub fn queue(&self, frames: &[Frame], joined: &Frame) -> bool {
         if self.on_websocket.load(Ordering::Relaxed) {
             self.outbox.push_to_flush(std::slice::from_ref(joined))
@@ -154,7 +157,7 @@ impl<C> Session<C> {
         }
     }
 
-    /// Whether the client has been identified.
+    /// Whether the application has identified the client.
     pub fn is_known(&self) -> bool {
         self.is_known.load(Ordering::Relaxed)
     }
@@ -164,40 +167,39 @@ impl<C> Session<C> {
         self.outbox.set_known();
     }
 
-    /// Records why the session ends; the first cause counts.
-    pub(crate) fn because(&self, ending: Ending) {
+    /// Records the cause of the end. The first cause counts.
+    pub(crate) fn record_ending(&self, ending: Ending) {
         let _ = self.ending.compare_exchange(0, ending as u8, Ordering::Relaxed, Ordering::Relaxed);
     }
 
-    /// Why the session ends.
     pub(crate) fn ending(&self) -> Ending {
         Ending::of_number(self.ending.load(Ordering::Relaxed)).unwrap_or_else(|| self.outbox.cause())
     }
 
-    /// The current transport.
     pub(crate) fn transport(&self) -> MutexGuard<'_, Transport> {
         self.transport.lock()
     }
 
-    /// Ends the transport; returns the one until now.
+    /// Sets the transport to [`Transport::Closed`]; returns the previous one.
     pub(crate) fn end_transport(&self) -> Transport {
         let before = std::mem::replace(&mut *self.transport(), Transport::Closed);
         before.count(-1.0);
         before
     }
 
-    /// Begins to probe a WebSocket; `false` when the session is not polling.
+    /// Starts the probe of a WebSocket; `false` when the session does not poll.
+    /// <https://github.com/socketio/engine.io-protocol#upgrade>
     pub(crate) fn begin_probe(&self) -> bool {
         let mut transport = self.transport();
         let Transport::Polling { reading } = *transport else { return false };
         *transport = Transport::Probing { reading };
         drop(transport);
-        // A waiting GET must be answered soon.
+        // The client upgrades only after its pending GET is answered.
         self.outbox.nudge();
         true
     }
 
-    /// Upgrades to the probed WebSocket; `false` while a GET waits, or when the session is over.
+    /// Upgrades to the probed WebSocket; `false` while a GET is pending, or when the session has ended.
     pub(crate) fn upgrade(&self) -> bool {
         let mut transport = self.transport();
         let upgraded = *transport == Transport::Probing { reading: false };
@@ -219,25 +221,24 @@ impl<C> Session<C> {
         }
     }
 
-    /// Records a sign of life.
+    /// Records a packet from the client, for the heartbeat.
     pub(crate) fn touch(&self) {
         self.seen.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// How many signs of life there have been.
+    /// The number of calls of [`touch`](Self::touch).
     pub(crate) fn seen(&self) -> u64 {
         self.seen.load(Ordering::Relaxed)
     }
 
-    /// The client closes the session.
-    pub(crate) fn give_up(&self) {
-        self.is_given_up.store(true, Ordering::Relaxed);
+    /// Closes the session at the client's request.
+    pub(crate) fn close_by_client(&self) {
+        self.is_closed_by_client.store(true, Ordering::Relaxed);
         self.close_after_flush(Ending::ClientClosed);
     }
 
-    /// Whether the client has closed the session.
-    pub(crate) fn is_given_up(&self) -> bool {
-        self.is_given_up.load(Ordering::Relaxed)
+    pub(crate) fn is_closed_by_client(&self) -> bool {
+        self.is_closed_by_client.load(Ordering::Relaxed)
     }
 }
 

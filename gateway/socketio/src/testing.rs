@@ -1,4 +1,4 @@
-//! A server of an application without behaviour, and clients of it without a network.
+//! A server with an empty application, and clients of it without a network.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use crate::server::Server;
 use crate::session::Session;
 use crate::transport::Transport;
 
-/// Accepts every client and does nothing.
+/// Accepts all clients and ignores all events.
 pub struct Silent;
 
 impl Application for Silent {
@@ -35,22 +35,22 @@ impl Application for Silent {
     }
 }
 
-/// A server whose clients together may hold so many bytes.
+/// A server with a memory limit of `limit` bytes for all clients together.
 pub fn server(config: Config, limit: usize) -> Arc<Server<Silent>> {
     Server::new(Arc::new(Silent), config, Arc::new(Registry::new(Arc::new(Budget::new(limit, Arc::default())))))
 }
 
-/// An address that a client may have.
+/// The address 192.0.2.`last`.
 pub fn address(last: u8) -> ClientAddress {
     std::net::IpAddr::from([192, 0, 2, last]).into()
 }
 
-/// A polling session of a client at that address.
+/// A polling session of an unidentified client at this address.
 pub fn open(server: &Arc<Server<Silent>>, last: u8) -> Arc<Session<()>> {
     server.open(Transport::POLLING, address(last), &HeaderMap::new()).unwrap()
 }
 
-/// A polling session of that owner, which has fetched what waited.
+/// A polling session of an identified client of this owner, with an empty outbox.
 pub fn known(server: &Arc<Server<Silent>>, owner: u128) -> Arc<Session<()>> {
     let session = open(server, 1);
     server.registry.identify(&session, Uuid::from_u128(owner));
@@ -59,11 +59,11 @@ pub fn known(server: &Arc<Server<Silent>>, owner: u128) -> Arc<Session<()>> {
 }
 
 /// Waits until a condition holds.
-pub async fn eventually(mut so: impl FnMut() -> bool) {
+pub async fn eventually(mut condition: impl FnMut() -> bool) {
     let waiting = async {
-        while !so() {
+        while !condition() {
             tokio::time::sleep(std::time::Duration::from_millis(2)).await;
         }
     };
-    tokio::time::timeout(std::time::Duration::from_secs(10), waiting).await.expect("this to become so");
+    tokio::time::timeout(std::time::Duration::from_secs(10), waiting).await.expect("the condition to hold within 10 s");
 }

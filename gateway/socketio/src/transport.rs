@@ -5,27 +5,28 @@ use crate::metrics::METRICS;
 /// The transport of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Transport {
-    /// Long-polling.
+    /// HTTP long-polling.
     Polling {
-        /// A GET is waiting.
+        /// Whether a GET is waiting.
         reading: bool,
     },
-    /// Long-polling, while the client probes a WebSocket.
+    /// HTTP long-polling while the client probes a WebSocket.
+    /// <https://github.com/socketio/engine.io-protocol#upgrade>
     Probing {
-        /// A GET is waiting.
+        /// Whether a GET is waiting.
         reading: bool,
     },
-    /// A WebSocket.
+    /// A WebSocket (RFC 6455).
     WebSocket,
-    /// None: the session is over.
+    /// The session has ended and has no transport.
     Closed,
 }
 
 impl Transport {
-    /// Long-polling, before the first GET.
+    /// HTTP long-polling before the first GET.
     pub const POLLING: Self = Self::Polling { reading: false };
 
-    /// Counts a session that starts or stops using this transport.
+    /// Adds `by` (1 or -1) to the gauge of sessions with this transport.
     pub(crate) fn count(self, by: f64) {
         match self {
             Self::Polling { .. } | Self::Probing { .. } => METRICS.polling.increment(by),
@@ -34,12 +35,11 @@ impl Transport {
         }
     }
 
-    /// Whether a GET is waiting.
     pub(crate) fn is_reading(self) -> bool {
         matches!(self, Self::Polling { reading: true } | Self::Probing { reading: true })
     }
 
-    /// Whether the client polls, also while it probes a WebSocket.
+    /// Whether the client polls, with or without a probe.
     pub(crate) fn is_polling(self) -> bool {
         matches!(self, Self::Polling { .. } | Self::Probing { .. })
     }

@@ -7,14 +7,14 @@ use serde_json::{Value, json};
 
 use super::client::Socket;
 
-/// Acknowledges an event, if its client asked for that.
+/// Acknowledges an event if its client requests an acknowledgement.
 pub fn answer(socket: &Socket, ack: Option<u64>, answer: &impl Serialize) {
     if let Some(id) = ack {
         socket.outbox.answer(&[Frame::ack(id, answer)]);
     }
 }
 
-/// Answers an event that was refused or failed; a client that asked for no acknowledgement receives an `error` event.
+/// Answers a rejected or failed event. If the client requests no acknowledgement, it receives an `error` event.
 pub fn refuse(socket: &Socket, ack: Option<u64>, error: &Error) {
     match ack {
         Some(id) => socket.outbox.push(refusal(id, error)),
@@ -22,7 +22,7 @@ pub fn refuse(socket: &Socket, ack: Option<u64>, error: &Error) {
     }
 }
 
-/// The acknowledgement of an event that was refused or failed.
+/// The acknowledgement of a rejected or failed event.
 pub fn refusal(ack: u64, error: &Error) -> Frame {
     Frame::ack(ack, &json!({ "ok": false, "error": fault(error) }))
 }
@@ -31,7 +31,7 @@ pub fn refusal(ack: u64, error: &Error) -> Frame {
 pub fn emit(socket: &Socket, name: &str, argument: &impl Serialize) {
     let event = Frame::event(name, argument);
     match socket.client.recovery.get() {
-        Some(recovery) => recovery.tell(&event, |frames| socket.outbox.push_all(frames)),
+        Some(recovery) => recovery.queue_event(&event, |frames| socket.outbox.push_all(frames)),
         None => socket.outbox.push(event),
     }
 }

@@ -24,8 +24,8 @@ use crate::edge::cors::is_own;
 use crate::tokens::{MAX_TOKEN, bearer};
 
 impl Chat {
-    /// Starts the tasks that end the sockets of revoked sign-ins and watch for pauses of the process. Must be called before
-    /// the first client can connect, so that no revocation is missed.
+    /// Starts the tasks that disconnect the sockets of revoked sign-ins and detect pauses of the process. Must be
+    /// called before the first client can connect, so that no revocation is missed.
     pub fn start_tasks(self: &Arc<Self>) {
         tokio::spawn(self.clone().end_revoked(self.revocations.subscribe()));
         tokio::spawn(pause::watch(self.clone()));
@@ -43,14 +43,15 @@ impl Chat {
 impl Application for Chat {
     type Client = Client;
 
-    /// A page from its own host or an allowed origin. Clients other than browsers send no origin.
+    /// Admits pages of the request's own host and of allowed origins, and requests without `Origin`: only browsers send
+    /// it.
     fn may_connect(&self, head: &Parts) -> bool {
         let Some(origin) = head.headers.get(ORIGIN) else { return true };
         is_own(origin, &head.uri, &head.headers) || self.origins.allows(origin)
     }
 
-    /// A client that may have sent its token with the first request. One longer than any valid token is replaced with an
-    /// empty one, which CONNECT refuses.
+    /// Keeps the token of the first request, if it has one. A token that is longer than any valid token is replaced
+    /// with an empty one, which CONNECT rejects.
     fn open(&self, headers: &HeaderMap) -> (Client, usize) {
         let token = headers.get(AUTHORIZATION).and_then(bearer);
         let token = token
@@ -108,7 +109,7 @@ impl Application for Chat {
         socket.client.drained().await;
     }
 
-    /// The end of the client's token.
+    /// When the client's token expires.
     fn due(&self, client: &Client) -> Option<Instant> {
         client.identity().map(|identity| Instant::now() + identity.left())
     }
@@ -121,7 +122,7 @@ impl Application for Chat {
         if socket.outbox.closing().is_none() {
             self.end_session(socket, "expired");
         }
-        // If the client does not fetch the end, the pings notice.
+        // If the client does not read `sessionEnded`, the ping timeout closes the session.
         None
     }
 

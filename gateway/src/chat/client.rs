@@ -1,4 +1,4 @@
-//! What the gateway keeps for each socket: its identity, its rooms, and its events that wait.
+//! The gateway's data for each socket: its identity, its rooms, and its pending events.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -19,87 +19,84 @@ use super::recovery::Recovery;
 use crate::rooms::hub::{Arrival, Listener};
 use crate::tokens::Identity;
 
-/// Most bytes of events that may wait to be handled; beyond that nothing more is read from the client.
+/// Maximum number of bytes of pending events. Beyond that, the gateway stops reading from the client.
 const MAX_QUEUED: usize = 1024 * 1024;
-/// Most sends and uploads in progress at once: each is answered with its message.
+/// Maximum number of sends and uploads of one socket in flight. The answer to each contains its message.
 pub const MAX_SENDS: usize = 64;
-/// Most joins in progress at once.
+/// Maximum number of joins of one socket in flight.
 const MAX_JOINS: usize = 4;
-/// What an event costs besides its text, in bytes.
+/// Bytes that a pending event occupies in addition to its text.
 pub const EVENT_OVERHEAD: usize = 512;
-/// Clients that must reconnect are closed one after another, spread over this many milliseconds.
+/// Sockets whose clients must reconnect are closed at different times within this many milliseconds.
 const RESYNC_SPREAD_MS: u64 = 1000;
 
 /// A Socket.IO client with its session.
 pub type Socket = Session<Client>;
 
-/// What the gateway keeps for a socket.
+/// The gateway's data for a socket.
 pub struct Client {
     identity: OnceLock<Identity>,
-    /// What the client has been sent, if it asked for recovery when it connected.
+    /// The client's recovery offset, if it requested recovery in CONNECT.
     pub recovery: OnceLock<Box<Recovery>>,
-    // Held for one event's bookkeeping, never across an await.
+    // Held for the bookkeeping of one event, never across an await.
     state: Mutex<State>,
-    /// Bytes of events that wait or are being handled.
+    /// Bytes of events that are pending or in progress.
     queued: AtomicUsize,
     drained: Notify,
-    /// Nothing more may be read from the client.
+    /// The gateway drains and reads nothing more from the client.
     is_leaving: AtomicBool,
-    /// The socket is about to be closed, so that its client reconnects and asks for what it missed.
+    /// The gateway is about to close the socket, so that its client reconnects and requests the events that it missed.
     is_returning: AtomicBool,
-    /// Permits for joins, which read history for the client.
+    /// Permits for joins, which read history.
     joins: Semaphore,
-    /// Permits for sends.
     pub sends: Semaphore,
 }
 
-/// What changes with the client's events.
+/// The part of the data that the client's events change.
 pub struct State {
     stage: Stage,
     /// The token of the first request, until CONNECT.
     bearer: Option<Box<str>>,
-    /// What arrived before CONNECT was answered.
-    held: Vec<Held>,
-    /// The events that wait for their turn.
+    /// The events that arrived before the answer to CONNECT.
+    early: Vec<EarlyEvent>,
+    /// The events that wait for a handler.
     pub lanes: Lanes,
     rooms: HashSet<Uuid>,
 }
 
-/// How far the client has come.
+/// The stage of a client's connection.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
-    /// It has not asked to be connected, or has left.
+    /// Before CONNECT, or after DISCONNECT.
     Outside,
-    /// It has asked, and is not answered yet.
+    /// After CONNECT, before its answer.
     Connecting,
-    /// It is connected.
     Connected,
-    /// It is gone.
+    /// The session has ended or is about to end.
     Ended,
 }
 
-/// What waits until CONNECT is answered.
-enum Held {
+/// An event that arrived before the answer to CONNECT.
+enum EarlyEvent {
     Event(Uuid, Pending),
     Refusal(Refused),
 }
 
-/// An event that was refused.
+/// A rejected event.
 pub struct Refused {
-    /// The id under which the client expects the answer.
+    /// The id for the acknowledgement, if the client requests one.
     pub ack: Option<u64>,
-    /// Why.
     pub error: Error,
 }
 
 impl Refused {
-    /// What it costs while it waits, in bytes.
+    /// Bytes that the answer occupies while it is pending.
     pub fn size(&self) -> usize {
         self.error.detail.len() + EVENT_OVERHEAD
     }
 }
 
-impl Held {
+impl EarlyEvent {
     fn size(&self) -> usize {
         match self {
             Self::Event(_, event) => event.size,
@@ -109,10 +106,10 @@ impl Held {
 }
 
 impl Client {
-    /// A client that has not connected yet.
+    /// Creates the data of a client before CONNECT; `bearer` is the token of the first request.
     pub fn new(bearer: Option<Box<str>>) -> Self {
         let state =
-            State { stage: Stage::Outside, bearer, held: Vec::new(), lanes: Lanes::default(), rooms: HashSet::new() };
+            State { stage: Stage::Outside, bearer, early: Vec::new(), lanes: Lanes::default(), rooms: HashSet::new() };
         Self {
             identity: OnceLock::new(),
             recovery: OnceLock::new(),
@@ -131,17 +128,17 @@ impl Client {
         self.identity.get()
     }
 
-    /// Sets the identity, once.
+    /// Sets the identity. Later calls have no effect.
     pub fn identify(&self, identity: Identity) {
         let _ = self.identity.set(identity);
     }
 
-    /// The state, for one event's bookkeeping.
+    /// Locks the state for the bookkeeping of one event.
     pub fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock()
     }
 
-    /// Whether nothing more should be read from the client now.
+    /// Back pressure: whether the gateway should read nothing more from the client now.
     pub fn is_paused(&self) -> bool {
         self.is_full() || self.is_leaving.load(Ordering::Relaxed)
     }
@@ -151,12 +148,12 @@ impl Client {
         queued > MAX_QUEUED || (queued > MAX_UNKNOWN && self.identity.get().is_none())
     }
 
-    /// Whether the socket is about to be closed so that its client reconnects and asks for what it missed.
+    /// Whether the gateway is about to close the socket, so that its client reconnects and requests the missed events.
     pub fn is_returning(&self) -> bool {
         self.is_returning.load(Ordering::Relaxed)
     }
 
-    /// Completes when more may be read from the client.
+    /// Completes when the gateway may read more from the client.
     pub async fn drained(&self) {
         while self.is_full() {
             let drained = self.drained.notified();
@@ -178,16 +175,16 @@ impl Client {
         }
     }
 
-    /// Completes when all that arrived before the client's DISCONNECT is done: an event ends a moment after its
-    /// acknowledgement has left.
+    /// Completes when all events that arrived before the client's DISCONNECT are finished. An event finishes shortly
+    /// after its acknowledgement is queued.
     pub async fn earlier_events(&self) {
-        while self.queued.load(Ordering::Relaxed) > self.state().held.iter().map(Held::size).sum::<usize>() {
+        while self.queued.load(Ordering::Relaxed) > self.state().early.iter().map(EarlyEvent::size).sum::<usize>() {
             sleep(Duration::from_millis(5)).await;
         }
     }
 
-    /// Waits for a permit to join a room; the joins of one client are bounded, and none begins while much waits to be
-    /// sent to it.
+    /// Waits for a permit to join a room. The joins of one socket are bounded, and a join starts only when at most 256
+    /// KiB are queued for the client.
     pub async fn join_permit(&self, outbox: &Outbox) -> Option<SemaphorePermit<'_>> {
         let permit = self.joins.acquire().await.ok()?;
         outbox.space().await;
@@ -195,22 +192,22 @@ impl Client {
         Some(permit)
     }
 
-    /// Takes the first request's token, if it had one, and stops counting its bytes.
+    /// Removes the token of the first request, if it had one, and stops counting its bytes.
     pub fn take_bearer(&self, outbox: &Outbox) -> Option<Box<str>> {
         let bearer = self.state().bearer.take()?;
         outbox.release(bearer.len());
         Some(bearer)
     }
 
-    /// The client asks to be connected: its events are held until that is answered.
+    /// Records CONNECT. Later events wait for its answer.
     pub fn begin_connect(&self) {
         self.state().stage = Stage::Connecting;
     }
 
-    /// Takes a valid event: it joins its room's lane, or waits until CONNECT is answered.
+    /// Queues a valid event in its room's lane, or until CONNECT is answered.
     ///
     /// # Errors
-    /// When the client has left.
+    /// When the client has sent no CONNECT since its last DISCONNECT.
     pub fn take(&self, outbox: &Outbox, room: Uuid, event: Pending) -> Result<(), Malformed> {
         let mut state = self.state();
         match state.stage {
@@ -218,26 +215,27 @@ impl Client {
                 self.count(outbox, event.size);
                 state.lanes.push(room, event);
             }
-            Stage::Connecting => self.hold(outbox, &mut state, Held::Event(room, event)),
+            Stage::Connecting => self.keep_early(outbox, &mut state, EarlyEvent::Event(room, event)),
             Stage::Ended => {}
             Stage::Outside => return Err(Malformed("an event before CONNECT")),
         }
         Ok(())
     }
 
-    /// Takes a refused event: returns it when it can be answered now; stock clients take nothing before CONNECT's answer.
+    /// Returns a rejected event if it can be answered now. Otherwise queues it until CONNECT is answered, because stock
+    /// clients buffer all packets before that answer.
     pub fn take_refused(&self, outbox: &Outbox, refused: Refused) -> Option<Refused> {
         let mut state = self.state();
         if state.stage != Stage::Connecting {
             return Some(refused);
         }
-        self.hold(outbox, &mut state, Held::Refusal(refused));
+        self.keep_early(outbox, &mut state, EarlyEvent::Refusal(refused));
         None
     }
 
-    fn hold(&self, outbox: &Outbox, state: &mut State, held: Held) {
-        self.count(outbox, held.size());
-        state.held.push(held);
+    fn keep_early(&self, outbox: &Outbox, state: &mut State, event: EarlyEvent) {
+        self.count(outbox, event.size());
+        state.early.push(event);
     }
 
     fn count(&self, outbox: &Outbox, size: usize) {
@@ -245,7 +243,7 @@ impl Client {
         outbox.hold(size);
     }
 
-    /// So many bytes of events are done.
+    /// Records that events of `size` bytes are finished, and resumes reading if the client was paused.
     pub fn done(&self, outbox: &Outbox, size: usize) {
         outbox.release(size);
         let before = self.queued.fetch_sub(size, Ordering::Relaxed);
@@ -255,18 +253,18 @@ impl Client {
         }
     }
 
-    /// Drops the waiting events: their client's identity is no longer valid.
+    /// Drops the pending events, because the client's identity is no longer valid.
     pub fn drop_events(&self, outbox: &Outbox) {
         let mut state = self.state();
-        let held = std::mem::take(&mut state.held).iter().map(Held::size).sum::<usize>();
-        let size = held + state.lanes.clear();
+        let early = std::mem::take(&mut state.early).iter().map(EarlyEvent::size).sum::<usize>();
+        let size = early + state.lanes.clear();
         drop(state);
         self.queued.fetch_sub(size, Ordering::Relaxed);
         outbox.release(size);
         self.drained.notify_waiters();
     }
 
-    /// The state is connected: more may be read from the client.
+    /// Resumes reading after the client is connected.
     pub fn notify_drained(&self) {
         self.drained.notify_waiters();
     }
@@ -296,7 +294,7 @@ impl Client {
         self.state().rooms.remove(&room);
     }
 
-    /// Records that the client is in no room, and how far it has come; returns the rooms that it was in.
+    /// Records that the client is in no room and sets its stage; returns the rooms that it was in.
     pub fn leave_rooms(&self, stage: Stage) -> HashSet<Uuid> {
         let mut state = self.state();
         state.stage = stage;
@@ -305,21 +303,22 @@ impl Client {
 }
 
 impl State {
-    /// The client is connected: what it sent meanwhile joins its lanes; returns the refusals among it.
+    /// Sets the stage to connected and moves the events that arrived before the answer to their lanes. Returns the
+    /// rejected events among them.
     pub fn connect(&mut self) -> Vec<Refused> {
         self.stage = Stage::Connected;
         let mut refusals = Vec::new();
-        for held in std::mem::take(&mut self.held) {
-            match held {
-                Held::Event(room, event) => self.lanes.push(room, event),
-                Held::Refusal(refused) => refusals.push(refused),
+        for early in std::mem::take(&mut self.early) {
+            match early {
+                EarlyEvent::Event(room, event) => self.lanes.push(room, event),
+                EarlyEvent::Refusal(refused) => refusals.push(refused),
             }
         }
         refusals
     }
 }
 
-/// Records that a client is no longer in a room.
+/// Removes a room from a client's rooms and from its recovery offset.
 pub fn left(socket: &Socket, room: Uuid) {
     socket.client.forget_room(room);
     if let Some(recovery) = socket.client.recovery.get() {
@@ -367,7 +366,7 @@ impl Listener for Socket {
     }
 
     fn resync(self: &Arc<Self>, room: Uuid) {
-        // The offset stays as it is: the client can be recovered to exactly that position.
+        // The offset is unchanged, so the client can be recovered to exactly that position.
         self.client.forget_room(room);
         if !self.client.is_returning.swap(true, Ordering::Relaxed) {
             let socket = self.clone();

@@ -1,4 +1,4 @@
-//! CONNECT: identifies the client, and decides whether it may connect or be recovered.
+//! CONNECT: identifies the client, and accepts, recovers or rejects it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +19,7 @@ use super::sign_ins::NotSignedIn;
 use super::work::start_lanes;
 use crate::metrics::METRICS;
 
-/// How long a client that connects again waits for the end of its earlier events.
+/// How long a repeated CONNECT waits until the client's earlier events are finished.
 const FINISHES_WITHIN: Duration = Duration::from_secs(1);
 
 /// The payload of CONNECT. Values of an unexpected type count as missing.
@@ -27,15 +27,15 @@ const FINISHES_WITHIN: Duration = Duration::from_secs(1);
 #[serde(default)]
 pub struct Auth {
     token: Value,
-    /// Whether the client wants to be recovered after its connection breaks.
+    /// Whether the client requests recovery.
     recovery: Value,
-    /// What it kept of its last connection.
+    /// The pid of the client's last connection, and the offset of the last event that it received.
     pid: Value,
     offset: Value,
 }
 
 impl Auth {
-    /// Reads the packet's data.
+    /// Parses the payload.
     pub fn read(data: &str) -> Self {
         serde_json::from_str(data).unwrap_or_default()
     }
@@ -45,7 +45,7 @@ impl Auth {
     }
 }
 
-/// Answers CONNECT. Events that arrived meanwhile are handled after it.
+/// Answers CONNECT, then starts the events that arrived meanwhile.
 pub async fn connect(chat: Arc<Chat>, socket: Arc<Socket>, auth: Auth) {
     let bearer = socket.client.take_bearer(&socket.outbox);
     let verified = match auth.token.as_str().or(bearer.as_deref()) {
@@ -57,7 +57,7 @@ pub async fn connect(chat: Arc<Chat>, socket: Arc<Socket>, auth: Auth) {
         Err(error) if error.code == Code::Unauthorized => return refuse_connect(&socket, &error),
         Err(_) => {
             METRICS.connects.hit("unavailable");
-            // Not the client's fault: it must reconnect on its own.
+            // The client did nothing wrong, so it must reconnect by itself.
             return socket.close_now(Ending::Returned);
         }
     };
@@ -75,7 +75,7 @@ pub async fn connect(chat: Arc<Chat>, socket: Arc<Socket>, auth: Auth) {
     socket.client.identify(identity);
     chat.registry.identify(&socket, user_id);
     if socket.is_closed() {
-        // The client disconnected while its token was verified, before the socket had an identity.
+        // The session ended during the verification, before the socket had an identity.
         return chat.forget_sign_in(&socket);
     }
     if signed_in == Err(NotSignedIn::Revoked) {
@@ -93,8 +93,9 @@ pub async fn connect(chat: Arc<Chat>, socket: Arc<Socket>, auth: Auth) {
     start_lanes(&chat, &socket);
 }
 
-/// Answers CONNECT after the client's DISCONNECT. Another token, recovery, and earlier events that may still be answered
-/// under the ids of new ones need a new session: the client opens one by itself once this one is closed.
+/// Answers CONNECT after the client's DISCONNECT. The client needs a new session if it presents a token of another
+/// sign-in, requests recovery, or has unfinished earlier events, whose acknowledgements could have the ids of new
+/// events. In these cases the gateway closes this session, and the client opens a new one by itself.
 pub async fn connect_again(chat: Arc<Chat>, socket: Arc<Socket>, auth: Auth) {
     let client = &socket.client;
     let verified = match auth.token.as_str() {
@@ -121,7 +122,7 @@ pub async fn connect_again(chat: Arc<Chat>, socket: Arc<Socket>, auth: Auth) {
     }
 }
 
-/// Recovers the client if its offset allows; from now on its events carry offsets.
+/// Recovers the client if its offset allows this. From now on its events contain offsets.
 async fn recover(chat: &Arc<Chat>, socket: &Arc<Socket>, offset: Option<Offset>, user: &str) -> Option<Restored> {
     let restored = match &offset {
         Some(offset) => restore(chat, socket, offset).await,
@@ -132,7 +133,7 @@ async fn recover(chat: &Arc<Chat>, socket: &Arc<Socket>, offset: Option<Offset>,
     restored
 }
 
-/// Connects the client; `false` when it has disconnected.
+/// Accepts CONNECT; `false` when the client has disconnected. `is_back` is whether the client is recovered.
 fn admit(socket: &Socket, is_back: bool) -> bool {
     let (client, outbox) = (&socket.client, &socket.outbox);
     let recovery = client.recovery.get();

@@ -1,4 +1,4 @@
-//! What the handlers of chat share.
+//! The context that all handlers of the chat share.
 
 use std::sync::Arc;
 
@@ -21,10 +21,10 @@ use crate::rooms::hub::Hub;
 use crate::send::Sender;
 use crate::tokens::Tokens;
 
-/// How many clients are recovered at once.
+/// Maximum number of concurrent recoveries.
 pub const RESTORES: usize = 64;
 
-/// What the handlers of chat share.
+/// The context of the handlers.
 pub struct Chat {
     pub(super) config: RealtimeConfig,
     pub(super) clients: Clients,
@@ -35,33 +35,26 @@ pub struct Chat {
     pub(crate) hub: Arc<Hub<Socket>>,
     pub(crate) follower: Arc<Follower<Socket>>,
     pub(super) history: Arc<History>,
-    /// The sessions of the server, whose clients are identified here.
+    /// The sessions of the server, for the identification of their clients.
     pub(crate) registry: Arc<Registry<Client>>,
     pub(super) sign_ins: SignIns,
-    /// Bounds recoveries in progress: each holds the events that its client missed.
+    /// Bounds concurrent recoveries, because each holds the events that its client missed.
     pub(super) restores: Arc<Semaphore>,
 }
 
-/// The parts of the gateway that chat uses.
+/// The parts of the gateway that the chat uses.
 pub struct Parts {
-    /// Limits and times.
     pub config: RealtimeConfig,
-    /// The services.
     pub clients: Clients,
-    /// Sends messages to the log.
     pub sender: Sender,
-    /// Verifies tokens.
     pub tokens: Tokens,
-    /// Knows which sessions are logged out.
     pub revocations: Revocations,
-    /// The pages that may connect.
     pub origins: Origins,
-    /// Counts what is held for clients.
     pub budget: Arc<Budget>,
 }
 
 impl Chat {
-    /// Starts following the log.
+    /// Creates the context and starts to follow the log.
     pub fn new(parts: Parts, bus: &Bus, process: &Process) -> Arc<Self> {
         let hub = Arc::new(Hub::new());
         let follower = Follower::start(hub.clone(), parts.clients.clone(), bus, process);
@@ -81,21 +74,21 @@ impl Chat {
         })
     }
 
-    /// Ends a session with an error; the client receives the code and does not reconnect on its own.
+    /// Sends `sessionEnded` with this code and disconnects the socket. A stock client does not reconnect.
     pub fn end_session(&self, socket: &Socket, code: &'static str) {
         self.leave_rooms(socket, Stage::Ended);
         socket.client.drop_events(&socket.outbox);
         socket.disconnect("sessionEnded", &json!({ "code": code }));
     }
 
-    /// Removes a client from every room, and records how far it has come.
+    /// Removes a client from all rooms and sets its stage.
     pub fn leave_rooms(&self, socket: &Socket, stage: Stage) {
         for room in socket.client.leave_rooms(stage) {
             self.hub.leave(room, socket.id());
         }
     }
 
-    /// Forgets the sign-in of a socket, if it has one. Idempotent.
+    /// Removes a socket from its sign-in, if it has one. Idempotent.
     pub fn forget_sign_in(&self, socket: &Socket) {
         if let Some(identity) = socket.client.identity() {
             self.sign_ins.remove(socket, identity);

@@ -1,4 +1,4 @@
-//! `fileUpload`: a small file over the socket. It takes the same path to the file service as a REST upload.
+//! `fileUpload`: a file of up to 1 MiB over the socket. It takes the same path to the file service as a REST upload.
 
 use confab_common::{Code, Error, Result};
 use confab_proto::file::v1::UploadResponse;
@@ -12,13 +12,13 @@ use super::request::FileUpload;
 use crate::upload::Upload;
 use crate::views::{FileJson, MessageJson};
 
-/// Bytes sent to the file service at once.
+/// Size of a chunk for the file service, in bytes.
 const PIECE: usize = 64 * 1024;
 
 /// Sends the file to the file service, which shares it in the room.
 ///
 /// # Errors
-/// The service's refusal; `timeout` when the outcome is not known in time.
+/// The error of the file service; `timeout` when the outcome is unknown at the deadline.
 pub async fn send(chat: &Chat, socket: &Socket, file: FileUpload) -> Result<Uploaded> {
     let identity = socket.client.identity().ok_or_else(|| Error::new(Code::Unauthorized, "not connected"))?;
     let clients = &chat.clients;
@@ -40,7 +40,7 @@ pub async fn send(chat: &Chat, socket: &Socket, file: FileUpload) -> Result<Uplo
         }
         upload.finish(finish).await
     };
-    // The time that the event waited behind others does not count.
+    // The deadline starts here, because the event may have waited behind other events.
     timeout(within, sent).await.unwrap_or_else(|_| Err(Error::timeout())).map(Uploaded)
 }
 
@@ -55,7 +55,6 @@ struct Answer<'a> {
 }
 
 impl Uploaded {
-    /// The acknowledgement.
     pub fn answer(&self) -> impl Serialize {
         Answer {
             ok: true,

@@ -21,13 +21,13 @@ use crate::metrics::METRICS;
 use crate::send::{Sending, Sent};
 use crate::views::MessageJson;
 
-/// Above this size in bytes, acknowledgements are written in several steps.
+/// Above this size in bytes, acknowledgements are queued in several steps.
 const LARGE: usize = 256 * 1024;
 
-/// Handles events of one room in order: several sends together, or a single other event.
+/// Handles events of one room in order: several sends together, or one event of another kind.
 pub async fn handle(chat: &Arc<Chat>, socket: &Arc<Socket>, room: Uuid, events: Vec<Pending>) {
     let within = chat.clients.call.deadline;
-    // Measured from the event's arrival, which follows from its deadline.
+    // The time since the event's arrival, computed from its deadline.
     let took = |deadline: Instant| (Instant::now() + within).saturating_duration_since(deadline);
     let mut sends = Vec::with_capacity(events.len());
     for event in events {
@@ -61,8 +61,8 @@ pub async fn handle(chat: &Arc<Chat>, socket: &Arc<Socket>, room: Uuid, events: 
             }
         }
     }
-    // Acknowledgements of sends that were appended together are written together, unless they are large: then the
-    // client's task gets to write some in between.
+    // Acknowledgements of sends that were appended together are queued together, unless they are large: then the
+    // client's task can write some of them in between.
     let (mut answers, mut bytes) = (Vec::with_capacity(sends.len()), 0);
     for (ack, span, sending, deadline) in sends {
         let outcome = match sending {

@@ -1,5 +1,5 @@
-//! Joins a room without losing or repeating events: the client is registered first, then the partition is followed,
-//! then the right to read is checked, then history is read; events fanned out meanwhile follow the answer.
+//! Joins a room without a lost or repeated event. The gateway first registers the client, then follows the partition,
+//! then checks the right to read, then reads history. Events that are fanned out meanwhile follow the answer.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,8 +37,8 @@ struct Answer<'a> {
 /// Joins the client to a room and answers it.
 ///
 /// # Errors
-/// `not_found` for a room whose existence is hidden from the client. When a service does not answer, or the log cannot
-/// be followed from where the client was, the client stays where it was.
+/// `not_found` for a room that does not exist or that the client may not read. After `unavailable`, `timeout` and
+/// `internal`, a client that was in the room before stays in it.
 pub async fn join(
     chat: &Arc<Chat>,
     socket: &Arc<Socket>,
@@ -51,11 +51,11 @@ pub async fn join(
     let prepared = timeout_at(deadline, preparing);
     let (_permit, partition) = prepared.await.map_err(|_| Error::unavailable("the room's history"))?;
     let joining = begin(chat, socket, join.room, partition)?;
-    // Boxed: thousands may wait for their turn, few are past it.
+    // Boxed, because thousands of joins may wait for a permit, and few have one.
     let live = Box::pin(go_live(chat, socket, ack, &join, &joining, partition));
     let joined = timeout_at(deadline, live).await.unwrap_or_else(|_| Err(Error::timeout()));
     if let Err(error) = &joined {
-        // A client that was in the room stays in it or reconnects to it, unless it lost the right to be there.
+        // A client that was in the room stays in it or reconnects to it, unless it lost the right to read.
         let may_stay = matches!(error.code, Code::Unavailable | Code::Timeout | Code::Internal);
         if !(may_stay && (chat.hub.cancel_join(&joining, socket) || socket.client.is_returning())) {
             chat.hub.leave(join.room, socket.id());
@@ -75,7 +75,7 @@ pub fn begin(chat: &Chat, socket: &Arc<Socket>, room: Uuid, partition: u32) -> R
     }
     let joining = chat.hub.begin_join(room, partition, socket);
     if !socket.client.is_in(room) {
-        // The client disconnected between the two.
+        // The client disconnected between the two steps.
         chat.hub.leave(room, socket.id());
         return Err(Error::not_found("socket"));
     }
@@ -104,7 +104,7 @@ async fn go_live(
         match chat.hub.go_live(joining, socket, page.last_seq(), &arrival) {
             Ok(()) => return Ok(()),
             Err(NotLive::Behind) => sleep(BEHIND).await,
-            // The room itself is unchanged; this gateway's knowledge of it is stale.
+            // The room still exists, but this gateway's positions are no longer valid.
             Err(NotLive::Cancelled) if socket.client.is_returning() => {
                 return Err(Error::unavailable("the room's history"));
             }
@@ -163,31 +163,31 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_reports_its_extent() {
+    fn an_answer_reports_complete_and_reset() {
         let room = Room::default();
-        let say = |rest: &str, page: &Page| {
+        let summary = |rest: &str, page: &Page| {
             let answer = answer(&parse(rest).unwrap(), &room, page);
             (answer.messages.len(), answer.complete, answer.reset)
         };
-        assert_eq!(say("", &page(9, 10..10, "")), (0, true, false));
-        assert_eq!(say(r#","after":7"#, &page(9, 8..10, "x")), (2, true, false));
-        assert_eq!(say(r#","after":9"#, &page(9, 10..10, "")), (0, true, false));
-        assert_eq!(say(r#","after":0"#, &page(900, 1..201, "x")), (200, false, false));
-        assert_eq!(say(r#","after":0,"epoch":"e1""#, &page(2, 1..3, "x")), (2, true, false));
-        assert_eq!(say(r#","after":0,"epoch":"e0""#, &page(2, 1..3, "x")), (0, false, true));
-        assert_eq!(say(r#","after":10"#, &page(9, 10..10, "")), (0, false, true));
+        assert_eq!(summary("", &page(9, 10..10, "")), (0, true, false));
+        assert_eq!(summary(r#","after":7"#, &page(9, 8..10, "x")), (2, true, false));
+        assert_eq!(summary(r#","after":9"#, &page(9, 10..10, "")), (0, true, false));
+        assert_eq!(summary(r#","after":0"#, &page(900, 1..201, "x")), (200, false, false));
+        assert_eq!(summary(r#","after":0,"epoch":"e1""#, &page(2, 1..3, "x")), (2, true, false));
+        assert_eq!(summary(r#","after":0,"epoch":"e0""#, &page(2, 1..3, "x")), (0, false, true));
+        assert_eq!(summary(r#","after":10"#, &page(9, 10..10, "")), (0, false, true));
         // Escapes make the encoded form larger than the form in the log.
-        let (count, complete, _) = say(r#","after":0"#, &page(40, 1..41, &"\u{1}".repeat(16_000)));
+        let (count, complete, _) = summary(r#","after":0"#, &page(40, 1..41, &"\u{1}".repeat(16_000)));
         assert_eq!((count, complete), (2, false));
-        assert_eq!(say(r#","last":3"#, &page(40, 38..41, &"\u{1}".repeat(16_000))), (2, true, false));
+        assert_eq!(summary(r#","last":3"#, &page(40, 38..41, &"\u{1}".repeat(16_000))), (2, true, false));
     }
 
     #[tokio::test]
-    async fn a_client_that_must_reconnect_gets_no_room_gone_error() {
+    async fn a_client_that_must_reconnect_receives_unavailable() {
         let world = World::new(bus()).await;
         let mut client = world.client();
         client.emit(&connect(serde_json::json!({ "recovery": true })));
-        client.hears("42[\"session\"").await;
+        client.receives("42[\"session\"").await;
         let (chat, socket) = (&world.chat, &client.socket);
         let again = async |meanwhile: Option<Box<dyn FnOnce() + Send>>| {
             *world.log.meanwhile.lock() = meanwhile;
@@ -200,11 +200,11 @@ mod tests {
         let hub = world.chat.hub.clone();
         assert_eq!(again(Some(Box::new(move || hub.resync(partition())))).await, Err(Code::Unavailable));
         eventually(|| socket.outbox.closing().is_some()).await;
-        assert!(socket.outbox.is_empty(), "it can be brought back to the room");
+        assert!(socket.outbox.is_empty(), "no frame removes the room from the offset");
     }
 
     #[tokio::test]
-    async fn a_client_removed_meanwhile_gets_not_found() {
+    async fn a_client_removed_during_a_join_receives_not_found() {
         let world = World::new(bus()).await;
         let client = world.member().await;
         let (hub, id) = (world.chat.hub.clone(), client.socket.id());

@@ -1,5 +1,5 @@
-//! The events of one client that wait for their turn, in order for each room: plain data, no I/O. A room with waiting events
-//! has a lane, and one task works on it until it is empty.
+//! The pending events of one client, in order for each room: plain data without I/O. A room with pending events has a
+//! lane, and one task handles it until it is empty.
 
 use std::collections::{HashMap, VecDeque, hash_map};
 
@@ -9,17 +9,16 @@ use uuid::Uuid;
 
 use super::request::Request;
 
-/// A valid event on its way to its handler.
+/// A valid event that waits for its handler.
 pub struct Pending {
-    /// The id under which the client expects the acknowledgement.
+    /// The id for the acknowledgement, if the client requests one.
     pub ack: Option<u64>,
-    /// What the client asks for.
     pub request: Request,
-    /// When it must be answered.
+    /// When the event must be answered.
     pub deadline: Instant,
-    /// Its trace, which begins here.
+    /// The root span of its trace.
     pub span: Span,
-    /// What it costs while it waits, in bytes.
+    /// Bytes that the event occupies while it is pending.
     pub size: usize,
 }
 
@@ -27,18 +26,18 @@ pub struct Pending {
 #[derive(Default)]
 pub struct Lanes {
     lanes: HashMap<Uuid, VecDeque<Pending>>,
-    /// Lanes without a task: they start when everything that arrived together has been read.
+    /// Lanes without a task. Their tasks start when all packets that arrived together have been read.
     starting: Vec<Uuid>,
 }
 
-/// What a lane has next.
+/// The next event of a lane.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Next {
-    /// Nothing: the lane is gone, and its task must end.
+    /// The lane was empty and is removed. Its task must end.
     End,
     /// An event that needs no permit.
     Free,
-    /// An event that needs permits and must be answered by then.
+    /// An event that needs permits and must be answered by this time.
     Bounded(Instant),
 }
 
@@ -54,18 +53,18 @@ impl Lanes {
         }
     }
 
-    /// The lanes that need a task since the last call.
+    /// Returns the lanes that have needed a task since the last call.
     pub fn take_starting(&mut self) -> Vec<Uuid> {
         std::mem::take(&mut self.starting)
     }
 
-    /// What a room's lane has next; an empty lane is removed.
+    /// Returns the kind of a lane's next event; removes an empty lane.
     pub fn next(&mut self, room: Uuid) -> Next {
         let Some(lane) = self.lanes.get(&room) else { return Next::End };
         let Some(first) = lane.front() else {
             self.lanes.remove(&room);
             if self.lanes.is_empty() {
-                // The memory of a burst is freed.
+                // Frees the memory of a burst.
                 self.lanes = HashMap::new();
             }
             return Next::End;
@@ -73,19 +72,19 @@ impl Lanes {
         if first.request.needs_permit() { Next::Bounded(first.deadline) } else { Next::Free }
     }
 
-    /// How many events at the front of a room's lane can be handled together, at most `most`: several sends, or one other
-    /// event; 0 when none waits.
+    /// The number of events at the front of a room's lane that can be handled together, at most `most`: several sends,
+    /// or one event of another kind; 0 when the lane is empty.
     pub fn together(&self, room: Uuid, most: usize) -> usize {
         let Some(lane) = self.lanes.get(&room).filter(|lane| !lane.is_empty()) else { return 0 };
         lane.iter().take(most).take_while(|event| event.request.is_send()).count().max(1)
     }
 
-    /// Takes the first `count` events of a room's lane.
+    /// Removes the first `count` events of a room's lane.
     pub fn take(&mut self, room: Uuid, count: usize) -> Vec<Pending> {
         self.lanes.get_mut(&room).map_or_else(Vec::new, |lane| lane.drain(..count.min(lane.len())).collect())
     }
 
-    /// Drops all events; returns what they cost, in bytes. Their lanes stay until their tasks look at them.
+    /// Drops all events; returns the number of their bytes. The lanes stay until their tasks call [`next`](Self::next).
     pub fn clear(&mut self) -> usize {
         self.lanes.values_mut().flat_map(std::mem::take).map(|event| event.size).sum()
     }
@@ -117,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn each_room_has_an_order_of_its_own() {
+    fn each_room_has_its_own_order() {
         let mut lanes = Lanes::default();
         for (room, event) in [(ROOM, send()), (OTHER, leave()), (ROOM, send()), (ROOM, leave()), (ROOM, send())] {
             lanes.push(room, event);
@@ -136,12 +135,12 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_lane_ends_with_its_task_and_starts_again() {
+    fn an_empty_lane_ends_with_its_task_and_can_start_again() {
         let mut lanes = Lanes::default();
         lanes.push(ROOM, leave());
         assert_eq!(lanes.take_starting(), [ROOM]);
         assert_eq!(lanes.take(ROOM, 9).len(), 1);
-        // The task has not looked yet: it will find this event.
+        // The task has not called `next` yet, so it will find this event.
         lanes.push(ROOM, leave());
         assert!(lanes.take_starting().is_empty());
         assert_eq!(lanes.take(ROOM, 1).len(), 1);
@@ -152,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn dropped_events_report_their_cost() {
+    fn clear_returns_the_size_of_dropped_events() {
         let mut lanes = Lanes::default();
         lanes.push(ROOM, send());
         lanes.push(OTHER, leave());

@@ -1,5 +1,5 @@
-//! After a pause (SIGSTOP, a frozen machine) a gateway does not know which sessions have logged out since. It writes
-//! nothing until it has read that.
+//! The pause detector. After a pause of the process (SIGSTOP, a frozen machine), the gateway's list of revocations is
+//! out of date. The gateway writes nothing to clients until it has read the list again.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,30 +10,30 @@ use super::context::Chat;
 use crate::metrics::METRICS;
 use confab_common::standstill::now;
 
-/// How often the clock is read.
-const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// How often the pause detector reads the clock.
+const CHECK_INTERVAL: Duration = Duration::from_millis(250);
 /// Pause before the next attempt to catch up.
 const RETRY: Duration = Duration::from_millis(100);
 
-/// Watches the clock.
+/// Detects pauses with the clock, and catches up after each.
 pub async fn watch(chat: Arc<Chat>) {
     loop {
         if !chat.revocations.pauses().observe() {
-            tracing::warn!("this process stood still; it writes nothing until it has caught up");
+            tracing::warn!("this process was paused; it resumes writing after it has read revocations and heads");
             METRICS.pauses.increment(1);
             while !chat.catch_up().await {
                 sleep(RETRY).await;
             }
-            // Wakes the clients' tasks that wanted to write meanwhile.
+            // Wakes the clients' tasks that could not write meanwhile.
             chat.registry.all().iter().for_each(|session| session.outbox.nudge());
         }
-        sleep(LOOK_EVERY).await;
+        sleep(CHECK_INTERVAL).await;
     }
 }
 
 impl Chat {
-    /// Reads revocations and heads, ends the sessions that have logged out, and allows writing again. `false` when a
-    /// service did not answer, or the process stood still again meanwhile.
+    /// Reads revocations and heads, disconnects the sockets of revoked sign-ins, and resumes writing. `false` when a
+    /// service did not answer, or the process was paused again meanwhile.
     async fn catch_up(&self) -> bool {
         let begin = now();
         let (revocations, heads) = tokio::join!(self.revocations.catch_up(), self.follower.catch_up());
@@ -41,7 +41,7 @@ impl Chat {
             return false;
         }
         for socket in self.sign_ins.all() {
-            // Subscribers learn of these revocations as well, but perhaps after the other sessions are written to.
+            // The task for revocations disconnects these sockets, too, but perhaps only after writing has resumed.
             if socket.client.identity().is_some_and(|identity| self.revocations.is_revoked(identity.session_id)) {
                 self.end_session(&socket, "logged_out");
             }

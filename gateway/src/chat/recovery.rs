@@ -1,5 +1,5 @@
-//! Socket.IO's connection state recovery without a store of sessions: every event to a client that asked for recovery
-//! carries, as its last argument, the offset from which any gateway can recover the client.
+//! Connection state recovery of Socket.IO without a store of sessions. Every event to a client that requested recovery
+//! contains, as its last argument, the offset from which any gateway can recover the client.
 //! <https://socket.io/docs/v4/connection-state-recovery>
 
 mod offset;
@@ -12,20 +12,20 @@ use crate::rooms::hub::Arrival;
 
 pub use offset::Offset;
 
-/// What a client has been sent, recorded as it is queued.
+/// The offset of one client, updated when events are queued.
 pub struct Recovery {
-    // Held while frames are stamped and queued, so that the offsets rise in sending order. Taken within the
-    // hub's locks, and around the outbox's.
+    // Held while offsets are added to frames and the frames are queued, so that offsets rise in sending order. Lock
+    // order: the hub's lock, this lock, the outbox's lock.
     offset: Mutex<Offset>,
 }
 
 impl Recovery {
-    /// Continues from an offset.
+    /// Starts from an offset.
     pub fn new(offset: Offset) -> Self {
         Self { offset: Mutex::new(offset) }
     }
 
-    /// The id under which the client reconnects.
+    /// The pid that the client presents when it reconnects.
     pub fn pid(&self) -> String {
         self.with(|offset| offset.pid())
     }
@@ -35,16 +35,16 @@ impl Recovery {
     }
 
     /// Queues an event that belongs to no room.
-    pub fn tell(&self, event: &Frame, queue: impl FnOnce(&[Frame])) {
+    pub fn queue_event(&self, event: &Frame, queue: impl FnOnce(&[Frame])) {
         self.with(|offset| queue(&[stamp(offset, event)]));
     }
 
-    /// Queues the event that only carries the offset, so that the client has an offset from the beginning.
+    /// Queues the event `session`, which contains only the offset, so that the client has an offset from the beginning.
     pub fn begin(&self, queue: impl FnOnce(&[Frame])) {
         self.with(|offset| queue(&[session(offset)]));
     }
 
-    /// Queues events of a room, numbered from `first`, each with the offset of a client that has received it.
+    /// Queues events of a room, numbered from `first`, each with the offset after that event.
     pub fn deliver<T>(&self, room: Uuid, first: u64, frames: &[Frame], queue: impl FnOnce(&[Frame]) -> T) -> T {
         self.with(|offset| {
             let mut stamped = Vec::with_capacity(frames.len());
@@ -53,10 +53,11 @@ impl Recovery {
         })
     }
 
-    /// Queues what a client's arrival in a room brings, and the events that it missed meanwhile.
+    /// Queues the frames of a client's arrival in a room, and the events that the client missed meanwhile.
     ///
-    /// The answer to a join carries no offset. So the room is marked as joining before the answer, because a client
-    /// that loses its connection right after the answer cannot be recovered exactly, and its number follows the answer.
+    /// The answer to a join contains no offset. Therefore a `session` event before the answer marks the room as
+    /// joining: a client that loses its connection right after the answer cannot be recovered exactly. A second one
+    /// after the answer contains the room's `seq`.
     pub fn arrive(
         &self,
         room: Uuid,
@@ -73,7 +74,7 @@ impl Recovery {
                     frames.push(session(offset));
                     frames.extend(answer.clone());
                     if offset.epoch != *epoch {
-                        // Everything sent before belongs to a log that no longer exists.
+                        // All events sent before belong to a log that no longer exists.
                         offset.rooms.values_mut().for_each(|sent| *sent = None);
                         offset.epoch = *epoch;
                     }
@@ -90,7 +91,7 @@ impl Recovery {
         });
     }
 
-    /// The client is no longer in a room.
+    /// Removes a room from the offset and queues the new offset.
     pub fn left(&self, room: Uuid, queue: impl FnOnce(&[Frame])) {
         self.with(|offset| {
             if offset.rooms.shift_remove(&room).is_some() {
@@ -100,7 +101,7 @@ impl Recovery {
     }
 }
 
-/// The event that only carries the offset.
+/// The event `session`, which contains only the offset.
 fn session(offset: &Offset) -> Frame {
     stamp(offset, &Frame::event("session", &serde_json::Map::new()))
 }

@@ -1,4 +1,4 @@
-//! Every event that a client may send, parsed; no handler.
+//! Parses the events that a client may send. The handlers are in `handle.rs`.
 
 use bytes::Bytes;
 use confab_common::{Code, Error, Result, text};
@@ -11,23 +11,18 @@ use crate::draft::{Draft, check_client_message_id};
 use crate::payload::{RoomOr, read_room, read_text};
 use crate::rooms::history::{MAX_MESSAGES, Wanted};
 
-/// Largest file that comes over a socket, in bytes.
+/// Largest file over a socket, in bytes.
 pub const MAX_FILE: usize = 1024 * 1024;
 
-/// A client's request.
 pub enum Request {
-    /// `joinRoom`.
     Join(Join),
-    /// `leaveRoom`.
     Leave,
-    /// `message`.
     Send(Draft),
-    /// `fileUpload`.
     Upload(FileUpload),
 }
 
 impl Request {
-    /// The event's name in the protocol.
+    /// The name of the event in the protocol.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Join(_) => "joinRoom",
@@ -37,12 +32,12 @@ impl Request {
         }
     }
 
-    /// Whether it may share an append with other requests.
+    /// Whether the request may share an append with others.
     pub fn is_send(&self) -> bool {
         matches!(self, Self::Send(_))
     }
 
-    /// Whether the number in progress per client is bounded.
+    /// Whether the request needs a permit, because the number in flight per socket is bounded.
     pub fn needs_permit(&self) -> bool {
         matches!(self, Self::Send(_) | Self::Upload(_))
     }
@@ -54,10 +49,10 @@ struct LeaveArgument {
     room_id: String,
 }
 
-/// The room and the request of an event.
+/// Parses an event into its room and its request.
 ///
 /// # Errors
-/// `not_found` for an unknown event, `invalid_request` for a payload of another shape.
+/// `not_found` for an unknown event; `invalid_request` for an invalid payload; `too_large` for a file over 1 MiB.
 pub fn parse(name: &str, argument: Option<&RawValue>, attachments: &[Bytes]) -> Result<(Uuid, Request)> {
     let argument = argument.map_or("null", RawValue::get);
     match name {
@@ -83,10 +78,9 @@ pub fn parse(name: &str, argument: Option<&RawValue>, attachments: &[Bytes]) -> 
     }
 }
 
-/// A valid `joinRoom`.
+/// A valid `joinRoom`: with `after`, `last`, or neither.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Join {
-    /// The room.
     pub room: Uuid,
     pub history: Wanted,
     pub epoch: Option<String>,
@@ -102,10 +96,10 @@ struct JoinArgument {
 }
 
 impl Join {
-    /// Reads the payload.
+    /// Parses the payload.
     ///
     /// # Errors
-    /// `invalid_request`.
+    /// `invalid_request` with the name of the field.
     pub fn parse(argument: &str) -> Result<Self> {
         let (room, after, last, epoch) =
             match read_room(argument, "a room id or { roomId, after?, epoch? } or { roomId, last? }")? {
@@ -123,10 +117,8 @@ impl Join {
     }
 }
 
-/// A valid `fileUpload`.
 #[derive(Debug, PartialEq, Eq)]
 pub struct FileUpload {
-    /// Where to.
     pub room: Uuid,
     pub name: String,
     pub content_type: Option<String>,
@@ -144,7 +136,8 @@ struct UploadArgument {
     client_message_id: Option<String>,
 }
 
-/// Stands in the text for an attachment that follows it.
+/// The placeholder in the text for an attachment that follows it.
+/// <https://github.com/socketio/socket.io-protocol#packet-encoding>
 #[derive(Deserialize)]
 #[serde(expecting = "binary data")]
 struct Placeholder {
@@ -152,16 +145,16 @@ struct Placeholder {
     is_placeholder: bool,
     #[serde(default)]
     num: usize,
-    /// Without it, serde would also read an array, as the fields in order.
+    /// Without this field, serde would also accept an array with the fields in order.
     #[serde(flatten)]
     _rest: IgnoredAny,
 }
 
 impl FileUpload {
-    /// Reads the payload with its attachments.
+    /// Parses the payload with its attachments.
     ///
     /// # Errors
-    /// `invalid_request` that names the field; `too_large` for a file that must be uploaded over REST.
+    /// `invalid_request` with the name of the field; `too_large` for a file over 1 MiB, which needs a REST upload.
     pub fn parse(argument: &str, attachments: &[Bytes]) -> Result<Self> {
         let given: UploadArgument =
             read_text(argument, "{ roomId, name, contentType?, data, clientMessageId? } with binary data")?;

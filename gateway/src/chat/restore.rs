@@ -1,5 +1,5 @@
-//! Recovers a client: it joins the rooms of its offset like any client, the events that it missed are read from the
-//! log, and only when all of them are there is the client connected as recovered.
+//! Recovers a client: the gateway joins it to the rooms of its offset as in a normal join, and reads the missed events
+//! from the log. Only when it has all of them does it connect the client as recovered.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -22,13 +22,13 @@ use crate::rooms::history::Wanted;
 use crate::rooms::hub::{Arrival, Joining, NotLive};
 use crate::turns::restore_permit;
 
-/// Most events that a recovery sends, and most bytes with their offsets: less than the bound on waiting answers. A
-/// client that has missed more reads history.
+/// Maximum number of events of one recovery, and of their bytes with offsets: less than the outbox's bound for answers.
+/// A client that has missed more must join and read history.
 const MAX_EVENTS: usize = 2_000;
 const MAX_COST: usize = 1536 * 1024;
-/// How long a client may wait for its turn when many return at once, and how long its recovery may then take; the
-/// client waits for the answer to its CONNECT.
-const TURN_WITHIN: Duration = Duration::from_secs(20);
+/// The time limits for the permits of a recovery, when many clients return together, and for the recovery itself. The
+/// client waits for the answer to its CONNECT meanwhile.
+const PERMIT_WITHIN: Duration = Duration::from_secs(20);
 const RESTORED_WITHIN: Duration = Duration::from_secs(5);
 
 /// A client that is ready to be recovered.
@@ -36,22 +36,22 @@ pub struct Restored {
     rooms: Vec<Room>,
     epoch: Uuid,
     budget: Budget,
-    /// Held until the missed events are counted among the bytes of all outboxes.
-    _turn: Turn,
+    /// Held until the outbox counts the missed events.
+    _permits: Permits,
 }
 
-/// A permit of the user and one of the gateway to recover a client.
-type Turn = (OwnedSemaphorePermit, OwnedSemaphorePermit);
+/// The permits for a recovery: one of the user's and one of the gateway's.
+type Permits = (OwnedSemaphorePermit, OwnedSemaphorePermit);
 
-/// A room that the client is back in.
+/// A room that the client has joined again.
 struct Room {
     joining: Joining,
-    /// All events up to here were sent to the client before, or are among `events`.
+    /// All events up to this one were sent to the client before, or are in `missed`.
     seq: u64,
     missed: Vec<Frame>,
 }
 
-/// What is left of the bounds.
+/// The rest of [`MAX_EVENTS`] and [`MAX_COST`].
 struct Budget {
     events: AtomicUsize,
     cost: AtomicUsize,
@@ -59,7 +59,7 @@ struct Budget {
     offset: usize,
 }
 
-/// Exactness cannot be shown: an event might be lost or repeated.
+/// The gateway cannot prove that no event would be lost or repeated.
 struct Inexact;
 
 impl<E: Into<confab_common::Error>> From<E> for Inexact {
@@ -68,21 +68,21 @@ impl<E: Into<confab_common::Error>> From<E> for Inexact {
     }
 }
 
-/// Joins the client to the rooms of its offset, and reads the events that it missed. `None` when it cannot be recovered
-/// exactly; it is then in no room.
+/// Joins the client to the rooms of its offset and reads the events that it missed. `None` when the client cannot be
+/// recovered exactly; it is in no room then.
 pub async fn restore(chat: &Arc<Chat>, socket: &Arc<Socket>, offset: &Offset) -> Option<Restored> {
     let budget = Budget { events: MAX_EVENTS.into(), cost: MAX_COST.into(), offset: offset.encode().len() };
-    let bring_back = async {
-        let turn = timeout(TURN_WITHIN, turn(chat, socket)).await.unwrap_or(Err(Inexact))?;
+    let restoring = async {
+        let permits = timeout(PERMIT_WITHIN, acquire_permits(chat, socket)).await.unwrap_or(Err(Inexact))?;
         let rooms =
-            offset.rooms.iter().map(|(room, sent)| bring_back(chat, socket, *room, *sent, offset.epoch, &budget));
+            offset.rooms.iter().map(|(room, sent)| restore_room(chat, socket, *room, *sent, offset.epoch, &budget));
         let rooms = timeout(RESTORED_WITHIN, try_join_all(rooms)).await.unwrap_or(Err(Inexact))?;
-        Ok((rooms, turn))
+        Ok((rooms, permits))
     };
-    let back = bring_back.await;
+    let back = restoring.await;
     METRICS.recoveries.hit(if back.is_ok() { "yes" } else { "no" });
     match back {
-        Ok((rooms, turn)) => Some(Restored { rooms, epoch: offset.epoch, budget, _turn: turn }),
+        Ok((rooms, permits)) => Some(Restored { rooms, epoch: offset.epoch, budget, _permits: permits }),
         Err(Inexact) => {
             for room in offset.rooms.keys() {
                 chat.hub.leave(*room, socket.id());
@@ -93,17 +93,16 @@ pub async fn restore(chat: &Arc<Chat>, socket: &Arc<Socket>, offset: &Offset) ->
     }
 }
 
-/// Waits for the client's turn: few clients are recovered at once, and none of a user above its share of the held
-/// bytes.
-async fn turn(chat: &Chat, socket: &Socket) -> Result<Turn, Inexact> {
+/// Waits for the permits of a recovery, and until the user holds at most an equal share of the memory limit.
+async fn acquire_permits(chat: &Chat, socket: &Socket) -> Result<Permits, Inexact> {
     let of_user = restore_permit(&socket.outbox.share()).await.ok_or(Inexact)?;
-    // A user above its share waits here, where it only holds permits of its own.
+    // A user above its share waits here, before it takes a permit that all users share.
     socket.outbox.within_share("recovery").await;
     let of_all = chat.restores.clone().acquire_owned().await.map_err(|_| Inexact)?;
     Ok((of_user, of_all))
 }
 
-async fn bring_back(
+async fn restore_room(
     chat: &Chat,
     socket: &Arc<Socket>,
     id: Uuid,
@@ -115,7 +114,7 @@ async fn bring_back(
     let partition = chat.follower.partition_of(id).await;
     let joining = begin(chat, socket, id, partition)?;
     chat.follower.follow(partition).await;
-    // The right to be in the room is checked again.
+    // The room service checks again whether the user may read the room.
     let caller = socket.client.identity().map(|identity| identity.user.clone());
     chat.clients
         .room
@@ -128,7 +127,7 @@ async fn bring_back(
 }
 
 impl Room {
-    /// Reads up to the room's newest event.
+    /// Reads the missed events up to the room's newest one.
     async fn read_on(&mut self, chat: &Chat, epoch: Uuid, budget: &Budget) -> Result<(), Inexact> {
         loop {
             let page = chat.history.read(self.joining.room, Wanted::After(self.seq)).await?;
@@ -158,7 +157,7 @@ impl Room {
             let live = chat.hub.go_live(&self.joining, socket, self.seq, &Arrival::Restored(&self.missed));
             match live {
                 Ok(()) => return Ok(()),
-                // The client left or joined the room again after it was connected.
+                // After it was connected, the client has left the room and joined it again.
                 Err(NotLive::Cancelled) if socket.client.is_in(self.joining.room) => return Ok(()),
                 Err(NotLive::Cancelled) => return Err(Inexact),
                 Err(NotLive::Behind) => {
@@ -171,10 +170,10 @@ impl Room {
 }
 
 impl Restored {
-    /// Queues the events that the client missed, and delivers new ones from then on. The client has been connected as
-    /// recovered. `false` when that has failed: it must be closed, and reconnects with the offset that it has reached.
+    /// Queues the missed events for the client, which has been connected as recovered, and starts to deliver new ones.
+    /// `false` when this fails: the caller must close the session, and the client reconnects with its newest offset.
     pub async fn go_live(self, chat: &Arc<Chat>, socket: &Arc<Socket>) -> bool {
-        let Self { rooms, epoch, budget, _turn } = self;
+        let Self { rooms, epoch, budget, _permits } = self;
         let live = join_all(rooms.into_iter().map(|room| room.go_live(chat, socket, epoch, &budget)));
         timeout(RESTORED_WITHIN, live).await.is_ok_and(|rooms| rooms.iter().all(Result::is_ok))
     }

@@ -1,4 +1,5 @@
-//! The connected sockets by the sign-in of their token, so that a logout ends them, and how many each user has.
+//! The connected sockets by the sign-in of their token, so that a logout disconnects them, and the number of sockets of
+//! each user.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,26 +21,25 @@ pub struct SignIns {
 #[derive(Default)]
 struct Table {
     sockets: HashMap<Uuid, Vec<Arc<Socket>>>,
-    /// Sockets of each user.
+    /// The number of sockets of each user.
     counts: HashMap<Uuid, usize>,
 }
 
-/// Why a socket may not sign in.
+/// The reason to reject a socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NotSignedIn {
-    /// Its user has too many sockets.
+    /// The user has too many sockets.
     TooMany,
-    /// Its token has been revoked.
+    /// The token has been revoked.
     Revoked,
 }
 
 impl SignIns {
-    /// Registers a socket (`max` per user; 0: no limit), and only then checks whether its token has been revoked: a logout
-    /// in between is seen either here or by the task that ends the sign-in's sockets.
+    /// Registers a socket (at most `max` per user; 0: no limit), then checks whether its token has been revoked. In
+    /// this order, either this check or the task that disconnects the sign-in's sockets notices a concurrent logout.
     ///
     /// # Errors
-    /// When the user has `max` sockets already, or when the token has been revoked; in the latter case the socket is
-    /// registered.
+    /// [`NotSignedIn::TooMany`]: the socket is not registered. [`NotSignedIn::Revoked`]: the socket is registered.
     pub fn add(
         &self,
         socket: &Arc<Socket>,
@@ -64,7 +64,7 @@ impl SignIns {
         if is_revoked() { Err(NotSignedIn::Revoked) } else { Ok(()) }
     }
 
-    /// Forgets a socket. Idempotent.
+    /// Removes a socket. Idempotent.
     pub fn remove(&self, socket: &Socket, identity: &Identity) {
         let mut table = self.table.lock();
         let Some(sockets) = table.sockets.get_mut(&identity.session_id) else { return };
@@ -83,12 +83,10 @@ impl SignIns {
         }
     }
 
-    /// The sockets of a sign-in.
     pub fn of(&self, session_id: Uuid) -> Vec<Arc<Socket>> {
         self.table.lock().sockets.get(&session_id).cloned().unwrap_or_default()
     }
 
-    /// All sockets that have signed in.
     pub fn all(&self) -> Vec<Arc<Socket>> {
         self.table.lock().sockets.values().flatten().cloned().collect()
     }
@@ -111,7 +109,7 @@ mod tests {
             true
         };
         assert_eq!(sign_ins.add(&socket, &identity, 1, is_revoked), Err(NotSignedIn::Revoked));
-        assert_eq!(sign_ins.add(&other, &identity, 1, || panic!("not asked")), Err(NotSignedIn::TooMany));
+        assert_eq!(sign_ins.add(&other, &identity, 1, || panic!("not checked")), Err(NotSignedIn::TooMany));
         sign_ins.remove(&socket, &identity);
         sign_ins.remove(&socket, &identity);
         assert_eq!(found(), 0);

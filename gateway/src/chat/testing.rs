@@ -1,4 +1,4 @@
-//! Real time over a scripted log, and clients of it without a network.
+//! A chat over a scripted log, and clients of it without a network.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -39,7 +39,7 @@ use crate::tokens::{Identity, Tokens};
 pub const EPOCH: &str = "01930000-0000-7000-8000-000000000001";
 pub const NEXT_EPOCH: &str = "01940000-0000-7000-8000-000000000001";
 const PARTITIONS: u32 = 64;
-const PATIENCE: Duration = Duration::from_secs(30);
+const RECEIVE_LIMIT: Duration = Duration::from_secs(30);
 
 #[derive(clap::Parser)]
 struct Settings {
@@ -47,16 +47,16 @@ struct Settings {
     gateway: crate::config::GatewayConfig,
 }
 
-/// The log of one room, whose events have the same number in the room and in the partition.
+/// The log of one room, whose events have equal numbers in the room and in the partition.
 pub struct Log {
     pub epoch: Mutex<&'static str>,
     pub head: AtomicU64,
     content: String,
-    /// No call is answered.
+    /// Whether all calls fail with `unavailable`.
     pub away: AtomicBool,
     /// Whether the partition can be read.
     pub readable: AtomicBool,
-    /// How often heads were polled, the partition was read, and the room's history was read.
+    /// The number of polls of heads, of reads of the partition, and of reads of the room's history.
     pub heads: AtomicU64,
     pub reads: AtomicU64,
     pub lists: AtomicU64,
@@ -70,7 +70,7 @@ impl Log {
         Event { partition: partition(), position: seq, room_id, seq, content, ..Event::default() }
     }
 
-    /// The events after a number, within a bound of bytes.
+    /// The events after `after` up to `head`, within `max_bytes`.
     fn events(&self, after: u64, head: u64, max_bytes: u32) -> Vec<Event> {
         let mut bytes = 0;
         let within = |event: &Event| {
@@ -112,7 +112,7 @@ impl Log {
                 events.truncate(request.limit as usize);
                 Ok(ListEventsResponse { epoch, last_seq: head, events, more: false }.encode_to_vec())
             }
-            _ => Err(Error::internal("not asked for here")),
+            _ => Err(Error::internal("unexpected call")),
         }
     }
 }
@@ -122,12 +122,12 @@ pub fn partition() -> u32 {
     partition::of_room(ROOM.parse().unwrap(), PARTITIONS)
 }
 
-/// An address that a client may have.
+/// The address 192.0.2.`last`.
 pub fn address(last: u8) -> ClientAddress {
     IpAddr::from([192, 0, 2, last]).into()
 }
 
-/// The CONNECT of the only user, with more fields than a token.
+/// The CONNECT packet of the only user, with the fields of `auth` and a token.
 pub fn connect(mut auth: Value) -> String {
     auth["token"] = signed(1, &claims(json!({}))).into();
     format!("40{auth}")
@@ -135,7 +135,7 @@ pub fn connect(mut auth: Value) -> String {
 
 pub struct World {
     pub log: Arc<Log>,
-    /// How many sessions have logged out: all clients here share one sign-in.
+    /// The number of revocations. All clients share one sign-in.
     pub revoked: Arc<AtomicU64>,
     pub bus: Bus,
     pub process: Process,
@@ -143,7 +143,7 @@ pub struct World {
     pub server: Arc<Server<Chat>>,
 }
 
-/// A value of [`World::revoked`]: auth does not answer.
+/// A value of [`World::revoked`]: the auth service does not answer.
 pub const AWAY: u64 = u64::MAX;
 
 impl World {
@@ -200,10 +200,10 @@ impl World {
     /// A client that has not connected.
     pub fn client(&self) -> Client {
         let socket = self.server.open(Transport::POLLING, address(1), &HeaderMap::new()).unwrap();
-        Client { server: self.server.clone(), socket, heard: Vec::new(), seqs: Vec::new() }
+        Client { server: self.server.clone(), socket, received: Vec::new(), seqs: Vec::new() }
     }
 
-    /// A socket of that user.
+    /// An identified socket of this user, with an empty outbox.
     pub fn known(&self, user: u128) -> Arc<Socket> {
         let (socket, user_id) = (self.client().socket, Uuid::from_u128(user));
         let identity = Identity { user_id, session_id: user_id, ..identity() };
@@ -217,19 +217,19 @@ impl World {
     pub async fn member(&self) -> Client {
         let mut client = self.client();
         client.emit(&connect(json!({})));
-        client.hears("40{").await;
+        client.receives("40{").await;
         client.emit(&format!("420[\"joinRoom\",\"{ROOM}\"]"));
-        client.hears("430[{\"ok\":true").await;
-        client.heard.clear();
+        client.receives("430[{\"ok\":true").await;
+        client.received.clear();
         client
     }
 
-    /// Appends events; returns the last one's number.
+    /// Appends events without a hint; returns the last one's number.
     pub fn append(&self, count: u64) -> u64 {
         self.log.head.fetch_add(count, Ordering::SeqCst) + count
     }
 
-    /// Publishes a hint of events, as a replica does after a commit.
+    /// The hint of events that a replica publishes after a commit.
     pub fn hint(&self, first: u64, count: u64) -> Hint {
         let events = (first..first + count).map(|seq| self.log.event(seq)).collect();
         Hint { epoch: EPOCH.into(), partition: partition(), first_position: first, events }
@@ -240,14 +240,14 @@ impl World {
     }
 
     /// Appends events and publishes their hint; returns the last one's number.
-    pub fn say(&self, count: u64) -> u64 {
+    pub fn append_and_publish(&self, count: u64) -> u64 {
         let last = self.append(count);
         self.publish(self.hint(last + 1 - count, count).encode_to_vec());
         last
     }
 
     /// Waits until the heads have been polled `times` more times.
-    pub async fn heads_asked(&self, times: u64) {
+    pub async fn heads_polled(&self, times: u64) {
         let asked = self.log.heads.load(Ordering::SeqCst);
         eventually(|| self.log.heads.load(Ordering::SeqCst) >= asked + times).await;
     }
@@ -256,7 +256,7 @@ impl World {
 pub struct Client {
     server: Arc<Server<Chat>>,
     pub socket: Arc<Socket>,
-    pub heard: Vec<String>,
+    pub received: Vec<String>,
     seqs: Vec<u64>,
 }
 
@@ -266,41 +266,41 @@ impl Client {
         start_lanes(&self.server.app, &self.socket);
     }
 
-    pub fn listen(&mut self) {
+    pub fn read_frames(&mut self) {
         let frames = self.socket.outbox.take_some(16, usize::MAX);
-        self.heard.extend(frames.iter().map(|frame| String::from_utf8(frame.packet().to_vec()).unwrap()));
+        self.received.extend(frames.iter().map(|frame| String::from_utf8(frame.packet().to_vec()).unwrap()));
     }
 
-    /// Waits for a frame with this beginning.
-    pub async fn hears(&mut self, begin: &str) {
+    /// Waits for a frame that starts with `begin`.
+    pub async fn receives(&mut self, begin: &str) {
         eventually(|| {
-            self.listen();
-            self.heard.iter().any(|heard| heard.starts_with(begin))
+            self.read_frames();
+            self.received.iter().any(|received| received.starts_with(begin))
         })
         .await;
     }
 
     /// Reads until the event with that number arrives; returns the numbers of all events that arrived.
-    pub async fn hears_up_to(&mut self, last: u64) -> Vec<u64> {
+    pub async fn receives_up_to(&mut self, last: u64) -> Vec<u64> {
         let reading = async {
             loop {
-                self.listen();
-                let heard = self.seqs();
-                if heard.last() == Some(&last) {
-                    return heard;
+                self.read_frames();
+                let received = self.seqs();
+                if received.last() == Some(&last) {
+                    return received;
                 }
-                assert_eq!(self.socket.outbox.closing(), None, "after {:?}", heard.last());
+                assert_eq!(self.socket.outbox.closing(), None, "after {:?}", received.last());
                 tokio::time::sleep(Duration::from_micros(200)).await;
             }
         };
-        tokio::time::timeout(PATIENCE, reading).await.expect("all of it")
+        tokio::time::timeout(RECEIVE_LIMIT, reading).await.expect("all events to arrive in time")
     }
 
     /// The numbers of the events that have arrived.
     pub fn seqs(&mut self) -> Vec<u64> {
         let number =
             |packet: &String| serde_json::from_str::<Value>(packet.strip_prefix("42")?).ok()?[1]["seq"].as_u64();
-        self.seqs.extend(self.heard.drain(..).filter_map(|packet| number(&packet)));
+        self.seqs.extend(self.received.drain(..).filter_map(|packet| number(&packet)));
         self.seqs.clone()
     }
 }

@@ -1,4 +1,5 @@
-//! Works on a client's lanes: one task for each room with waiting events, within the bounds on one client and one user.
+//! Runs the lanes of a client: one task for each room with pending events, within the bounds of one socket and one
+//! user.
 
 use std::sync::Arc;
 
@@ -12,11 +13,11 @@ use super::handle::handle;
 use super::lanes::{Next, Pending};
 use crate::turns::SendPermits;
 
-/// Events that are handled together, with the permits of the socket and of its user, where those are required.
+/// Events that are handled together, with the permits of the socket and of its user if the events need permits.
 type Work<'a> = (Vec<Pending>, Option<(SemaphorePermit<'a>, SendPermits)>);
 
-/// Starts handling the events that have arrived since the last call: sends that arrived together go to the log
-/// together.
+/// Starts tasks for the lanes with events since the last call. Called after all packets that arrived together, so that
+/// their sends share one append.
 pub fn start_lanes(chat: &Arc<Chat>, socket: &Arc<Socket>) {
     let starting = socket.client.state().lanes.take_starting();
     for room in starting {
@@ -27,15 +28,15 @@ pub fn start_lanes(chat: &Arc<Chat>, socket: &Arc<Socket>) {
 async fn work(chat: Arc<Chat>, socket: Arc<Socket>, room: Uuid) {
     while let Some((events, permits)) = next(&socket, room).await {
         let size = events.iter().map(|event| event.size).sum();
-        // Boxed: thousands of lanes may wait for their turn, few have events under way.
+        // Boxed, because thousands of lanes may wait for permits, and few have events in progress.
         Box::pin(handle(&chat, &socket, room, events)).await;
         drop(permits);
         socket.client.done(&socket.outbox, size);
     }
 }
 
-/// The next events of a room, once those before are done: all queued sends, as far as permits allow, or one other
-/// event. `None` ends the room's lane.
+/// Returns the next events of a room: as many pending sends as permits allow, or one event of another kind. `None` when
+/// the lane is empty and removed.
 pub async fn next(socket: &Socket, room: Uuid) -> Option<Work<'_>> {
     let (client, outbox) = (&socket.client, &socket.outbox);
     loop {

@@ -1,4 +1,4 @@
-//! What arrives of a request's head: counted, checked, and within bounds of time.
+//! The head of a request while it arrives: counts its bytes, checks its lines, and enforces its time limits.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -13,58 +13,58 @@ use super::MAX_HEAD;
 use confab_socketio::budget::Held;
 use confab_socketio::net::wire::Wire;
 
-/// How long a request's head may take to arrive.
+/// The time limit for the head of a request.
 const HEAD_WITHIN: Duration = Duration::from_secs(10);
-/// The same while more than half of the places are taken, except for a trusted proxy.
+/// The same while more than half of the connections are in use, except for connections of a trusted proxy.
 const HEAD_WITHIN_CROWDED: Duration = Duration::from_secs(5);
-/// How long a connection may then idle between requests.
+/// How long a connection may be idle between requests while more than half of the connections are in use.
 const IDLE_WITHIN_CROWDED: Duration = Duration::from_secs(10);
 
-/// How often a connection is looked at: whether it idles may change unnoticed, and the places may have become few.
-const LOOK_AGAIN: Duration = Duration::from_secs(10);
+/// How often a connection is checked: no event reports that it becomes idle, or that most connections are in use.
+const CHECK_INTERVAL: Duration = Duration::from_secs(10);
 
-/// How long clients may take.
+/// The time limits of a connection.
 #[derive(Clone)]
-pub struct Haste {
-    /// How long a connection may idle between requests.
+pub struct Timeouts {
+    /// How long a connection may be idle between requests.
     pub idle: Duration,
-    /// The places for connections, and half of their number; `None`: a trusted proxy's connection.
+    /// The permits for connections, and half of their number; `None` for the connection of a trusted proxy.
     pub places: Option<(Arc<Semaphore>, usize)>,
 }
 
-impl Haste {
+impl Timeouts {
     fn is_crowded(&self) -> bool {
         self.places.as_ref().is_some_and(|(places, half)| places.available_permits() < *half)
     }
 }
 
-/// What has arrived of a head.
+/// The head that is arriving on a connection.
 pub struct Arriving {
-    /// Counts it, up to the size of the buffer for it. `None`: of a trusted proxy, which sends whole requests.
+    /// Counts the head, up to the size of its buffer. `None` for a trusted proxy, which sends complete requests.
     held: Option<Held>,
-    /// How many requests had begun to be handled by then.
+    /// The number of requests that had begun before this head.
     begun: u64,
     head: Head,
     refused: Option<StatusCode>,
-    haste: Haste,
-    /// Since when the client has owed the rest of the head or, when nothing of it has arrived, might send one.
+    timeouts: Timeouts,
+    /// The time of the first byte of the head or, before that, the start of the idle time.
     since: Instant,
     timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl Arriving {
-    pub fn new(held: Option<Held>, haste: Haste) -> Self {
-        Self { held, begun: 0, head: Head::default(), refused: None, haste, since: Instant::now(), timer: None }
+    pub fn new(held: Option<Held>, timeouts: Timeouts) -> Self {
+        Self { held, begun: 0, head: Head::default(), refused: None, timeouts, since: Instant::now(), timer: None }
     }
 
-    /// Begins to wait for the next request.
+    /// Restarts the idle time.
     pub fn idles(&mut self) {
         self.since = Instant::now();
     }
 
-    /// Takes what has just arrived; returns how much of it may be passed on, which is all unless a head is malformed.
+    /// Checks received bytes. Returns the number of bytes that hyper may receive: all, unless a head is malformed.
     pub fn read(&mut self, bytes: &[u8], wire: &Wire) -> usize {
-        let (begun, is_head) = (wire.course.begun(), wire.arrived(bytes.len()));
+        let (begun, is_head) = (wire.requests.begun(), wire.arrived(bytes.len()));
         if begun > self.begun {
             self.begun = begun;
             self.head = Head::default();
@@ -86,26 +86,26 @@ impl Arriving {
         passed
     }
 
-    /// The status that refuses the head.
+    /// The status that rejects the head, if it is malformed.
     pub fn refused(&self) -> Option<StatusCode> {
         self.refused
     }
 
-    /// Called while nothing arrives; ready when the client has taken too long for a request.
+    /// Called while no bytes arrive. Ready when the client exceeds a time limit.
     pub fn poll_late(&mut self, context: &mut Context<'_>, wire: &Wire) -> Poll<()> {
-        let is_busy = wire.course.is_busy();
-        let idles = wire.course.begun() > self.begun;
-        // A head that is being handled is counted with its request.
+        let is_busy = wire.requests.is_busy();
+        let idles = wire.requests.begun() > self.begun;
+        // The request in progress counts its own head.
         if let Some(held) = self.held.as_mut().filter(|_| idles) {
             held.clear();
         }
-        let within = match (idles, self.haste.is_crowded()) {
+        let within = match (idles, self.timeouts.is_crowded()) {
             (false, false) => HEAD_WITHIN,
             (false, true) => HEAD_WITHIN_CROWDED,
-            (true, false) => self.haste.idle,
-            (true, true) => self.haste.idle.min(IDLE_WITHIN_CROWDED),
+            (true, false) => self.timeouts.idle,
+            (true, true) => self.timeouts.idle.min(IDLE_WITHIN_CROWDED),
         };
-        let (now, again) = (Instant::now(), LOOK_AGAIN.min(self.haste.idle));
+        let (now, again) = (Instant::now(), CHECK_INTERVAL.min(self.timeouts.idle));
         let due = if is_busy { now + again } else { self.since + within };
         let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(due.min(now + again))));
         if due < timer.deadline() {
@@ -121,32 +121,35 @@ impl Arriving {
     }
 }
 
-/// The lines of a head. hyper takes a bare LF for the end of a line; what a proxy takes for something else must not be
-/// taken at all.
+/// Checks the lines of a head. hyper accepts a bare LF as the end of a line, but some proxies do not. Such heads are
+/// rejected, so that the gateway and a proxy never parse a request differently (RFC 9112 section 2.2).
 #[derive(Default)]
 struct Head {
-    /// Bytes so far.
+    /// Length of the head so far, in bytes.
     length: usize,
-    /// Bytes of the present line.
+    /// Length of the current line so far, in bytes.
     line: usize,
     last: u8,
-    /// It may announce a body.
+    /// The head may announce a body.
     has_body: bool,
     is_complete: bool,
 }
 
 impl Head {
-    /// Takes the next bytes; the error says how many of them are well formed, and the status that refuses the rest.
+    /// Checks the next bytes.
+    ///
+    /// # Errors
+    /// The number of valid bytes before the error, and the status that rejects the head.
     fn check(&mut self, bytes: &[u8]) -> Result<(), (usize, StatusCode)> {
         let mut from = 0;
         while from < bytes.len() && !(self.is_complete && self.has_body) {
             if self.is_complete {
-                // What follows a head without a body is the next one.
+                // The next head follows a head without a body.
                 *self = Self::default();
             }
             let end = bytes[from..].iter().position(|byte| *byte == b'\n').map(|at| from + at);
             let line = &bytes[from..end.unwrap_or(bytes.len())];
-            // Of a line that arrives in pieces it is not known.
+            // A line in several pieces is assumed to announce a body.
             self.has_body |= announces_body(line) || self.line > 0 || end.is_none();
             self.last = *line.last().unwrap_or(&self.last);
             self.line += line.len();
@@ -175,14 +178,14 @@ fn announces_body(line: &[u8]) -> bool {
 mod tests {
     use super::*;
 
-    /// The status that refuses these pieces.
+    /// The status that rejects a head in these pieces.
     fn refused(pieces: &[&str]) -> Option<StatusCode> {
         let mut head = Head::default();
         pieces.iter().find_map(|piece| head.check(piece.as_bytes()).err()).map(|(_, status)| status)
     }
 
     #[test]
-    fn a_line_ends_with_both() {
+    fn lines_must_end_with_cr_lf() {
         for good in [
             "GET / HTTP/1.1\r\nHost: x\r\n\r\n",
             "\r\nGET / HTTP/1.1\r\nHost: x\r\n\r\n",
@@ -214,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn a_head_has_a_largest_size() {
+    fn a_head_is_limited_to_32_kib() {
         let long = |bytes: usize| format!("GET / HTTP/1.1\r\nX: {}\r\n\r\n", "x".repeat(bytes - 23));
         assert_eq!(refused(&[&long(MAX_HEAD)]), None);
         for bytes in [MAX_HEAD + 1, 2 * MAX_HEAD] {

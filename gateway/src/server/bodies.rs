@@ -1,4 +1,4 @@
-//! The bodies of a connection's requests and answers, which report how far they have come.
+//! The bodies of a connection's requests and answers. They report their progress to the connection.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use hyper::body::{Body, Frame, Incoming, SizeHint};
 
 use confab_socketio::net::wire::Wire;
 
-/// The body of a request, which notices when it must wait for its client.
+/// The body of a request. It reports when its reader waits for the client, and its end.
 pub struct RequestBody {
     pub incoming: Incoming,
     pub wire: Arc<Wire>,
@@ -25,9 +25,9 @@ impl Body for RequestBody {
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let frame = Pin::new(&mut self.incoming).poll_frame(context);
         match &frame {
-            Poll::Pending => self.wire.course.body_is_awaited(context.waker()),
-            Poll::Ready(None) => self.wire.course.body_has_ended(),
-            Poll::Ready(Some(_)) if self.incoming.is_end_stream() => self.wire.course.body_has_ended(),
+            Poll::Pending => self.wire.requests.body_is_awaited(context.waker()),
+            Poll::Ready(None) => self.wire.requests.body_has_ended(),
+            Poll::Ready(Some(_)) if self.incoming.is_end_stream() => self.wire.requests.body_has_ended(),
             Poll::Ready(Some(_)) => {}
         }
         frame
@@ -42,14 +42,14 @@ impl Body for RequestBody {
     }
 }
 
-/// The body of an answer, which notices when hyper is done with it.
+/// The body of an answer. It reports when hyper drops it, which means that hyper has all of it.
 pub struct AnswerBody {
     body: axum::body::Body,
     wire: Arc<Wire>,
 }
 
 impl AnswerBody {
-    /// Wraps the body of the answer to the request in progress.
+    /// Encloses the body of the answer to the request in progress.
     pub fn new(body: axum::body::Body, wire: Arc<Wire>) -> Self {
         Self { body, wire }
     }
@@ -77,6 +77,6 @@ impl Body for AnswerBody {
 
 impl Drop for AnswerBody {
     fn drop(&mut self) {
-        self.wire.course.made();
+        self.wire.requests.made();
     }
 }

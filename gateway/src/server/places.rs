@@ -1,4 +1,4 @@
-//! Places for connections: how many exist, and how many of them one address may take.
+//! The number of connections ("places") that the gateway admits, and the number of sockets of one user.
 
 use confab_common::descriptors::{for_connections, limit};
 use confab_common::memory;
@@ -6,18 +6,20 @@ use confab_socketio::net::TIMES_FREE;
 
 use crate::config::GatewayConfig;
 
-/// Where gateways forward sessions, one descriptor out of this many is reserved for connections of other gateways.
+/// In a cluster, one of this many file descriptors is reserved for connections of other gateways.
 const GATEWAYS_PART: u64 = 3;
-/// Memory for a connection without counted bytes is 14 KiB at most; others need some as well, and the process itself.
+/// Memory for each connection. One without counted bytes needs at most 14 KiB; the rest is for counted bytes and the
+/// process.
 const BYTES_PER_PLACE: u64 = 24 * 1024;
-/// Fewer places than this indicate a mistake.
-const FEW: usize = 100;
-/// How many connections a gateway accepts from other gateways at once.
+/// A limit below this number of connections is logged as an error.
+const MIN_PLAUSIBLE: usize = 100;
+
+/// The number of connections that a gateway admits from other gateways.
 pub fn for_gateways(config: &GatewayConfig) -> usize {
     within(limit(), memory::limit() / GATEWAYS_PART, config.max_connections, |descriptors| descriptors / GATEWAYS_PART)
 }
 
-/// How many connections a gateway accepts from clients at once. A tunnel to another gateway takes two places.
+/// The number of connections that a gateway admits from clients. A tunnel to another gateway takes two of them.
 pub fn for_clients(config: &GatewayConfig) -> usize {
     let (limit, memory) = (limit(), memory::limit());
     let is_forwarding = config.forward.forward_listen.is_some();
@@ -28,12 +30,12 @@ pub fn for_clients(config: &GatewayConfig) -> usize {
         return places;
     }
     let what = if places as u64 == left(for_connections(limit)) { "descriptor limit" } else { "memory" };
-    if places < FEW.min(setting) {
+    if places < MIN_PLAUSIBLE.min(setting) {
         tracing::error!(
             places,
             limit,
             memory,
-            "the {what} leaves hardly any connections; raise it (for descriptors: ulimit -n, LimitNOFILE)"
+            "the {what} leaves too few connections; raise it (for descriptors: ulimit -n, LimitNOFILE)"
         );
     } else {
         tracing::info!(
@@ -41,7 +43,7 @@ pub fn for_clients(config: &GatewayConfig) -> usize {
             limit,
             memory,
             setting,
-            "the {what}, not CONFAB_MAX_CONNECTIONS, bounds the connections"
+            "the {what}, not CONFAB_MAX_CONNECTIONS, limits the number of connections"
         );
     }
     places
@@ -52,7 +54,7 @@ fn within(descriptors: u64, memory: u64, setting: usize, part: impl Fn(u64) -> u
     setting.min(usize::try_from(places).unwrap_or(usize::MAX)).max(1)
 }
 
-/// How many sockets one user may have: the setting (0: no limit), but never more than four fifths of the places.
+/// The number of sockets that one user may have: the setting (0: no limit), but at most four fifths of the connections.
 pub fn sockets_per_user(setting: usize, places: usize) -> usize {
     if setting == 0 { 0 } else { setting.min((places.div_ceil(TIMES_FREE + 1) * TIMES_FREE).min(places)) }
 }
@@ -62,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn places_within_the_limits_of_the_system() {
+    fn connections_are_limited_by_descriptors_and_memory() {
         let all = |descriptors| descriptors;
         let (much, gibibyte) = (u64::MAX, 1 << 30);
         assert_eq!(within(1 << 20, much, 100_000, all), 100_000);
@@ -77,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn one_user_has_four_fifths_at_most() {
+    fn one_user_can_have_four_fifths_of_the_connections() {
         assert_eq!(sockets_per_user(10_000, 100_000), 10_000);
         assert_eq!(sockets_per_user(10_000, 200), 160);
         assert_eq!(sockets_per_user(10_000, 1), 1);

@@ -1,4 +1,5 @@
-//! The answer to what is no request. hyper's own has no body; this one is a problem document.
+//! The answer to bytes that are not a valid HTTP request. hyper's own answer has no body; this one is a problem
+//! document.
 
 use std::io;
 use std::task::{Poll, ready};
@@ -11,14 +12,14 @@ use uuid::Uuid;
 use super::MAX_HEAD;
 use crate::problem::Document;
 
-/// An answer that is written in place of hyper's.
+/// An answer that replaces hyper's.
 #[derive(Default)]
 pub struct Refusal {
     left: Option<Bytes>,
 }
 
 impl Refusal {
-    /// Writes the answer with this status; `write` writes to the connection.
+    /// Writes the answer with this status. `write` writes to the connection.
     pub fn poll(
         &mut self,
         status: StatusCode,

@@ -24,7 +24,7 @@ struct Settings {
     gateway: GatewayConfig,
 }
 
-/// A client that need not wait is answered by then, unless the whole machine stands still.
+/// The time within which the server answers a client that need not wait.
 const NOW: Duration = Duration::from_millis(200);
 /// How long requests in progress may take after shutdown.
 const WITHIN: Duration = Duration::from_secs(20);
@@ -34,7 +34,7 @@ pub(crate) async fn serving(app: Router, settings: &[&str]) -> (SocketAddr, Proc
     serving_counted(app, settings, Arc::default()).await
 }
 
-/// The same, with what is held for clients counted in `budget`.
+/// As [`serving`], with this memory limit.
 pub(crate) async fn serving_counted(
     app: Router,
     settings: &[&str],
@@ -66,16 +66,16 @@ async fn read_all(mut stream: TcpStream) -> String {
 }
 
 #[tokio::test]
-async fn a_client_that_is_still_sending_can_read_why_it_was_refused() {
+async fn a_client_that_is_still_sending_can_read_the_rejection() {
     let refuse = post(|| async { ([("connection", "close")], "too large") });
     let (address, ..) = serving(Router::new().route("/", refuse), &[]).await;
     let mut stream = sent(address, "POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 8000000\r\n\r\n").await;
-    // Blocks unless the server reads it, and fails when the connection is reset.
+    // Blocks unless the server reads the data, and fails if the connection is reset.
     stream.write_all(&vec![b'x'; 8_000_000]).await.unwrap();
     assert!(read_all(stream).await.ends_with("too large"));
 }
 
-/// A route that signals when it is reached, and answers when it is allowed to.
+/// A route that notifies `reached` when it starts, and answers when `go_on` is notified.
 fn slow() -> (MethodRouter, Arc<Notify>, Arc<Notify>) {
     let (reached, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let (reaching, going_on) = (reached.clone(), go_on.clone());
@@ -103,14 +103,14 @@ async fn shutdown_finishes_requests_in_progress_and_closes_idle_connections() {
 }
 
 #[tokio::test]
-async fn shutdown_answers_what_waits_in_the_systems_queue() {
+async fn shutdown_answers_connections_in_the_accept_queue() {
     let (slow, reached, go_on) = slow();
     let routes = Router::new().route("/slow", slow).route("/", get(|| async { "here" }));
     for settings in [&[][..], &["--max-connections", "1"]] {
         let (address, process, server) = serving(routes.clone(), settings).await;
         let busy = sent(address, "GET /slow HTTP/1.1\r\nhost: x\r\n\r\n").await;
         reached.notified().await;
-        // No await between these, so the runtime does not know of the connections at shutdown.
+        // No await between these lines, so the runtime has not accepted the connections at shutdown.
         let queued = [(); 3].map(|()| std::net::TcpStream::connect(address).unwrap());
         for mut queued in &queued {
             io::Write::write_all(&mut queued, b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
@@ -127,7 +127,7 @@ async fn shutdown_answers_what_waits_in_the_systems_queue() {
 }
 
 #[tokio::test]
-async fn connections_beyond_the_most_wait_for_a_place() {
+async fn connections_over_the_limit_wait() {
     let (address, ..) = serving(Router::new().route("/", get(|| async { "here" })), &["--max-connections", "1"]).await;
     let request = "GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
     let mut first = sent(address, "GET / HTTP/1.1\r\nhost: x\r\n\r\n").await;
@@ -135,13 +135,13 @@ async fn connections_beyond_the_most_wait_for_a_place() {
     first.read_exact(&mut head).await.unwrap();
     let second = sent(address, request).await;
     let mut second = pin!(read_all(second));
-    timeout(NOW, &mut second).await.expect_err("there is no place");
+    timeout(NOW, &mut second).await.expect_err("no permit is free");
     drop(first);
     assert!(second.await.ends_with("here"));
 }
 
 #[tokio::test]
-async fn an_upgraded_connection_keeps_its_place() {
+async fn an_upgraded_connection_keeps_its_permit() {
     let kept = Arc::new(parking_lot::Mutex::new(None));
     let keeping = kept.clone();
     let route = get(move |axum::Extension(permit): axum::Extension<ConnectionPermit>| async move {
@@ -151,12 +151,12 @@ async fn an_upgraded_connection_keeps_its_place() {
     let request = "GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
     read_all(sent(address, request).await).await;
     let mut next = pin!(read_all(sent(address, request).await));
-    timeout(NOW, &mut next).await.expect_err("there is no place");
+    timeout(NOW, &mut next).await.expect_err("no permit is free");
     kept.lock().take();
     assert!(next.await.contains("200 OK"));
 }
 
-/// A client that has begun to read a response larger than any buffer, and reads no more.
+/// A client that has read the first byte of a response larger than all buffers, and reads no more.
 async fn stuck(address: SocketAddr) -> TcpStream {
     let mut stream = sent(address, "GET /large HTTP/1.1\r\nhost: x\r\n\r\n").await;
     assert_eq!(stream.read_u8().await.unwrap(), b'H');
@@ -169,7 +169,7 @@ fn large() -> Router {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_takes_nothing_of_an_answer_loses_its_place() {
+async fn a_stalled_reader_loses_its_connection() {
     let (address, ..) = serving(large(), &["--max-connections", "1"]).await;
     let _stuck = stuck(address).await;
     let next = read_all(sent(address, "GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await);
@@ -177,7 +177,7 @@ async fn a_client_that_takes_nothing_of_an_answer_loses_its_place() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_takes_nothing_does_not_keep_the_server_from_ending() {
+async fn a_stalled_reader_does_not_delay_shutdown() {
     let (address, process, server) = serving(large(), &[]).await;
     let _stuck = stuck(address).await;
     process.shutdown.cancel();
@@ -185,14 +185,14 @@ async fn a_client_that_takes_nothing_does_not_keep_the_server_from_ending() {
 }
 
 #[tokio::test]
-async fn bytes_that_are_not_http_are_refused() {
+async fn bytes_that_are_not_http_are_rejected() {
     let (address, ..) = serving(Router::new(), &[]).await;
     assert!(read_all(sent(address, "hello\r\n\r\n").await).await.starts_with("HTTP/1.1 400"));
     let long = format!("GET / HTTP/1.1\r\nhost: x\r\nx: {}\r\n\r\n", "x".repeat(64 * 1024));
     assert!(read_all(sent(address, &long).await).await.starts_with("HTTP/1.1 431"));
 }
 
-/// A connection from an address of this machine, kept alive after a response; `None`: it was refused.
+/// A kept-alive connection from the address `from`, after one response; `None` when it was rejected.
 async fn comes_in(address: SocketAddr, from: [u8; 4], client: &str) -> Option<TcpStream> {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind((from, 0).into()).unwrap();
@@ -218,14 +218,14 @@ async fn comes_in(address: SocketAddr, from: [u8; 4], client: &str) -> Option<Tc
 }
 
 #[tokio::test]
-async fn one_address_takes_many_places_and_leaves_the_rest() {
+async fn one_address_can_take_four_fifths_of_the_connections() {
     let (address, ..) = serving(Router::new().route("/", get(|| async { "here" })), &["--max-connections", "8"]).await;
     let [first, second] = [[127, 0, 0, 1], [127, 0, 0, 2]];
     let mut held = Vec::new();
     for _ in 0..7 {
         held.push(comes_in(address, first, "198.51.100.1").await.unwrap());
     }
-    // A client's own X-Forwarded-For is not trusted.
+    // The server does not trust X-Forwarded-For of a client.
     assert!(comes_in(address, first, "198.51.100.2").await.is_none());
     let other = comes_in(address, second, "198.51.100.1").await.unwrap();
     held.truncate(3);
@@ -235,7 +235,7 @@ async fn one_address_takes_many_places_and_leaves_the_rest() {
 }
 
 #[tokio::test]
-async fn behind_a_proxy_each_client_has_its_share() {
+async fn clients_behind_a_proxy_have_separate_shares() {
     let (waiting, go_on) = (Arc::new(Semaphore::new(0)), Arc::new(Notify::new()));
     let (comes, end) = (waiting.clone(), go_on.clone());
     let slow = get(move || async move {
@@ -251,7 +251,7 @@ async fn behind_a_proxy_each_client_has_its_share() {
     let _all = waiting.acquire_many(13).await.unwrap();
     assert!(comes_in(address, [127, 0, 0, 1], "198.51.100.1").await.is_none());
     assert!(comes_in(address, [127, 0, 0, 1], "198.51.100.2").await.is_some());
-    // The share is returned with the responses, although the proxy keeps the connections.
+    // The shares are released with the responses, although the proxy keeps the connections.
     go_on.notify_waiters();
     for stream in &mut held {
         stream.read_u8().await.unwrap();
@@ -260,7 +260,7 @@ async fn behind_a_proxy_each_client_has_its_share() {
 }
 
 #[tokio::test]
-async fn behind_a_proxy_a_client_has_its_share_until_it_has_taken_a_long_answer() {
+async fn the_share_behind_a_proxy_is_held_until_a_long_answer_is_read() {
     let long = get(|| async {
         Body::from_stream(repeat(Bytes::from_static(&[b'x'; 64 * 1024])).take(1024).map(io::Result::Ok))
     });
@@ -280,19 +280,19 @@ async fn behind_a_proxy_a_client_has_its_share_until_it_has_taken_a_long_answer(
 }
 
 #[tokio::test]
-async fn what_passes_through_to_another_gateway_takes_two_places() {
+async fn a_proxied_connection_takes_two_permits() {
     let route = get(|axum::Extension(permit): axum::Extension<ConnectionPermit>| async move {
         let others = [(); 3].map(|()| permit.another());
         others.iter().flatten().count().to_string()
     });
     let (address, ..) = serving(Router::new().route("/", route), &["--max-connections", "3"]).await;
     let answer = read_all(sent(address, "GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await).await;
-    // One place is the connection's own, and the next connection may have taken one already.
+    // The connection itself has one permit, and the next accept may have taken another.
     assert!(answer.ends_with("\r\n\r\n1") || answer.ends_with("\r\n\r\n2"), "{answer}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn half_a_head_is_given_less_time_while_many_places_are_taken() {
+async fn half_a_head_has_less_time_while_most_connections_are_in_use() {
     let (address, ..) = serving(Router::new().route("/", get(|| async { "here" })), &["--max-connections", "4"]).await;
     let _held =
         [comes_in(address, [127, 0, 0, 1], "").await.unwrap(), comes_in(address, [127, 0, 0, 1], "").await.unwrap()];
@@ -304,14 +304,14 @@ async fn half_a_head_is_given_less_time_while_many_places_are_taken() {
         stream.write_all(b"GET / HT").await.unwrap();
         half.push(stream);
     }
-    // All places are taken; the connections with half a head lose theirs first.
+    // All permits are taken. The connections with half a head are closed first.
     let next = tokio::time::Instant::now();
     assert!(comes_in(address, [127, 0, 0, 4], "").await.is_some());
     assert!(next.elapsed() < Duration::from_secs(10), "{:?}", next.elapsed());
 }
 
 #[test]
-fn a_gateway_says_which_client_it_passes_on() {
+fn the_client_address_from_another_gateway_is_trusted() {
     let admission = Admission::of_gateways(&Settings::parse_from(["test"]).gateway, 1, Arc::default());
     for client in ["198.51.100.7", "2001:db8:1:2::"] {
         let headers =
@@ -346,7 +346,7 @@ async fn a_client_that_half_closes_is_answered() {
 }
 
 #[tokio::test]
-async fn a_body_that_ends_early_does_not_hang() {
+async fn a_request_whose_body_ends_early_ends() {
     let (reached, ended) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let (reaching, ending) = (reached.clone(), ended.clone());
     let read = post(move |body: Result<Bytes, axum::extract::rejection::BytesRejection>| async move {
@@ -364,7 +364,7 @@ async fn a_body_that_ends_early_does_not_hang() {
 }
 
 #[tokio::test]
-async fn what_is_not_http_is_refused_with_a_problem() {
+async fn malformed_http_is_rejected_with_a_problem() {
     let (address, ..) = serving(Router::new().route("/", get(|| async { "here" })), &[]).await;
     let long = format!("GET / HTTP/1.1\r\nhost: x\r\nx: {}\r\n\r\n", "x".repeat(MAX_HEAD));
     let longer = format!("GET / HTTP/1.1\r\nhost: x\r\nx: {}\r\n\r\n", "x".repeat(200_000));
@@ -379,7 +379,7 @@ async fn what_is_not_http_is_refused_with_a_problem() {
         (&longer, "431 Request Header Fields Too Large"),
     ] {
         let mut client = TcpStream::connect(address).await.unwrap();
-        // The server may refuse it before it has all of it.
+        // The server may reject the request before it has read all of it.
         let _ = client.write_all(request.as_bytes()).await;
         let answer =
             timeout(Duration::from_secs(5), read_all(client)).await.unwrap_or_else(|_| panic!("{request:.80}"));
@@ -397,7 +397,7 @@ async fn what_is_not_http_is_refused_with_a_problem() {
 }
 
 #[tokio::test]
-async fn a_connection_may_idle_for_as_long_as_it_is_told() {
+async fn a_connection_may_idle_for_its_keep_alive_time() {
     let (address, ..) = serving(Router::new().route("/", get(|| async { "here" })), &["--idle-timeout", "2s"]).await;
     let mut client = sent(address, "GET / HTTP/1.1\r\nhost: x\r\n\r\n").await;
     let mut answer = vec![0; 4096];

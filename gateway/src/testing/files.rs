@@ -1,4 +1,4 @@
-//! A file service that keeps everything in memory, behind the real gRPC server.
+//! A file service in memory, behind the real gRPC server.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use crate::clients::Clients;
 /// Largest file, in bytes.
 pub const MAX_FILE: usize = 4 * 1024 * 1024;
 
-/// The service; clones share what it keeps.
+/// The service. Clones share its files.
 #[derive(Clone, Default)]
 pub struct Files(Arc<Mutex<State>>, Arc<watch::Sender<bool>>);
 
@@ -43,32 +43,31 @@ impl Files {
         self.0.lock()
     }
 
-    /// The transport to the service.
     pub fn transport(&self) -> Transport {
         in_process(FileServiceServer::new(self.clone()))
     }
 
-    /// Clients that reach only this service.
+    /// Clients of the services, of which only this one is reachable.
     pub fn clients(&self) -> Clients {
         Clients::new(Services { file: self.transport(), ..Services::none() }, Duration::from_secs(2))
     }
 
-    /// Refuses every upload at once from now on.
+    /// Rejects all later uploads immediately.
     pub fn refuse(&self, error: Error) {
         self.state().refusal = Some(error);
     }
 
-    /// Accepts and returns nothing from now on.
+    /// Stops reading uploads and sending downloads.
     pub fn stall(&self) {
         self.1.send_replace(true);
     }
 
-    /// Continues after [`stall`](Self::stall).
+    /// Resumes after [`stall`](Self::stall).
     pub fn go_on(&self) {
         self.1.send_replace(false);
     }
 
-    /// Makes downloads fail after `bytes` from now on.
+    /// Makes later downloads fail after `bytes` bytes.
     pub fn break_after(&self, bytes: usize) {
         self.state().breaks_after = Some(bytes);
     }
@@ -91,23 +90,22 @@ impl Files {
         id
     }
 
-    /// The bytes of a file.
     pub fn bytes(&self, id: &str) -> Option<Bytes> {
         self.state().kept.get(id).map(|(_, bytes)| bytes.clone())
     }
 
-    /// How many files there are.
+    /// The number of files.
     pub fn count(&self) -> usize {
         self.state().kept.len()
     }
 
-    /// How many uploads are in progress.
+    /// The number of uploads in progress.
     pub fn under_way(&self) -> usize {
         self.state().under_way
     }
 
     /// The first and last messages of the uploads.
-    pub fn said(&self) -> (Vec<Begin>, Vec<Finish>) {
+    pub fn uploads(&self) -> (Vec<Begin>, Vec<Finish>) {
         let state = self.state();
         (state.begins.clone(), state.finishes.clone())
     }
@@ -156,7 +154,7 @@ impl Files {
     }
 }
 
-/// An upload that counts as in progress while a caller waits for it.
+/// Counts an upload as in progress until it is dropped.
 struct UnderWay(Files);
 
 impl Drop for UnderWay {
@@ -252,6 +250,6 @@ impl FileService for Files {
     }
 
     async fn attach_files(&self, _: Request<AttachFilesRequest>) -> Result<Response<AttachFilesResponse>, Status> {
-        Err(Error::new(Code::Forbidden, "not the gateway's concern").into())
+        Err(Error::new(Code::Forbidden, "the gateway never calls this").into())
     }
 }

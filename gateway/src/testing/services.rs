@@ -1,4 +1,4 @@
-//! Scripted services with as much memory as the tests need.
+//! Scripted services for tests.
 
 use bytes::Bytes;
 use confab_common::{Code, Error};
@@ -17,7 +17,7 @@ use crate::tokens::tests::jwks;
 /// The only room.
 pub const ROOM: &str = "0193a4c0-7d50-7cc3-98a5-2f6b8e1d0c01";
 
-/// One account.
+/// An auth service with one account.
 pub fn auth(method: &str, body: Bytes) -> Result<Vec<u8>, Error> {
     let session = |id: String, username: String| {
         Session { token: "t".into(), expires_at_ms: 0, user: Some(User { id, username, created_at_ms: 0 }) }
@@ -35,7 +35,7 @@ pub fn auth(method: &str, body: Bytes) -> Result<Vec<u8>, Error> {
     }
 }
 
-/// One room.
+/// A room service with the room [`ROOM`].
 pub fn room(method: &str, body: Bytes) -> Result<Vec<u8>, Error> {
     let room = |id: &str, name: String| Room { id: id.into(), name, ..Room::default() };
     match method {
@@ -57,7 +57,7 @@ pub fn room(method: &str, body: Bytes) -> Result<Vec<u8>, Error> {
     }
 }
 
-/// A log.
+/// A message service with an empty log.
 pub fn message() -> impl Fn(&str, Bytes) -> Result<Vec<u8>, Error> {
     let log = Mutex::new(Vec::<Event>::new());
     move |method, body| {
@@ -102,7 +102,7 @@ pub fn message() -> impl Fn(&str, Bytes) -> Result<Vec<u8>, Error> {
                 let heads = partitions.into_iter().map(|partition| Head { partition, position: 0 }).collect();
                 Ok(GetHeadsResponse { epoch: "e".into(), partition_count: 64, heads }.encode_to_vec())
             }
-            _ => Err(Error::internal("not asked for here")),
+            _ => Err(Error::internal("unexpected call")),
         }
     }
 }

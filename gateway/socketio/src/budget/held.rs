@@ -1,4 +1,4 @@
-//! What is held for one request: a head or body that is arriving, or an answer that its connection has not taken.
+//! The bytes held for one request: a head or a body that is arriving, or an answer that is not sent completely.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
@@ -6,12 +6,12 @@ use std::sync::{Arc, Weak};
 use super::Budget;
 use super::share::{Cut, Entry, Holder, Share};
 
-/// Less than this is not counted, in bytes: every connection has buffers of about this size.
+/// Requests with at most this many bytes are not counted: every connection has buffers of about this size.
 pub const SMALL: usize = 4096;
 
 static NEXT: AtomicU64 = AtomicU64::new(0);
 
-/// Bytes that are counted for their holder until this is dropped.
+/// Bytes of one request, counted for their holder until this value is dropped.
 pub struct Held {
     budget: Arc<Budget>,
     holder: Holder,
@@ -21,23 +21,23 @@ pub struct Held {
 }
 
 impl Held {
-    /// Nothing yet, of a request over the connection `cut`.
+    /// Starts with 0 bytes for a request of `holder` over the connection `cut`, which the server ends to free memory.
     pub fn of(budget: Arc<Budget>, holder: Holder, cut: Weak<dyn Cut>) -> Self {
         Self { budget, holder, cut, bytes: 0, counted: None }
     }
 
-    /// The same with this many bytes.
+    /// Adds this many bytes.
     pub fn with(mut self, bytes: usize) -> Self {
         self.add(bytes);
         self
     }
 
-    /// How many bytes there are.
+    /// The number of bytes.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Counts nothing any more.
+    /// Resets the number of bytes to 0.
     pub fn clear(&mut self) {
         if let Some((share, number)) = self.counted.take() {
             share.requests().remove(&number);
@@ -46,7 +46,7 @@ impl Held {
         self.bytes = 0;
     }
 
-    /// Counts this many more bytes.
+    /// Adds this many bytes. They count once the sum exceeds [`SMALL`].
     pub fn add(&mut self, bytes: usize) {
         self.bytes += bytes;
         if self.bytes <= SMALL {
@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_is_counted_from_its_first_kilobytes_until_it_is_dropped() {
+    fn a_request_counts_above_4_kib_until_it_is_dropped() {
         let budget = Arc::new(Budget::new(3 * SMALL, Arc::default()));
         let holder = Holder::Address(IpAddr::V4(Ipv4Addr::LOCALHOST).into());
         let connection = Arc::new(Connection(AtomicBool::new(false)));

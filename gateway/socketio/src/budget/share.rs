@@ -1,4 +1,4 @@
-//! The share of one owner or address.
+//! The share of one holder: an owner or an address.
 
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -11,9 +11,9 @@ use uuid::Uuid;
 use super::Budget;
 use crate::net::ClientAddress;
 
-/// A connection that can be ended from elsewhere.
+/// A connection that another task can end.
 pub trait Cut: Send + Sync {
-    /// Ends it at once: what is held for it is freed soon.
+    /// Ends the connection immediately, so that its bytes are freed.
     fn cut(&self);
 }
 
@@ -27,14 +27,13 @@ pub(super) struct Entry {
 pub enum Holder {
     /// The owner of sessions, as the application identified it.
     Owner(Uuid),
-    /// An address, for its clients whose owner is not known.
+    /// An address, for clients without a known owner.
     Address(ClientAddress),
 }
 
-/// The bytes held for one owner, or for an address.
+/// The bytes held for one owner or one address.
 pub struct Share {
     bytes: AtomicUsize,
-    /// What is held for requests.
     // Held for a look-up or a change, never across an await.
     requests: Mutex<BTreeMap<u64, Entry>>,
     // Held for a look-up or a change, never across an await.
@@ -57,22 +56,22 @@ impl Share {
         Self::listed(Some((holder, Arc::downgrade(budget))))
     }
 
-    /// Bytes held in this share.
+    /// The number of bytes in this share.
     pub fn bytes(&self) -> usize {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// The holder; `None` before the share belongs to one.
+    /// The holder; `None` for a share that [`Share::default`] created.
     pub fn holder(&self) -> Option<Holder> {
         self.listed.as_ref().map(|(holder, _)| *holder)
     }
 
-    /// Adds bytes; `true` when there were none.
+    /// Adds bytes; `true` when the share had 0 bytes.
     pub(super) fn add(&self, bytes: usize) -> bool {
         self.bytes.fetch_add(bytes, Ordering::Relaxed) == 0
     }
 
-    /// Subtracts bytes; `true` when none are left.
+    /// Subtracts bytes; `true` when the share has 0 bytes now.
     pub(super) fn subtract(&self, bytes: usize) -> bool {
         self.bytes.fetch_sub(bytes, Ordering::Relaxed) == bytes
     }
@@ -81,12 +80,12 @@ impl Share {
         self.requests.lock()
     }
 
-    /// What is held for requests: the bytes and their connection.
+    /// The bytes of each request in this share, with its connection.
     pub fn held(&self) -> Vec<(usize, Weak<dyn Cut>)> {
         self.requests().values().map(|entry| (entry.bytes, entry.cut.clone())).collect()
     }
 
-    /// What the application keeps for the holder, made when it is first asked for: one value of each type.
+    /// The application's data for the holder: one value of each type, which the first call creates.
     pub fn extension<T: Any + Default + Send + Sync>(&self) -> Arc<T> {
         let mut extensions = self.extensions.lock();
         if let Some(kept) = extensions.iter().find_map(|kept| kept.clone().downcast().ok()) {

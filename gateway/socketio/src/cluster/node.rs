@@ -1,5 +1,6 @@
-//! The nodes of a cluster and their ids. An id is a keyed hash of an address, so a node is looked up among the
-//! addresses that the configured names resolve to: there is no registry, and no address from a client is ever dialled.
+//! The nodes of a cluster and their ids. An id is a keyed hash of an address. A node looks up another node among the
+//! addresses that the configured names resolve to, so there is no registry, and no connection goes to an address that a
+//! client chose.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
@@ -10,13 +11,13 @@ use confab_common::grpc::discovery::Discovery;
 
 use crate::passage::NodeId;
 
-/// A node that is missing from the names for this many resolutions in a row logs it.
-const STRANGE: u32 = 12;
+/// A node logs a warning when its own address is missing from this many resolutions in a row.
+const WARN_AFTER_ABSENCES: u32 = 12;
 /// How long a request waits for a new resolution.
 const RESOLVES_WITHIN: Duration = Duration::from_secs(1);
 
-/// The two ids of one node. This release issues the one that the previous release understands; the next release issues
-/// the other.
+/// The two ids of one node. This release issues `former`, which the previous release understands. The next release
+/// issues `derived`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ids {
     former: NodeId,
@@ -29,7 +30,7 @@ impl Ids {
         &self.former
     }
 
-    /// Whether `id` is one of them.
+    /// Whether `id` is one of the two.
     pub fn contain(&self, id: NodeId) -> bool {
         self.former == id || self.derived == id
     }
@@ -48,7 +49,7 @@ struct Node {
 }
 
 impl Nodes {
-    /// Starts resolving these `host:port`s; `own` is this node's address, and `key` the cluster's key.
+    /// Starts to resolve these names (`host:port`). `own` is this node's address, and `key` the cluster's key.
     pub fn find(targets: Vec<String>, own: SocketAddr, key: SigningKey) -> Arc<Self> {
         let making = key.clone();
         let known = Discovery::start(targets, move |address| Ok(Node { ids: ids_of(&making, address), address }));
@@ -57,12 +58,11 @@ impl Nodes {
         nodes
     }
 
-    /// The ids of the node at an address.
     pub fn ids_of(&self, address: SocketAddr) -> Ids {
         ids_of(&self.key, address)
     }
 
-    /// The address of a node. An unknown node may be new, so the names are resolved once more.
+    /// The address of a node. An unknown node may be new, so this resolves the names once more, within 1 s.
     pub async fn address_of(&self, id: NodeId) -> Option<SocketAddr> {
         self.known.look(RESOLVES_WITHIN, |known| address_of(known, id)).await
     }
@@ -77,7 +77,7 @@ fn address_of(known: &Discovery<Node>, id: NodeId) -> Option<SocketAddr> {
     known.find(|node| node.ids.contain(id)).map(|node| node.address)
 }
 
-/// Logs when this node is not among the names.
+/// Logs a warning when the names do not resolve to this node's address.
 async fn warn_when_missing(nodes: Weak<Nodes>, own: SocketAddr) {
     let mut absences = 0_u32;
     while let Some(nodes) = nodes.upgrade() {
@@ -85,8 +85,11 @@ async fn warn_when_missing(nodes: Weak<Nodes>, own: SocketAddr) {
         drop(nodes);
         known.resolved().await;
         absences = if address_of(&known, id).is_some() { 0 } else { absences.saturating_add(1) };
-        if absences == STRANGE {
-            tracing::warn!(%own, "not among the addresses of CONFAB_GATEWAY_URL: other gateways cannot reach this one's sessions");
+        if absences == WARN_AFTER_ABSENCES {
+            tracing::warn!(
+                %own,
+                "CONFAB_GATEWAY_URL does not resolve to this gateway: other gateways cannot reach its sessions"
+            );
         }
     }
 }

@@ -1,9 +1,9 @@
-//! Authentication between nodes: each request carries a signature over its head, its body, the time and a nonce.
+//! Authentication between nodes: each request contains a signature over its head, its body, the time and a nonce.
 //!
-//! The previous release signs and verifies the head and the time alone, with the cluster's former key (the seal).
-//! Requests carry its seal as well, and requests that only have that seal are still accepted. A request of this release
-//! is marked in its query, which both cover: a marked request without the signature is rejected, so an attacker cannot
-//! downgrade it by removing the signature.
+//! The previous release signs and verifies only the head and the time, with the cluster's former key; this older
+//! signature is called the seal. Requests of this release contain both, and requests with only the seal are still
+//! accepted. Requests of this release also contain a mark in the query, which both signatures cover. A marked request
+//! without the signature is rejected, so an attacker cannot downgrade it by removing the signature.
 
 use std::time::Duration;
 
@@ -19,18 +19,18 @@ use moka::future::Cache;
 use moka::policy::EvictionPolicy;
 use uuid::Uuid;
 
-/// Carries the previous release's seal: `<seconds since 1970>.<tag>`.
+/// The header of the seal: `<seconds since 1970>.<tag>`.
 const SEAL: HeaderName = HeaderName::from_static("confab-forward");
-/// Carries the signature: `<seconds since 1970>.<nonce>.<SHA-256 of the body>.<tag>`.
+/// The header of the signature: `<seconds since 1970>.<nonce>.<SHA-256 of the body>.<tag>`.
 const SIGNATURE: HeaderName = HeaderName::from_static("confab-signature");
-/// Ends the query of every request that has a signature.
+/// The end of the query of every request with a signature.
 const MARK: &str = "&forward=2";
 
 /// How far two clocks may differ, in seconds.
 const CLOCKS_DIFFER: i64 = 60;
-/// How long a nonce is remembered: longer than its signature is valid.
+/// How long a nonce is stored: longer than its signature is valid.
 const REMEMBER: Duration = Duration::from_secs(2 * CLOCKS_DIFFER as u64 + 1);
-/// Most nonces remembered (about 10 MB). Beyond that the oldest are forgotten.
+/// Maximum number of stored nonces (about 10 MB). Beyond that, the oldest ones are dropped.
 const MAX_NONCES: u64 = 65_536;
 
 /// Signs requests to other nodes of the cluster and verifies theirs.
@@ -39,17 +39,17 @@ pub struct Signer {
     nonces: Cache<Uuid, ()>,
 }
 
-/// What a verified request's signature covers besides its head.
+/// The part of a verified request that its signature covers in addition to the head.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Covers {
-    /// Nothing; the request comes from the previous release.
+    /// The head only: the request comes from the previous release.
     Head,
-    /// The body with this SHA-256.
+    /// Also the body, with this SHA-256.
     Body(Vec<u8>),
 }
 
 impl Covers {
-    /// Whether `body` is the body that was signed.
+    /// Whether `body` is the signed body.
     pub fn is_of(&self, body: &[u8]) -> bool {
         match self {
             Self::Head => true,
@@ -59,19 +59,18 @@ impl Covers {
 }
 
 impl Signer {
-    /// Signs with the cluster's key.
     pub fn new(key: SigningKey) -> Self {
         let nonces =
             Cache::builder().max_capacity(MAX_NONCES).time_to_live(REMEMBER).eviction_policy(EvictionPolicy::lru());
         Self { key, nonces: nonces.build() }
     }
 
-    /// Marks the target of a request that will be signed.
+    /// Adds the mark to the target of a request. It must be signed afterwards.
     pub fn mark(target: &str) -> String {
         format!("{target}{MARK}")
     }
 
-    /// The headers that sign a request to the node with that id; the target must be marked.
+    /// Signs a request to the node with this id; returns the headers. The target must contain the mark.
     pub fn sign(&self, to: &str, method: &Method, uri: &Uri, body: &[u8]) -> HeaderMap {
         self.sign_at(Timestamp::now().as_second(), to, method, uri, body)
     }
@@ -86,8 +85,8 @@ impl Signer {
         headers.into_iter().filter_map(|(name, value)| Some((name, HeaderValue::try_from(value).ok()?))).collect()
     }
 
-    /// What a node of this cluster signed when it sent this request to the node with that id, within the last
-    /// minute. `None` when no node signed it, or when the request writes and was accepted before.
+    /// Verifies that a node of this cluster signed this request to the node with this id within the last 60 s. `None`
+    /// when the signature is missing or wrong, or when the request is a POST that was accepted before.
     pub async fn verify(&self, head: &Parts, to: &str) -> Option<Covers> {
         let Some(signature) = head.headers.get(SIGNATURE) else { return self.verify_former(head, to) };
         let mut parts = signature.to_str().ok()?.split('.');
@@ -120,12 +119,12 @@ fn target(uri: &Uri) -> &str {
     uri.path_and_query().map_or("/", |path| path.as_str())
 }
 
-/// The text that the signature's tag covers. No part holds a space.
+/// The text that the signature's tag covers. No part contains a space.
 fn line(second: i64, nonce: Uuid, body: &str, to: &str, method: &Method, uri: &Uri) -> String {
     format!("{second} {nonce} {body} {to} {method} {}", target(uri))
 }
 
-/// The text that the seal's tag covers. The prefix separates it from everything else signed with the former key.
+/// The text that the seal's tag covers. The prefix separates it from other texts that are signed with the former key.
 fn former_line(second: i64, to: &str, method: &Method, uri: &Uri) -> String {
     format!("confab forward {second} {to} {method} {}", target(uri))
 }
@@ -150,12 +149,12 @@ mod tests {
     }
 
     fn uri(target: &str) -> Uri {
-        // The address is not signed: requests arrive without one.
+        // The signature does not cover the address, because requests arrive without it.
         format!("http://10.0.0.1:1{target}").parse().unwrap()
     }
 
     #[tokio::test]
-    async fn only_this_request_to_this_node_at_about_this_time() {
+    async fn a_signature_covers_request_node_and_time() {
         let (ours, theirs) = (signer("ours"), signer("theirs"));
         assert_eq!(Signer::mark("/socket.io/?sid=x"), TARGET);
         let signed = ours.sign("node", &Method::GET, &uri(TARGET), b"body");
@@ -177,14 +176,14 @@ mod tests {
                 good,
                 "{second}"
             );
-            // The seal alone does not help either.
+            // The seal alone is not accepted for a marked request.
             signed.remove(SIGNATURE);
             assert_eq!(ours.verify(&head(Method::GET, TARGET, signed), "node").await, None);
         }
     }
 
     #[tokio::test]
-    async fn no_part_of_a_signature_can_be_changed() {
+    async fn every_change_of_a_signature_is_rejected() {
         let ours = signer("ours");
         let signed = ours.sign("node", &Method::GET, &uri(TARGET), b"");
         let good = signed[SIGNATURE].to_str().unwrap();
@@ -201,7 +200,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_writes_is_taken_once_even_when_clocks_differ() {
+    async fn a_signed_post_is_accepted_once_even_when_clocks_differ() {
         let ours = signer("ours");
         let now = Timestamp::now().as_second();
         for second in [now, now - 50, now + 50] {
@@ -209,7 +208,7 @@ mod tests {
             let signed = sign(&Method::POST);
             assert!(ours.verify(&head(Method::POST, TARGET, signed.clone()), "node").await.is_some());
             assert_eq!(ours.verify(&head(Method::POST, TARGET, signed), "node").await, None);
-            // The same request, sent again by the client.
+            // A repeat by the client has a new signature.
             assert!(ours.verify(&head(Method::POST, TARGET, sign(&Method::POST)), "node").await.is_some());
         }
         ours.nonces.run_pending_tasks().await;
@@ -218,7 +217,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_release_before_is_understood_and_understands() {
+    async fn the_previous_release_is_compatible() {
         let ours = signer("ours");
         let key = cluster_key("ours").forward.former;
         let now = Timestamp::now().as_second();

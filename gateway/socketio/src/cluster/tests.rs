@@ -5,7 +5,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
 
-/// The forwarding side of the node at `own`, and the node at `other` to forward to.
+/// The proxying side of the node at `own`, and the node at `other` as its target.
 async fn between(own: SocketAddr, other: SocketAddr) -> (Cluster, (NodeId, SocketAddr)) {
     let key = cluster_key("a key");
     let targets = [own, other].map(|address| address.to_string()).to_vec();
@@ -21,7 +21,7 @@ async fn between(own: SocketAddr, other: SocketAddr) -> (Cluster, (NodeId, Socke
     (cluster, (node, other))
 }
 
-/// Reads the head of the next request; empty when the connection ends instead.
+/// Reads the head of the next request; empty when the connection ends before it.
 async fn head(stream: &mut TcpStream) -> String {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
@@ -34,17 +34,17 @@ async fn head(stream: &mut TcpStream) -> String {
 }
 
 #[tokio::test]
-async fn what_was_sent_is_not_sent_again() {
+async fn a_request_is_never_sent_twice() {
     let owner = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (cluster, to) = between("127.0.0.1:1".parse().unwrap(), owner.local_addr().unwrap()).await;
     let owner = tokio::spawn(async move {
         let (mut stream, _) = owner.accept().await.unwrap();
         assert!(head(&mut stream).await.starts_with("POST /socket.io/?sid=x&forward=2 HTTP/1.1\r\n"));
         stream.write_all(b"HTTP/1.1 200 OK\r\nset-cookie: a=b\r\ncontent-length: 2\r\n\r\nok").await.unwrap();
-        // The connection, which worked before, dies with the second request unanswered.
+        // The connection ends before the second request is answered.
         assert!(head(&mut stream).await.starts_with("POST /socket.io/?sid=y&forward=2 HTTP/1.1\r\n"));
         drop(stream);
-        // The next request to arrive is the third.
+        // The third request is the next one to arrive.
         let (mut stream, _) = owner.accept().await.unwrap();
         assert!(head(&mut stream).await.starts_with("POST /socket.io/?sid=z&forward=2 HTTP/1.1\r\n"));
     });

@@ -1,4 +1,4 @@
-//! A forwarded WebSocket: copies bytes between the client and the gateway that has its session.
+//! A tunnel for a WebSocket: copies bytes between the client and the node that owns its session.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -12,20 +12,22 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-/// Most bytes read at once.
+/// Maximum number of bytes per read.
 const MAX_READ: usize = 16 * 1024;
-/// A peer that takes nothing for this long is disconnected; the session's own gateway does so a little earlier.
+/// A peer that accepts no bytes for this long is disconnected. The node that owns the session disconnects it after 10
+/// s.
 const WRITE_STALL_LIMIT: Duration = Duration::from_secs(15);
 /// How long one direction continues after the other has ended.
 const HALF_CLOSED_LIMIT: Duration = Duration::from_secs(5);
 
-/// Copies bytes both ways until one end closes; each side is a stream and the bytes that were read ahead from it.
+/// Copies bytes in both directions until one end closes. Each side is a stream with the bytes that were read ahead from
+/// it.
 pub async fn run((mut client, client_ahead): (TcpStream, Bytes), (mut owner, owner_ahead): (TcpStream, Bytes)) {
     let (from_client, to_client) = client.split();
     let (from_owner, to_owner) = owner.split();
     let up = pin!(pump(client_ahead, from_client, to_owner));
     let down = pin!(pump(owner_ahead, from_owner, to_client));
-    // After a clean end the other direction continues for a moment; after a failure there is nothing to wait for.
+    // After a clean end, the other direction continues for up to 5 s; after a failure, both end.
     let _ = match select(up, down).await {
         Either::Left((Ok(()), down)) => timeout(HALF_CLOSED_LIMIT, down).await,
         Either::Right((Ok(()), up)) => timeout(HALF_CLOSED_LIMIT, up).await,
@@ -33,10 +35,10 @@ pub async fn run((mut client, client_ahead): (TcpStream, Bytes), (mut owner, own
     };
 }
 
-/// Copies one direction to its end, and forwards the end.
+/// Copies one direction to its end, then closes the other side for writing.
 async fn pump(first: Bytes, mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin) -> io::Result<()> {
     write(&mut to, &first).await?;
-    // However short, it keeps the HTTP connection's whole buffer alive.
+    // Even a short `first` keeps the whole buffer of the HTTP connection in memory.
     drop(first);
     while let Some(rest) = poll_fn(|context| copy_available(context, &mut from, &mut to)).await? {
         write(&mut to, &rest).await?;
@@ -44,8 +46,8 @@ async fn pump(first: Bytes, mut from: impl AsyncRead + Unpin, mut to: impl Async
     to.shutdown().await
 }
 
-/// Copies available bytes until there are none (pending), the other side accepts no more (returns the rest), or the end
-/// (`None`). The buffer lives on this stack frame, so an idle tunnel has none.
+/// Copies available bytes. Pending when no bytes are available; returns the rest when the other side is full, and
+/// `None` at the end. The buffer is on the stack, so an idle tunnel has no buffer.
 fn copy_available<R, W>(context: &mut Context<'_>, from: &mut R, to: &mut W) -> Poll<io::Result<Option<Box<[u8]>>>>
 where
     R: AsyncRead + Unpin,
@@ -69,7 +71,7 @@ where
     }
 }
 
-/// Writes all bytes; fails when the peer takes nothing for [`WRITE_STALL_LIMIT`].
+/// Writes all bytes; fails when the peer accepts no bytes for [`WRITE_STALL_LIMIT`].
 async fn write(to: &mut (impl AsyncWrite + Unpin), mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
         let written = timeout(WRITE_STALL_LIMIT, to.write(bytes)).await??;
@@ -87,7 +89,7 @@ mod tests {
     use tokio::io::{AsyncReadExt, duplex};
 
     #[tokio::test]
-    async fn all_bytes_in_order_through_a_narrow_pipe() {
+    async fn bytes_keep_their_order_through_a_narrow_pipe() {
         let sent = (0..200_000_u32).flat_map(u32::to_le_bytes).collect::<Vec<_>>();
         let ((mut source, from), (to, mut sink)) = (duplex(1 << 20), duplex(777));
         let (first, rest) = sent.split_at(1000);
@@ -105,7 +107,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_peer_that_takes_nothing_is_disconnected() {
+    async fn a_stalled_peer_is_disconnected() {
         let ((mut source, from), (to, _sink)) = (duplex(1 << 20), duplex(16));
         source.write_all(&[1; 1000]).await.unwrap();
         assert_eq!(pump(Bytes::new(), from, to).await.unwrap_err().kind(), io::ErrorKind::TimedOut);

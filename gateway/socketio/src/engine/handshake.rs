@@ -1,4 +1,4 @@
-//! The HTTP side of `/socket.io/`: finds the session and the transport that a request means.
+//! The routes of `/socket.io/` for clients: find the session and the transport of a request.
 //! <https://github.com/socketio/engine.io-protocol>
 
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use super::proxy::proxy;
 use super::{polling, websocket};
 use crate::application::Application;
 use crate::ending::Ending;
-use crate::last_poll::Way;
+use crate::last_poll::Route;
 use crate::net::{ClientAddress, ConnectionPermit, Tally};
 use crate::refusal::Refusal;
 use crate::server::Server;
@@ -25,16 +25,16 @@ use crate::session::Session;
 use crate::transport::Transport;
 
 pub(super) struct Parameters {
-    /// The protocol's version, `EIO`.
+    /// The version of the protocol, `EIO`.
     version: Option<String>,
     transport: Option<String>,
     pub sid: Option<String>,
-    /// Differs between a client's polls.
+    /// Differs between the polls of a client, to bypass caches.
     pub t: Option<String>,
 }
 
 impl Parameters {
-    /// Reads the query: of several parameters with one name the first counts, and an empty `sid` is none.
+    /// Parses the query. The first of several parameters with one name counts. An empty `sid` counts as missing.
     pub fn of(uri: &Uri) -> Result<Self, Refusal> {
         let Query(pairs) = Query::<Vec<(String, String)>>::try_from_uri(uri).map_err(|_| Refusal::BadRequest)?;
         let mut parameters = Self { version: None, transport: None, sid: None, t: None };
@@ -53,6 +53,9 @@ impl Parameters {
     }
 
     /// Whether the request is for a WebSocket.
+    ///
+    /// # Errors
+    /// [`Refusal::UnknownTransport`], or [`Refusal::UnsupportedVersion`] for a version other than 4.
     pub fn websocket(&self) -> Result<bool, Refusal> {
         let websocket = match self.transport.as_deref() {
             Some("polling") => false,
@@ -88,16 +91,16 @@ async fn handle<A: Application>(
     let websocket = parameters.websocket()?;
     let Some(sid) = &parameters.sid else { return open(&server, websocket, address, request).await };
     if let (&Method::GET, Some(tally)) = (request.method(), request.extensions().get::<Tally>()) {
-        // A poll may wait for long, and its client's next one must find it over.
-        tally.answer().wire().course.end_with_client();
+        // A poll may wait until the next ping. If its client disconnects, it must end before the client polls again.
+        tally.answer().wire().requests.end_with_client();
     }
     match (server.registry.get(sid), &server.cluster) {
         (Some(session), _) => {
-            let way =
-                request.extensions().get().map_or(Way::Unknown, |tally: &Tally| Way::Here(tally.answer().clone()));
-            serve(&server, session, websocket, parameters.t, way, request).await
+            let route =
+                request.extensions().get().map_or(Route::Unknown, |tally: &Tally| Route::Here(tally.answer().clone()));
+            serve(&server, session, websocket, parameters.t, route, request).await
         }
-        // The client keeps polling, through another node.
+        // The client continues to poll through another node.
         (None, Some(_)) if websocket && server.is_leaving() => Err(Refusal::GoingAway),
         (None, Some(cluster)) => {
             let node = cluster.elsewhere(sid).ok_or(Refusal::UnknownSession)?;
@@ -107,7 +110,6 @@ async fn handle<A: Application>(
     }
 }
 
-/// Opens a session.
 async fn open<A: Application>(
     server: &Arc<Server<A>>,
     websocket: bool,
@@ -131,7 +133,7 @@ pub(super) async fn serve<A: Application>(
     session: Arc<Session<A::Client>>,
     websocket: bool,
     t: Option<String>,
-    way: Way,
+    route: Route,
     request: Request,
 ) -> Result<Response, Refusal> {
     match (websocket, request.method()) {
@@ -143,9 +145,9 @@ pub(super) async fn serve<A: Application>(
             Ok(upgrade(server, request, accept, session, true))
         }
         (false, &Method::GET) => {
-            // A head of up to 32 KiB need not be kept while the poll waits.
+            // Frees the head, up to 32 KiB, while the poll waits.
             drop(request);
-            polling::poll(server, session, t.as_deref(), way).await
+            polling::poll(server, session, t.as_deref(), route).await
         }
         (false, &Method::POST) => {
             if !session.transport().is_polling() {
@@ -157,7 +159,7 @@ pub(super) async fn serve<A: Application>(
     }
 }
 
-/// The response to the client's WebSocket key (RFC 6455 section 4.2).
+/// Checks the upgrade request and returns the value of `Sec-WebSocket-Accept` (RFC 6455 section 4.2).
 fn accept(request: &Request) -> Result<HeaderValue, Refusal> {
     let headers = request.headers();
     let has = |name, wanted: &str| {
@@ -175,7 +177,7 @@ fn accept(request: &Request) -> Result<HeaderValue, Refusal> {
     HeaderValue::try_from(accept).map_err(|_| Refusal::BadRequest)
 }
 
-/// The first subprotocol that the client offers: a browser that offers some fails when none is chosen.
+/// The first subprotocol that the client offers. A browser that offers subprotocols fails when the server selects none.
 fn subprotocol(headers: &HeaderMap) -> Option<HeaderValue> {
     let first = headers.get(SEC_WEBSOCKET_PROTOCOL)?.to_str().ok()?.split(',').next()?.trim();
     HeaderValue::from_str(first).ok().filter(|first| !first.is_empty())

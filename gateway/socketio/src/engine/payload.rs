@@ -1,4 +1,5 @@
-//! The payload of a POST: packets, separated by a character. <https://github.com/socketio/engine.io-protocol#http-long-polling-1>
+//! The payload of a POST: packets with a separator.
+//! <https://github.com/socketio/engine.io-protocol#http-long-polling-1>
 
 use axum::body::{Body, Bytes};
 use base64::Engine;
@@ -11,7 +12,7 @@ use crate::net::{collect_steadily, next_frame};
 use crate::refusal::Refusal;
 use crate::session::Session;
 
-/// Between the packets of a payload.
+/// The separator of packets in a payload.
 pub const SEPARATOR: u8 = 0x1e;
 
 /// A packet of a payload.
@@ -23,7 +24,7 @@ pub enum Packet<'a> {
     Binary(Bytes),
 }
 
-/// The packets of a payload, each of at most `max_packet` bytes.
+/// Parses the packets of a payload. Text packets over `max_packet` bytes are errors.
 pub fn packets(payload: &[u8], max_packet: usize) -> impl Iterator<Item = Result<Packet<'_>, Refusal>> {
     payload.split(|byte| *byte == SEPARATOR).map(move |packet| {
         let packet = std::str::from_utf8(packet).map_err(|_| Refusal::BadRequest)?;
@@ -35,12 +36,12 @@ pub fn packets(payload: &[u8], max_packet: usize) -> impl Iterator<Item = Result
     })
 }
 
-/// Largest payload of a POST, in bytes: attachments arrive as base64.
+/// Largest payload of a POST, in bytes. It is a third larger than a packet, because attachments arrive as base64.
 pub fn max_payload(max_packet: usize) -> usize {
     max_packet.div_ceil(3).saturating_mul(4)
 }
 
-/// The whole payload of a signed request between nodes, counted in `held` while it arrives.
+/// Reads the complete payload of a signed request between nodes, and counts it in `held` while it arrives.
 pub async fn whole_payload(body: Body, max_packet: usize, held: Option<&mut Held>) -> Result<Bytes, Refusal> {
     collect_steadily(body, max_payload(max_packet), held).await.map_err(|error| match error.code {
         Code::TooLarge => Refusal::too_large(),
@@ -48,7 +49,7 @@ pub async fn whole_payload(body: Body, max_packet: usize, held: Option<&mut Held
     })
 }
 
-/// Bytes that are counted for a session until this is dropped.
+/// Received bytes that count for a session until this value is dropped.
 struct Counted<'a, C> {
     session: &'a Session<C>,
     bytes: usize,
@@ -60,10 +61,10 @@ impl<C> Drop for Counted<'_, C> {
     }
 }
 
-/// Reads the payload of a session's client, of packets of at most `max_packet` bytes, counted while it arrives.
+/// Reads the payload of a session's client, with packets of at most `max_packet` bytes, and counts it while it arrives.
 ///
 /// # Errors
-/// When it is too large, arrives too slowly or breaks off, or the session ends before it has arrived.
+/// [`Refusal::TooLarge`], or [`Refusal::BadRequest`] when the payload is too slow or breaks off, or the session ends.
 pub async fn read<C>(session: &Session<C>, max_packet: usize, mut body: Body) -> Result<Vec<u8>, Refusal> {
     let most = max_payload(max_packet);
     let mut counted = Counted { session, bytes: 0 };

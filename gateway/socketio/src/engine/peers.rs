@@ -1,4 +1,4 @@
-//! The routes for other nodes.
+//! The routes for the other nodes of a cluster.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use super::payload::whole_payload;
 use crate::application::Application;
 use crate::cluster::{Cluster, Covers};
 use crate::frame::Frame;
-use crate::last_poll::Way;
+use crate::last_poll::Route;
 use crate::metrics::METRICS;
 use crate::net::Tally;
 use crate::passage::Passage;
@@ -24,7 +24,7 @@ use crate::refusal::Refusal;
 use crate::server::Server;
 use crate::transport::Transport;
 
-/// The routes for other nodes; requests without the cluster's signature are rejected.
+/// Returns the routes for other nodes. A request without the cluster's signature receives 403.
 pub fn routes<A: Application>(server: &Arc<Server<A>>) -> Router {
     let ours = from_fn_with_state(server.clone(), only_nodes::<A>);
     let handler = any(proxied::<A>);
@@ -61,9 +61,12 @@ async fn only_nodes<A: Application>(
     next.run(Request::from_parts(head, body)).await
 }
 
-/// Handles requests from other nodes: proxied ones; PUT, a sign of life of the session's client; DELETE, which says
-/// that the sender is draining, so that its pending request must end soon; and HEAD, which asks what became of a
-/// response that this node proxied.
+/// Handles requests from other nodes, by method:
+///
+/// * GET and POST: proxied requests of clients.
+/// * PUT: the session's client is alive, because its POST is still arriving at the other node.
+/// * DELETE: the other node drains, so its pending request or tunnel for this session must end soon.
+/// * HEAD: the other node requests the outcome of a response that this node proxied.
 async fn proxied<A: Application>(
     State(server): State<Arc<Server<A>>>,
     request: Request,
@@ -72,14 +75,14 @@ async fn proxied<A: Application>(
     if let (&Method::HEAD, Some(cluster)) = (request.method(), &server.cluster) {
         let passed = parameters.sid.as_deref().zip(parameters.t.as_deref().and_then(|t| t.parse().ok()));
         let (sid, passage) = passed.ok_or(Refusal::BadRequest)?;
-        return Ok(cluster.fate_here(sid, passage).await.into_response());
+        return Ok(cluster.outcome_here(sid, passage).await.into_response());
     }
     let session = parameters.sid.as_deref().and_then(|sid| server.registry.get(sid)).ok_or(Refusal::UnknownSession)?;
     if request.method() == Method::DELETE {
         if *session.transport() == Transport::WebSocket {
             server.leave(session, server.config.leave_within);
         } else {
-            // The noop ends the pending GET; the next poll takes another node.
+            // The noop ends the pending GET. The client's next poll goes through another node.
             session.outbox.push(Frame::engine("6"));
         }
         return Ok(StatusCode::NO_CONTENT.into_response());
@@ -88,6 +91,6 @@ async fn proxied<A: Application>(
         session.touch();
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
-    let way = Passage::of(request.headers()).map_or(Way::Unknown, Way::Through);
-    serve(&server, session, parameters.websocket()?, parameters.t, way, request).await
+    let route = Passage::of(request.headers()).map_or(Route::Unknown, Route::Through);
+    serve(&server, session, parameters.websocket()?, parameters.t, route, request).await
 }

@@ -1,4 +1,4 @@
-//! A session over HTTP long-polling, until it is upgraded.
+//! A session over HTTP long-polling, until its upgrade.
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -15,10 +15,10 @@ use crate::application::Application;
 use crate::ending::Ending;
 use crate::frame::Frame;
 use crate::heartbeat::Heartbeat;
-use crate::last_poll::{Way, is_clock};
+use crate::last_poll::{Route, is_clock};
 use crate::metrics::METRICS;
 use crate::net::ClientAddress;
-use crate::net::wire::Fate;
+use crate::net::wire::Outcome;
 use crate::outbox::Close;
 use crate::refusal::Refusal;
 use crate::server::Server;
@@ -27,21 +27,21 @@ use crate::transport::Transport;
 
 use super::READ_STALL_LIMIT;
 
-/// Most packets of one payload: Python clients refuse more.
+/// Maximum number of packets in one payload. Python clients reject more.
 const MAX_PACKETS: usize = 16;
-/// How long a GET is held while an upgrade is tried.
+/// How long a GET waits while the client probes a WebSocket.
 const PROBE_HOLD: Duration = Duration::from_millis(100);
-/// How often a session without a GET is checked while nothing waits for it.
-const LOOK_AGAIN: Duration = Duration::from_millis(2500);
-/// Answers a GET for which there is nothing.
+/// How often a session without a GET is checked while no frame is queued.
+const CHECK_INTERVAL: Duration = Duration::from_millis(2500);
+/// The answer to a GET when no frame is queued: a noop packet.
 const NOOP: Bytes = Bytes::from_static(b"6");
-/// Answers the GET that learns of the end of a session.
+/// The answer to a GET when the session ends: a close packet.
 const CLOSE: Bytes = Bytes::from_static(b"1");
 
-/// Opens a session and answers its first packet.
+/// Opens a session and answers with its first packet.
 ///
 /// # Errors
-/// When the server is draining.
+/// [`Refusal::GoingAway`] while the server drains.
 pub async fn open<A: Application>(
     server: &Arc<Server<A>>,
     address: ClientAddress,
@@ -53,52 +53,52 @@ pub async fn open<A: Application>(
     Ok(answer(&session, payload))
 }
 
-/// A GET: returns the queued packets as soon as there are any. A repeat of the last GET, whose answer was lost, gets
-/// the same bytes: see [`last_poll`](crate::last_poll).
+/// Handles a GET: returns the queued packets, or waits for the first one. A repeat of the last GET, whose answer was
+/// lost, receives the same bytes: see [`last_poll`](crate::last_poll).
 ///
 /// # Errors
-/// When another GET is already waiting, or the last answer waits for its connection and does not leave, which ends the
-/// session; when the session is not polling any more; or when a lost answer cannot be distinguished from one that arrived.
+/// These end the session: another GET is pending; the client has not read the last answer within 1 s; or a lost answer
+/// cannot be distinguished from one that arrived. A session that no longer polls rejects the request and continues.
 pub async fn poll<A: Application>(
     server: &Arc<Server<A>>,
     session: Arc<Session<A::Client>>,
     t: Option<&str>,
-    way: Way,
+    route: Route,
 ) -> Result<Response, Refusal> {
-    let mut came_meanwhile = false;
+    let mut is_concurrent = false;
     let turn = loop {
         let over = session.last_poll.over.notified();
-        if let Some((payload, last_way)) = session.last_poll.answer(t) {
+        if let Some((payload, last_route)) = session.last_poll.answer(t) {
             let is_clock = t.is_some_and(is_clock);
-            let fate = if came_meanwhile { Fate::Lost } else { server.fate(&last_way, session.sid()).await };
-            match fate {
-                Fate::Lost if is_clock && !came_meanwhile => {
+            let outcome = if is_concurrent { Outcome::Lost } else { server.outcome(&last_route, session.sid()).await };
+            match outcome {
+                Outcome::Lost if is_clock && !is_concurrent => {
                     tracing::debug!(
-                        "a poll's answer was lost, and its repeat cannot be distinguished from the next poll"
+                        "the answer to a poll was lost, and its repeat cannot be distinguished from the next poll"
                     );
                     server.close(&session, Ending::AnswerLost);
                     return Err(Refusal::UnknownSession);
                 }
-                Fate::Unknown if is_clock => {}
-                Fate::Lost | Fate::Unknown if session.last_poll.repeated(&payload, way.clone()) => {
+                Outcome::Unknown if is_clock => {}
+                Outcome::Lost | Outcome::Unknown if session.last_poll.repeated(&payload, route.clone()) => {
                     return Ok(answer(&session, payload));
                 }
-                Fate::Lost | Fate::Unknown => continue,
-                Fate::Delivered => {}
+                Outcome::Lost | Outcome::Unknown => continue,
+                Outcome::Delivered => {}
             }
-        } else if let Some(way) = session.last_poll.untaken()
-            && server.fate(&way, session.sid()).await == Fate::Lost
+        } else if let Some(route) = session.last_poll.unsent_route()
+            && server.outcome(&route, session.sid()).await == Outcome::Lost
         {
-            // Each further poll would leave another payload in memory.
+            // Each further poll would keep another unread payload in memory.
             METRICS.outbox_closes.hit("stuck");
             server.close(&session, Ending::Stuck);
             return Err(Refusal::UnknownSession);
         }
         match Turn::take(&session, t) {
             Ok(turn) => break turn,
-            // The loss of the first GET may not have been noticed yet.
+            // This may be a repeat, and the server may not have noticed yet that the first GET is lost.
             Err(Transport::Polling { .. } | Transport::Probing { .. }) if session.last_poll.is(t) => {
-                came_meanwhile = true;
+                is_concurrent = true;
                 over.await;
             }
             Err(transport) => {
@@ -110,14 +110,14 @@ pub async fn poll<A: Application>(
         }
     };
     let payload = next_payload(server, &session).await;
-    session.last_poll.answered(&payload, way, &session.outbox);
+    session.last_poll.answered(&payload, route, &session.outbox);
     drop(turn);
     Ok(answer(&session, payload))
 }
 
 async fn next_payload<A: Application>(server: &Server<A>, session: &Arc<Session<A::Client>>) -> Bytes {
     loop {
-        // Changes of the session or the outbox after this point wake the wait below.
+        // Later changes of the session or the outbox end the wait below.
         let payload = queued(session, server.config.max_packet);
         let probing = matches!(*session.transport(), Transport::Probing { .. });
         let closing = session.outbox.closing();
@@ -129,23 +129,23 @@ async fn next_payload<A: Application>(server: &Server<A>, session: &Arc<Session<
         }
         if closing.is_some() {
             server.close(session, Ending::ConnectionLost);
-            // A client that closes the session waits for the end of its GET alone.
-            return if session.is_given_up() { NOOP } else { CLOSE };
+            // A client that has closed the session only waits for the end of its GET.
+            return if session.is_closed_by_client() { NOOP } else { CLOSE };
         }
         let queued = poll_fn(|context| session.outbox.poll(context));
         if !probing {
             queued.await;
         } else if timeout(PROBE_HOLD, queued).await.is_err() {
-            // The client waits for this GET to end before it upgrades.
+            // The client upgrades only after this GET ends.
             return NOOP;
         }
     }
 }
 
-/// A POST: handles the client's packets.
+/// Handles a POST: the client's packets.
 ///
 /// # Errors
-/// When a packet is malformed or too large, or takes too long to arrive; that ends the session.
+/// A packet that is malformed, too large or too slow. It ends the session.
 pub async fn receive<A: Application>(
     server: &Arc<Server<A>>,
     session: Arc<Session<A::Client>>,
@@ -159,7 +159,7 @@ pub async fn receive<A: Application>(
     let taken = payload.and_then(|payload| take(server, &session, &payload));
     server.settled(&session);
     taken.inspect_err(|refusal| server.close(&session, refusal.ending()))?;
-    if session.is_given_up() && !session.transport().is_reading() {
+    if session.is_closed_by_client() && !session.transport().is_reading() {
         server.close(&session, Ending::ClientClosed);
     }
     Ok(text("ok"))
@@ -175,10 +175,10 @@ fn take<A: Application>(server: &Server<A>, session: &Arc<Session<A::Client>>, p
     Ok(())
 }
 
-/// Runs the timers of a session until it is upgraded or over.
+/// Runs the timers of a session until its upgrade or its end.
 async fn watch<A: Application>(server: Arc<Server<A>>, session: Arc<Session<A::Client>>) {
     let mut heartbeat = Heartbeat::new(&server.config);
-    // Since when frames have waited without a GET.
+    // The time since when frames have been queued without a GET.
     let mut unread: Option<Instant> = None;
     loop {
         let changed = session.outbox.changed();
@@ -201,21 +201,24 @@ async fn watch<A: Application>(server: Arc<Server<A>>, session: Arc<Session<A::C
         if let Some(since) = unread {
             next = next.min(since + READ_STALL_LIMIT);
         } else if !reading {
-            next = next.min(now + LOOK_AGAIN);
+            next = next.min(now + CHECK_INTERVAL);
         }
         tokio::select! {
             () = sleep_until(next) => {}
             () = changed => {}
         }
-        // The client may have upgraded meanwhile: what waited has left over the WebSocket.
+        // If the client has upgraded meanwhile, the WebSocket has sent the queued frames.
     }
 }
 
-/// The right to answer a GET, returned when the client disconnects.
+/// The right to answer a GET. It is released when the answer is ready or the client disconnects.
 struct Turn<'a, C>(&'a Session<C>);
 
 impl<'a, C> Turn<'a, C> {
-    /// The turn of the GET with this `t`; when there is none, the transport that the session is on.
+    /// Acquires the turn for the GET with this `t`.
+    ///
+    /// # Errors
+    /// The session's transport, when another GET is pending or the session does not poll.
     fn take(session: &'a Session<C>, t: Option<&str>) -> Result<Self, Transport> {
         let mut transport = session.transport();
         match &mut *transport {
@@ -232,19 +235,19 @@ impl<C> Drop for Turn<'_, C> {
         if let Transport::Polling { reading } | Transport::Probing { reading } = &mut *self.0.transport() {
             *reading = false;
         }
-        self.0.outbox.got();
+        self.0.outbox.get_ended();
         self.0.last_poll.over.notify_waiters();
     }
 }
 
-/// The queued packets, as one payload.
+/// The queued packets as one payload; `None` when no packet is queued.
 fn queued<C>(session: &Session<C>, most: usize) -> Option<Bytes> {
     let frames = session.outbox.take_some(MAX_PACKETS, most);
     let packets = frames.iter().map(Frame::polling).collect::<Vec<_>>();
     (!packets.is_empty()).then(|| packets.join(&SEPARATOR).into())
 }
 
-/// A payload, counted for the session's client until its connection has taken it.
+/// The response with a payload. Its bytes count for the session's client until the connection has sent them.
 fn answer<C>(session: &Session<C>, payload: Bytes) -> Response {
     let mut answer = text(payload);
     if let Some(holder) = session.outbox.share().holder() {

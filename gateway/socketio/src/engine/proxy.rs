@@ -1,4 +1,4 @@
-//! Requests for sessions of other nodes: one hop, and never twice.
+//! Proxies requests to the nodes that own their sessions, in one hop and at most once.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -22,17 +22,21 @@ use crate::passage::{NodeId, PASSAGE};
 use crate::refusal::Refusal;
 use crate::server::Server;
 
-/// While draining: how long proxied requests and tunnels may still take once the session's node has been notified.
+/// During a drain: how long proxied requests and tunnels may take after the session's node has been notified.
 const DRAIN_GRACE: Duration = Duration::from_secs(5);
-/// Carries the address of the request's client.
+/// The header with the address of the client.
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-/// Names the request in the logs of both nodes.
+/// The header that identifies the request in the logs of both nodes.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// The request headers that the session's node needs.
-const PASSED_ON: [HeaderName; 7] =
+const PROXIED_REQUEST_HEADERS: [HeaderName; 7] =
     [CONNECTION, UPGRADE, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, CONTENT_TYPE, REQUEST_ID];
 
-/// Forwards a request to the node that has its session. The sessions of a node that is gone are gone, too.
+/// Proxies a request to the node that owns its session.
+///
+/// # Errors
+/// [`Refusal::UnknownSession`] when that node no longer exists or does not answer, [`Refusal::GoingAway`] when no
+/// connection permit is free, and the refusal of a body that is too large or too slow.
 pub async fn proxy<A: Application>(
     server: &Arc<Server<A>>,
     cluster: &Cluster,
@@ -52,8 +56,8 @@ pub async fn proxy<A: Application>(
     let mut held = tally.as_ref().map(|tally| tally.hold(tally.address()));
     let target = head.uri.path_and_query().map_or("/", |target| target.as_str());
     let is_poll = head.method == Method::GET && !head.headers.contains_key(UPGRADE);
-    // The signature covers the body. An empty body is malformed and ends the session, as do bodies that are too large
-    // or too slow.
+    // The signature covers the body. For a body that is too large or too slow, this node sends an empty body: it is
+    // malformed, so it ends the session.
     let (body, refusal) = match head.method {
         Method::POST => {
             let arriving = whole_payload(body, server.config.max_packet, held.as_mut());
@@ -63,8 +67,9 @@ pub async fn proxy<A: Application>(
         _ => (Bytes::new(), None),
     };
     let mut onward = cluster.request((node, address), head.method.clone(), target, body).ok_or(Refusal::BadRequest)?;
-    for name in PASSED_ON {
-        // Copied: the value is part of the buffer of the whole head, which is not kept while the session's node answers.
+    for name in PROXIED_REQUEST_HEADERS {
+        // Copied, because the value refers to the buffer of the complete head, which is freed before the answer
+        // arrives.
         if let Some(Ok(value)) = head.headers.get(&name).map(|value| HeaderValue::from_bytes(value.as_bytes())) {
             onward.headers_mut().insert(name, value);
         }
@@ -77,7 +82,7 @@ pub async fn proxy<A: Application>(
     let passage = cluster.next_passage();
     onward.headers_mut().insert(PASSAGE, passage.header());
     drop(head);
-    let answered = until_leaving(server, (node, address), sid, cluster.send(onward)).await;
+    let answered = until_draining(server, (node, address), sid, cluster.send(onward)).await;
     let (answer, owner) = answered.flatten().ok_or(Refusal::UnknownSession)?;
     if is_poll && let Some(tally) = tally {
         cluster.answered(sid, passage, tally.answer().clone()).await;
@@ -91,19 +96,19 @@ pub async fn proxy<A: Application>(
         server.connections.clone().spawn(async move {
             let _permits = (permit, another);
             let (Ok(client), Ok(owner)) = tokio::join!(client, owner) else { return };
-            // The connector made the one, the HTTP server around this one the other.
+            // The HTTP server created the client's stream, the connector of hyper the owner's.
             let (Some(client), Some(owner)) = ((server.into_tcp)(client), from_hyper(owner)) else { return };
             METRICS.tunnels.increment(1);
-            // Boxed, so that it is freed when the tunnel ends; the rest of this task is small.
-            until_leaving(&server, (node, address), &sid, tunnel::run(client, owner)).await;
+            // Boxed, so that this task stays small.
+            until_draining(&server, (node, address), &sid, tunnel::run(client, owner)).await;
             METRICS.tunnels.decrement(1);
         });
     }
     Ok(answer)
 }
 
-/// Waits for the body of a client's POST. Its session's node receives none of it yet, and the client answers no ping
-/// meanwhile, so it gets a sign of life from time to time.
+/// Waits for the body of a client's POST. Meanwhile the session's node receives no packet of the client, so this node
+/// sends it a PUT at each interval `every`. It keeps the session alive.
 async fn while_alive<T>(
     arriving: impl Future<Output = T>,
     cluster: &Cluster,
@@ -126,21 +131,21 @@ async fn while_alive<T>(
     }
 }
 
-/// Waits for a forwarded request. When this node begins to drain meanwhile, it notifies the session's node once,
-/// which then ends the wait soon. `None`: the wait did not end in time.
-async fn until_leaving<A: Application, T>(
+/// Waits for a proxied request or a tunnel. When this node begins to drain, it notifies the session's node once, and
+/// that node ends the request or the tunnel. `None` when this takes more than 5 s.
+async fn until_draining<A: Application, T>(
     server: &Server<A>,
     to: (NodeId, SocketAddr),
     sid: &str,
-    passing: impl Future<Output = T>,
+    proxied: impl Future<Output = T>,
 ) -> Option<T> {
-    let mut passing = std::pin::pin!(passing);
+    let mut proxied = std::pin::pin!(proxied);
     let leaving = async {
         let spread = server.leaving().await;
         sleep(spread.mul_f64(f64::from(Uuid::new_v4().as_fields().0) / f64::from(u32::MAX))).await;
     };
     tokio::select! {
-        passed = &mut passing => return Some(passed),
+        done = &mut proxied => return Some(done),
         () = leaving => {}
     }
     let target = format!("/socket.io/?sid={sid}");
@@ -148,6 +153,6 @@ async fn until_leaving<A: Application, T>(
         let cluster = server.cluster.as_ref()?;
         cluster.send(cluster.request(to, Method::DELETE, &target, Bytes::new())?).await.map(drop)
     };
-    let notified = async { tokio::join!(notify, passing).1 };
+    let notified = async { tokio::join!(notify, proxied).1 };
     timeout(DRAIN_GRACE, notified).await.ok()
 }

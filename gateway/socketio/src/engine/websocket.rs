@@ -1,4 +1,4 @@
-//! A session over a WebSocket. The outbox holds encoded frames, and everything queued goes out in one write.
+//! A session over a WebSocket (RFC 6455). The outbox contains encoded frames; one write sends all queued frames.
 
 use std::future::poll_fn;
 use std::io;
@@ -25,20 +25,20 @@ use crate::packet::Malformed;
 use crate::server::Server;
 use crate::session::Session;
 
-/// How long the end of a session may take to reach its client.
+/// How long the server tries to send the last frames of a session.
 const CLOSE_LIMIT: Duration = Duration::from_secs(2);
-/// How long the probe of an upgrade may take.
+/// The time limit for the probe of an upgrade.
 const PROBE_LIMIT: Duration = Duration::from_secs(10);
-/// How long the client's remaining data is read after the end, so that the client can read the end.
+/// How long the server reads and discards data after the close frame, so that the client can read the close frame.
 const CLOSE_LINGER: Duration = Duration::from_secs(2);
 
-/// Smaller changes of what the parser holds are not counted.
+/// Smaller changes of the parser's incomplete bytes are not counted.
 const STEP: usize = 4096;
 
 struct Connection {
     stream: Arc<TcpStream>,
     decoder: Decoder,
-    /// This many bytes of an unfinished message are counted in the outbox.
+    /// The number of bytes of an incomplete packet that the outbox counts.
     held: usize,
 }
 
@@ -54,7 +54,7 @@ pub async fn serve<A: Application>(
     };
     let decoder = Decoder::new(ahead, server.max_packet(&session));
     let mut connection = Connection { stream: Arc::new(stream), decoder, held: 0 };
-    // What comes before and after is boxed, so that an idle socket has no space for it.
+    // The probe and the close are boxed, so that an idle connection has no memory for them.
     if probe && !Box::pin(connection.probe(&server, &session)).await {
         return session.outbox.release(connection.held);
     }
@@ -63,11 +63,11 @@ pub async fn serve<A: Application>(
     session.outbox.release(connection.held);
     server.close(&session, ending);
     let code = match ending {
-        // The client reads nothing any more.
+        // The client reads no more frames.
         Ending::ConnectionLost | Ending::Stuck => None,
         _ => session.ending().close_code(),
     };
-    // Within a frame nothing else can be sent.
+    // After a partly written frame, no close frame can follow.
     let whole = session.outbox.detach();
     drop(session);
     if let Some(code) = code {
@@ -76,23 +76,24 @@ pub async fn serve<A: Application>(
 }
 
 impl Connection {
-    /// Performs the upgrade: the client's `2probe`, our `3probe`, its `5`. `false`: it failed, and polling continues.
+    /// Performs the upgrade: the client sends `2probe`, the server `3probe`, the client `5`. `false` when it fails and
+    /// polling continues. <https://github.com/socketio/engine.io-protocol#upgrade>
     async fn probe<A: Application>(&mut self, server: &Arc<Server<A>>, session: &Arc<Session<A::Client>>) -> bool {
         let mut probed = false;
-        let mut asked = false;
+        let mut upgrade_requested = false;
         let mut upgraded = false;
-        // What follows the upgrade at once.
-        let mut behind = Vec::new();
-        let played = timeout(PROBE_LIMIT, async {
-            while !asked {
+        // Packets that arrived together with `5`.
+        let mut after_upgrade = Vec::new();
+        let probed_in_time = timeout(PROBE_LIMIT, async {
+            while !upgrade_requested {
                 tokio::select! {
                     readable = self.stream.readable() => readable?,
                     () = session.outbox.closed() => return Err(Ending::ConnectionLost),
                 }
                 let (mut control, mut answers) = (Vec::new(), Vec::new());
                 self.decoder.read(&self.stream, &mut control, |received| match received {
-                    received if asked => {
-                        behind.push(received);
+                    received if upgrade_requested => {
+                        after_upgrade.push(received);
                         Ok(())
                     }
                     Received::Text(text) if text.as_str() == "2probe" && !probed => {
@@ -101,7 +102,7 @@ impl Connection {
                         Ok(())
                     }
                     Received::Text(text) if text.as_str() == "5" && probed => {
-                        asked = true;
+                        upgrade_requested = true;
                         Ok(())
                     }
                     Received::Ping(_) | Received::Pong(_) => Ok(()),
@@ -114,7 +115,7 @@ impl Connection {
                 self.write_all(&control).await?;
             }
             loop {
-                // A GET that still waits is answered within a moment.
+                // A pending GET is answered within 100 ms.
                 let over = session.last_poll.over.notified();
                 upgraded = session.upgrade();
                 if upgraded {
@@ -125,18 +126,18 @@ impl Connection {
                     () = session.outbox.closed() => return Err(Ending::ConnectionLost),
                 }
             }
-            for received in behind {
+            for received in after_upgrade {
                 receive(server, session, received)?;
             }
             Ok::<(), Ending>(())
         });
-        let played = matches!(played.await, Ok(Ok(())));
-        if !played && upgraded {
+        let probed_in_time = matches!(probed_in_time.await, Ok(Ok(())));
+        if !probed_in_time && upgraded {
             server.close(session, Ending::Malformed);
-        } else if !played {
+        } else if !probed_in_time {
             session.probe_failed();
         }
-        played
+        probed_in_time
     }
 
     async fn run<A: Application>(
@@ -152,8 +153,9 @@ impl Connection {
         }
         let mut heartbeat = Heartbeat::new(&server.config);
         let mut timer = pin!(sleep_until(heartbeat.next(&*server.app, session)));
-        // When the connection ends unless the client takes something, or everything, before.
-        let mut give_up: Option<Instant> = None;
+        // The connection ends at this time unless the client reads some frames or, while the session closes, all
+        // frames.
+        let mut stall_deadline: Option<Instant> = None;
         self.decoder.feed(&[], &mut Vec::new(), |received| receive(server, session, received))?;
         server.settled(session);
         let mut is_known = false;
@@ -170,16 +172,16 @@ impl Connection {
             if flushed == Flushed::All && close.is_some() {
                 return Err(session.ending());
             }
-            give_up = match (flushed, give_up) {
+            stall_deadline = match (flushed, stall_deadline) {
                 (_, None) if close.is_some() => Some(Instant::now() + CLOSE_LIMIT),
                 (Flushed::All, _) => None,
-                // Once the session is closing, progress alone does not extend the deadline.
+                // While the session closes, progress does not extend the deadline.
                 (_, Some(at)) if close.is_some() => Some(at.min(Instant::now() + CLOSE_LIMIT)),
                 (Flushed::Elsewhere, at) | (Flushed::Nothing, at @ Some(_)) => at,
                 (Flushed::Some | Flushed::Nothing, _) => Some(Instant::now() + READ_STALL_LIMIT),
             };
             let blocked = matches!(flushed, Flushed::Some | Flushed::Nothing);
-            let next = give_up
+            let next = stall_deadline
                 .map_or(heartbeat.next(&*server.app, session), |at| heartbeat.next(&*server.app, session).min(at));
             if timer.deadline() != next {
                 timer.as_mut().reset(next);
@@ -200,7 +202,7 @@ impl Connection {
             });
             match ready.await? {
                 Ready::Read => {
-                    // A large message may take longer than the answer to a ping.
+                    // A large packet may take longer than the ping timeout.
                     session.touch();
                     let mut control = Vec::new();
                     self.decoder.read(&self.stream, &mut control, |received| receive(server, session, received))?;
@@ -212,19 +214,19 @@ impl Connection {
                 }
                 Ready::Write | Ready::Outbox => {}
                 Ready::Time => {
-                    if give_up.is_some_and(|at| at <= Instant::now()) {
+                    if stall_deadline.is_some_and(|at| at <= Instant::now()) {
                         METRICS.outbox_closes.hit("stuck");
                         return Err(Ending::Stuck);
                     }
                     heartbeat.tick(&server.app, &server.config, session)?;
-                    // An idle socket does not keep the memory of a burst.
+                    // Frees the memory of a burst on an idle connection.
                     session.outbox.shrink();
                 }
             }
         }
     }
 
-    /// Updates the counted bytes of an unfinished message.
+    /// Updates the counted bytes of an incomplete packet.
     fn count<C>(&mut self, session: &Session<C>) {
         let unfinished = self.decoder.unfinished();
         if unfinished.abs_diff(self.held) >= STEP || (unfinished == 0 && self.held > 0) {
@@ -244,8 +246,8 @@ impl Connection {
         Ok(())
     }
 
-    /// Sends the reason, and reads on for a moment: closing with unread data resets the connection, and the peer might
-    /// lose the close frame.
+    /// Sends the close frame, then reads for up to 2 s: closing with unread data resets the connection, and the peer
+    /// could lose the close frame.
     async fn close(self, code: Option<u16>) {
         let closing = async {
             if let Some([high, low]) = code.map(u16::to_be_bytes) {

@@ -1,4 +1,4 @@
-//! The client address to which per-address limits apply.
+//! The client address to which the limits per address apply.
 
 use std::convert::Infallible;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -8,21 +8,23 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName};
 use ipnet::{IpNet, Ipv4Net};
 
-/// Each proxy appends the address of its peer, so only the right-most entries come from trusted proxies.
+/// Each proxy appends the address of its peer, so the right-most entries come from the trusted proxies.
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-/// The first 64 bits of an IPv6 address identify one subscriber's network; the subscriber chooses the rest.
+/// The first 64 bits of an IPv6 address identify a subscriber's network (RFC 6177); the subscriber chooses the other
+/// bits.
 const SUBSCRIBER: u32 = 64;
 
-/// An IPv4 address, or the /64 network of an IPv6 address.
+/// The address of a client, to which the limits per address apply: an IPv4 address, or the /64 network of an IPv6
+/// address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ClientAddress(IpAddr);
 
 impl ClientAddress {
-    /// The address of requests that did not arrive over a connection, as in tests.
+    /// The address of requests without one in their extensions, as in tests.
     const UNKNOWN: Self = Self(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
 
-    /// The address of a request's client: the peer of the connection or, behind trusted proxies, the right-most hop
-    /// that is not a trusted proxy.
+    /// The address of a request's client: the peer of the connection or, behind trusted proxies, the right-most hop in
+    /// `X-Forwarded-For` that is not a trusted proxy.
     pub fn of(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> Self {
         let is_trusted = |address: &IpAddr| trusted.iter().any(|network| network.contains(address));
         let mut client = peer.to_canonical();
@@ -30,8 +32,7 @@ impl ClientAddress {
             let lines = headers.get_all(FORWARDED_FOR).iter().rev();
             let hops = lines.flat_map(|line| line.to_str().unwrap_or_default().rsplit(',').map(str::trim));
             for hop in hops {
-                // A trusted proxy does not write a malformed hop, so the hops to the left of it cannot be trusted
-                // either.
+                // Trusted proxies write no malformed hops, so the hops to the left of this one cannot be trusted.
                 let Some(hop) = address(hop) else { break };
                 client = hop;
                 if !is_trusted(&client) {
@@ -69,17 +70,17 @@ impl<S: Sync> FromRequestParts<S> for ClientAddress {
     }
 }
 
-/// Parses an address as proxies write it: some append a port, and then enclose an IPv6 address in brackets.
+/// Parses an address in the forms that proxies write. Some append a port and enclose an IPv6 address in brackets.
 fn address(hop: &str) -> Option<IpAddr> {
     let bare = hop.strip_prefix('[').and_then(|hop| hop.strip_suffix(']')).unwrap_or(hop);
     let address = bare.parse().ok().or_else(|| hop.parse().ok().map(|address: std::net::SocketAddr| address.ip()));
     address.map(|address: IpAddr| address.to_canonical())
 }
 
-/// Parses a network or a single address from a setting; an empty text is `None`.
+/// Parses a network (`10.0.0.0/8`) or an address (`10.1.2.3`) from a setting; an empty text is `None`.
 ///
 /// # Errors
-/// When the text is neither a network nor an address.
+/// A description of the expected form, when the text is neither a network nor an address.
 pub fn network(text: &str) -> Result<Option<IpNet>, String> {
     let text = text.trim();
     if text.is_empty() {
@@ -89,8 +90,8 @@ pub fn network(text: &str) -> Result<Option<IpNet>, String> {
     network.map(|network| Some(canonical(network))).ok_or_else(|| "must look like 10.0.0.0/8 or 10.1.2.3".into())
 }
 
-/// Converts a network of IPv4-mapped IPv6 addresses (RFC 4291, section 2.5.5.2) to an IPv4 network, as peers' addresses
-/// are.
+/// Converts a network of IPv4-mapped IPv6 addresses (RFC 4291 section 2.5.5.2) to an IPv4 network, because the
+/// addresses of peers are converted, too.
 fn canonical(network: IpNet) -> IpNet {
     let mapped = match network {
         IpNet::V6(network) => network.addr().to_ipv4_mapped().zip(network.prefix_len().checked_sub(96)),

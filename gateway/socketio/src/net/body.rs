@@ -1,4 +1,4 @@
-//! Reading a request's body, within bounds of size and time.
+//! Reads request bodies within limits of size and time.
 
 use std::time::Duration;
 
@@ -12,16 +12,17 @@ use tokio::time::{Instant, timeout};
 
 use crate::budget::Held;
 
-/// Longest time without a byte.
-const SILENCE: Duration = Duration::from_secs(10);
+/// Longest time without a byte from the client.
+const SILENCE_LIMIT: Duration = Duration::from_secs(10);
 
-/// The next frame of a body that may take long, as long as its bytes keep coming.
+/// Returns the next frame of a body; `None` at its end. The body may take any time while it keeps the minimum rate of
+/// `pace` and no gap exceeds 10 s.
 ///
 /// # Errors
-/// `invalid_request` when the body breaks off, [`Code::TooSlow`] when next to nothing comes.
+/// [`Code::InvalidRequest`] when the body breaks off, [`Code::TooSlow`] when it is too slow.
 pub async fn next_frame(body: &mut Body, pace: &mut Pace) -> Result<Option<Frame<Bytes>>> {
     let since = Instant::now();
-    let Some(frame) = timeout(SILENCE, body.frame()).await.map_err(|_| too_slow())? else { return Ok(None) };
+    let Some(frame) = timeout(SILENCE_LIMIT, body.frame()).await.map_err(|_| too_slow())? else { return Ok(None) };
     let frame = frame.map_err(|_| Error::new(Code::InvalidRequest, "the body ended early"))?;
     match pace.keeps(frame.data_ref().map_or(0, Bytes::len), since.elapsed()) {
         true => Ok(Some(frame)),
@@ -29,13 +30,13 @@ pub async fn next_frame(body: &mut Body, pace: &mut Pace) -> Result<Option<Frame
     }
 }
 
-/// The whole body of at most `most` bytes, counted in `held` while it arrives; it may take long as long as its bytes keep
-/// coming.
+/// Reads a complete body of at most `most` bytes, and counts it in `held` while it arrives. The limits of time are
+/// those of [`next_frame`].
 ///
 /// # Errors
-/// As [`next_frame`]; `too_large` for a body over `most` bytes.
+/// As [`next_frame`]; [`Code::TooLarge`] for a body over `most` bytes.
 pub async fn collect_steadily(mut body: Body, most: usize, mut held: Option<&mut Held>) -> Result<Bytes> {
-    // The buffer grows with what arrives: a declared length alone makes the server allocate nothing.
+    // The buffer grows with the received bytes. The declared length alone allocates no memory.
     let (mut read, mut pace) = (BytesMut::new(), Pace::default());
     while let Some(frame) = next_frame(&mut body, &mut pace).await? {
         let Ok(data) = frame.into_data() else { continue };
@@ -50,12 +51,12 @@ pub async fn collect_steadily(mut body: Body, most: usize, mut held: Option<&mut
     Ok(read.freeze())
 }
 
-/// The error for a body that arrives too slowly.
+/// The error [`Code::TooSlow`] for a body that arrives too slowly.
 pub fn too_slow() -> Error {
     Error::new(Code::TooSlow, "the body did not arrive in time")
 }
 
-/// The error for a body over its limit.
+/// The error [`Code::TooLarge`] for a body over its limit of `most` bytes.
 pub fn too_large(most: usize) -> Error {
     Error::new(Code::TooLarge, format!("the body must be at most {most} bytes"))
 }

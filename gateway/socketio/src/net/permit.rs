@@ -1,4 +1,4 @@
-//! The permits of connections: how many there are, and how many of them one address may hold.
+//! Permits for connections, and the number of permits that one address may hold.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,16 +10,16 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::address::ClientAddress;
 
-/// An address may hold this many times as many permits as are free. So one that takes all it can holds four fifths and
-/// leaves a fifth, a second one takes four fifths of the rest, and other addresses always get in.
+/// An address may hold this many times the number of free permits. One address alone can therefore take four fifths of
+/// all permits, a second address four fifths of the rest, and permits remain for further addresses.
 pub const TIMES_FREE: usize = 4;
 
-/// A connection's permit among the bounded number of connections. An HTTP server puts it into each request's extensions; the
-/// engine keeps it for as long as an upgraded connection lives.
+/// The permit of one connection, of a bounded number. An HTTP server puts it into the extensions of each request. The
+/// engine keeps it until an upgraded connection ends.
 #[derive(Clone)]
 pub struct ConnectionPermit {
     connection: Arc<Connection>,
-    /// For a request that came through a trusted proxy: its client's share, held until the response is sent.
+    /// The share of the client's address for a request that came through a trusted proxy, until the response is sent.
     share: Option<Arc<Share>>,
 }
 
@@ -30,22 +30,24 @@ struct Connection {
 }
 
 impl ConnectionPermit {
-    /// The permit of a new connection; without a share for one of a trusted proxy, whose requests are of many clients.
+    /// Creates the permit of a new connection. `share` is `None` for the connection of a trusted proxy, which carries
+    /// requests of many clients.
     pub fn new(permit: OwnedSemaphorePermit, share: Option<Share>) -> Self {
         Self { connection: Arc::new(Connection { permit, share }), share: None }
     }
 
-    /// The part of it that a request of this client's address holds.
+    /// Returns the permit for one request, with the share of the client's address.
     pub fn for_request(&self, share: Option<Arc<Share>>) -> Self {
         Self { share, ..self.clone() }
     }
 
-    /// Whether the request holds a share of its client's address, beside the proxy's connection.
+    /// Whether the request holds a share of its client's address in addition to the proxy's connection.
     pub fn has_share_of_request(&self) -> bool {
         self.share.is_some()
     }
 
-    /// A second permit, for the connection to another node that this client's request needs; `None` when all are taken.
+    /// Acquires a second permit, for the connection to another node that this request needs; `None` when no permit is
+    /// free.
     pub fn another(&self) -> Option<OwnedSemaphorePermit> {
         let another = self.connection.permit.semaphore().clone().try_acquire_owned().ok();
         if another.is_none() {
@@ -54,51 +56,52 @@ impl ConnectionPermit {
         another
     }
 
-    /// The semaphore that all connections take their permits from.
+    /// The semaphore of all connections.
     pub fn semaphore(&self) -> &Arc<tokio::sync::Semaphore> {
         self.connection.permit.semaphore()
     }
 
-    /// Whether the connection is a trusted proxy's, or another node's.
+    /// Whether the connection belongs to a trusted proxy or to another node.
     pub fn is_of_proxy(&self) -> bool {
         self.connection.share.is_none()
     }
 }
 
-/// How many permits each address holds.
+/// The number of permits that each address holds.
 pub struct Shares {
     places: usize,
     // Held for a look-up or a change, never across an await.
-    held: Mutex<Held>,
+    counts: Mutex<PermitCounts>,
 }
 
 #[derive(Default)]
-struct Held {
+struct PermitCounts {
     all: usize,
     by_address: HashMap<ClientAddress, usize>,
 }
 
 impl Shares {
-    /// Shares of this many permits.
+    /// Creates the shares of this many permits.
     pub fn of(places: usize) -> Arc<Self> {
-        Arc::new(Self { places, held: Mutex::default() })
+        Arc::new(Self { places, counts: Mutex::default() })
     }
 
-    /// Takes one more permit for an address; `None` when it has used up its share.
+    /// Takes one more permit for an address; `None` when the address already holds [`TIMES_FREE`] times the free
+    /// permits.
     pub fn take(self: &Arc<Self>, address: ClientAddress) -> Option<Share> {
-        let mut held = self.held.lock();
-        let free = self.places.saturating_sub(held.all);
-        if held.by_address.get(&address).is_some_and(|count| *count >= TIMES_FREE * free) {
+        let mut counts = self.counts.lock();
+        let free = self.places.saturating_sub(counts.all);
+        if counts.by_address.get(&address).is_some_and(|count| *count >= TIMES_FREE * free) {
             return None;
         }
-        held.all += 1;
-        *held.by_address.entry(address).or_default() += 1;
-        drop(held);
+        counts.all += 1;
+        *counts.by_address.entry(address).or_default() += 1;
+        drop(counts);
         Some(Share { shares: self.clone(), address })
     }
 }
 
-/// A permit that an address holds.
+/// A permit that an address holds, until it is dropped.
 pub struct Share {
     shares: Arc<Shares>,
     address: ClientAddress,
@@ -106,9 +109,9 @@ pub struct Share {
 
 impl Drop for Share {
     fn drop(&mut self) {
-        let mut held = self.shares.held.lock();
-        held.all -= 1;
-        let by_address = &mut held.by_address;
+        let mut counts = self.shares.counts.lock();
+        counts.all -= 1;
+        let by_address = &mut counts.by_address;
         if let Some(count) = by_address.get_mut(&self.address) {
             *count -= 1;
             if *count == 0 {
@@ -134,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_leaves_a_fifth_and_what_it_gives_back_it_may_take_again() {
+    fn one_address_can_take_four_fifths() {
         let shares = Shares::of(200);
         let mut first = take_all(&shares, 1);
         assert_eq!(first.len(), 160);
@@ -143,20 +146,20 @@ mod tests {
         assert_eq!(first.len(), 160);
         let second = take_all(&shares, 2);
         assert_eq!(second.len(), 32);
-        assert!((3..8).all(|last| shares.take(address(last)).is_some()), "others still get in");
+        assert!((3..8).all(|last| shares.take(address(last)).is_some()), "permits remain for other addresses");
     }
 
     #[test]
-    fn a_single_place_may_be_taken() {
+    fn a_single_permit_can_be_taken() {
         assert_eq!(take_all(&Shares::of(1), 1).len(), 1);
     }
 
     #[test]
-    fn a_table_that_was_large_shrinks() {
+    fn the_table_shrinks_after_a_burst() {
         let shares = Shares::of(100_000);
         let address = |n: u32| ClientAddress::from(IpAddr::V4(Ipv4Addr::from(n)));
         let held = (0..50_000).map(|n| shares.take(address(n)).unwrap()).collect::<Vec<_>>();
         drop(held);
-        assert!(shares.held.lock().by_address.is_empty() && shares.held.lock().by_address.capacity() < 10_000);
+        assert!(shares.counts.lock().by_address.is_empty() && shares.counts.lock().by_address.capacity() < 10_000);
     }
 }

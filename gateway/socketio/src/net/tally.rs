@@ -1,4 +1,5 @@
-//! Counts what is held for a request: its body while it arrives, and its answer until the connection has taken it.
+//! Counts the bytes held for a request: its head, its body while it arrives, and its answer until the connection has
+//! sent it.
 
 use std::sync::Arc;
 
@@ -11,7 +12,8 @@ use super::address::ClientAddress;
 use super::wire::Answer;
 use crate::budget::{Budget, Held, Holder, SMALL};
 
-/// Counts for one request; it is in the request's extensions.
+/// Counts the bytes of one request in the memory limit of all clients. An HTTP server puts it into the extensions of
+/// the request, and passes the response through [`count`](Self::count).
 #[derive(Clone)]
 pub struct Tally(Arc<Inner>);
 
@@ -19,16 +21,16 @@ struct Inner {
     budget: Arc<Budget>,
     address: ClientAddress,
     answer: Answer,
-    /// The head: parts of it, or of the connection's buffer around it, may remain until the request is answered.
+    /// The head, which may stay in the connection's buffer until the request is answered.
     _head: Held,
 }
 
-/// In a response's extensions: its body is shared by all, so it is not counted for one.
+/// Marks a response, in its extensions, whose body all clients share. Its bytes are not counted for one client.
 #[derive(Clone, Copy)]
 pub struct SharedBody;
 
 impl Tally {
-    /// Counts for the client at this address, from whose request a head of this many bytes has arrived.
+    /// Starts to count for the client at this address. `head` is the length of the request's head in bytes.
     pub fn new(budget: Arc<Budget>, address: ClientAddress, answer: Answer, head: usize) -> Self {
         let head = Held::of(budget.clone(), Holder::Address(address), Arc::downgrade(answer.wire()) as _).with(head);
         Self(Arc::new(Inner { budget, address, answer, _head: head }))
@@ -39,23 +41,23 @@ impl Tally {
         &self.0.answer
     }
 
-    /// What is held for all clients.
+    /// The memory limit of all clients.
     pub fn budget(&self) -> &Arc<Budget> {
         &self.0.budget
     }
 
-    /// The holder when the user is not known.
+    /// The holder of the bytes while the owner is not known: the client's address.
     pub fn address(&self) -> Holder {
         Holder::Address(self.0.address)
     }
 
-    /// Counts for this holder.
+    /// Creates a counter for bytes of this request that are charged to `holder`.
     pub fn hold(&self, holder: Holder) -> Held {
         Held::of(self.0.budget.clone(), holder, Arc::downgrade(self.0.answer.wire()) as _)
     }
 
-    /// Counts each part of the response from when the connection buffers it until it is written. A [`Holder`] in the response's
-    /// extensions is charged, else the address.
+    /// Counts each part of the response of more than 4 KiB while the connection buffers it. The bytes are charged to
+    /// the [`Holder`] in the response's extensions, or else to the client's address.
     pub fn count(self, mut response: Response) -> Response {
         let holder = response.extensions_mut().remove().unwrap_or(self.address());
         let is_shared = response.extensions().get::<SharedBody>().is_some();

@@ -1,5 +1,5 @@
-//! Tracks what the peer of a connection has acknowledged. A balancer repeats a GET only when it has not seen the
-//! answer, and everything it has seen its TCP has acknowledged.
+//! Tracks which bytes the peer of a connection has acknowledged (`TCP_INFO` of Linux). A load balancer repeats a GET
+//! only if it has not received the answer, and its TCP has acknowledged all bytes that it has received.
 
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
@@ -11,66 +11,67 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 use uapi::c::{IPPROTO_TCP, SO_LINGER, SOL_SOCKET, TCP_INFO, linger};
 
-use super::course::Course;
+use super::requests::Requests;
 use crate::budget::Cut;
 
-/// TCP may delay an acknowledgement by half a second (RFC 1122, 4.2.3.2), plus the time in transit.
+/// How long the server waits for the acknowledgement of an answer: 1 s. TCP may delay an acknowledgement by 0.5 s (RFC
+/// 1122 section 4.2.3.2); the rest is for the network.
 pub const SETTLES_WITHIN: Duration = Duration::from_secs(1);
-/// How often an answer in progress is checked.
-const LOOK_AGAIN: Duration = Duration::from_millis(5);
+/// How often the server checks the acknowledgement of an answer.
+const CHECK_INTERVAL: Duration = Duration::from_millis(5);
 
-/// The sending side of a connection, where answers are watched.
+/// The state of one HTTP connection: the progress of its requests, and the acknowledgement of one watched answer.
 pub struct Wire {
-    /// How far its requests have come.
-    pub course: Course,
-    /// Bytes that have arrived since the last request began, while it had no body.
+    /// The progress of the requests of the connection.
+    pub requests: Requests,
+    /// Bytes of heads that have arrived since the last request began.
     arrived: AtomicUsize,
-    /// The connection must end at once.
+    /// Notified when the connection must end immediately.
     cut: Notify,
     progress: AtomicU8,
-    // Held while reading the socket's state, never across an await.
+    // Held while reading the state of the TCP socket, never across an await.
     state: Mutex<State>,
 }
 
-/// The watched answer is not written yet.
+/// The watched answer has not been written.
 const WAITING: u8 = 1;
-/// Some of it is written.
+/// A part of the watched answer is written.
 const WRITING: u8 = 2;
-/// The whole answer is written, or none is watched.
+/// The watched answer is written completely, or no answer is watched.
 const WRITTEN: u8 = 0;
 
 struct State {
-    /// The socket, until it is closed.
+    /// The TCP socket, until it is closed.
     socket: Option<RawFd>,
-    /// Bytes that were acknowledged when the socket was closed.
+    /// The number of bytes that were acknowledged when the TCP socket was closed.
     acknowledged: u64,
-    /// Bytes written up to the end of the watched answer; 0: none has been watched.
+    /// The number of bytes written up to the end of the watched answer; 0: no answer has been watched.
     end: u64,
 }
 
 impl Wire {
-    /// The answer to the request that has just arrived over the connection, and the bytes of its head; they may include the
-    /// beginning of its body.
+    /// Starts the request that has just arrived over the connection. Returns its answer, and the number of bytes of its
+    /// head, which may include the beginning of its body.
     pub fn next_answer(self: &Arc<Self>, has_body: bool) -> (Answer, usize) {
-        let answer = Answer { number: self.course.begin(has_body), wire: self.clone() };
+        let answer = Answer { number: self.requests.begin(has_body), wire: self.clone() };
         (answer, self.arrived.swap(0, Ordering::Relaxed))
     }
 
-    /// Records bytes that have arrived; `false` when they belong to a body, which its reader counts.
+    /// Records received bytes; `false` when they belong to a body, whose reader counts them.
     pub fn arrived(&self, bytes: usize) -> bool {
-        let is_head = !self.course.has_body();
+        let is_head = !self.requests.has_body();
         if is_head {
             self.arrived.fetch_add(bytes, Ordering::Relaxed);
         }
         is_head
     }
 
-    /// Whether the socket is closed.
+    /// Whether the TCP socket is closed.
     pub fn is_closed(&self) -> bool {
         self.state.lock().socket.is_none()
     }
 
-    /// Completes when the connection must end at once.
+    /// Completes when the connection must end immediately; see [`Cut::cut`].
     pub async fn until_cut(&self) {
         self.cut.notified().await;
     }
@@ -87,18 +88,19 @@ impl Cut for Wire {
     }
 }
 
-/// Reports what a connection's stream does. When it is dropped, the socket's state is read for the last time.
+/// Records the writes of a connection's stream in its [`Wire`]. Dropping it reads the state of the TCP socket for the
+/// last time.
 pub struct Writer {
     wire: Arc<Wire>,
     written: u64,
 }
 
 impl Writer {
-    /// For a socket that is closed only after this is dropped.
+    /// Creates the writer of a TCP socket. The caller must drop the writer before it closes the TCP socket.
     pub fn new(socket: &impl AsRawFd) -> Self {
         let state = State { socket: Some(socket.as_raw_fd()), acknowledged: 0, end: 0 };
         let wire = Wire {
-            course: Course::default(),
+            requests: Requests::default(),
             arrived: AtomicUsize::new(0),
             cut: Notify::new(),
             progress: AtomicU8::new(WRITTEN),
@@ -107,12 +109,12 @@ impl Writer {
         Self { wire: Arc::new(wire), written: 0 }
     }
 
-    /// The state that others can read.
+    /// The state of the connection, for other tasks.
     pub fn wire(&self) -> &Arc<Wire> {
         &self.wire
     }
 
-    /// Records that `bytes` more were written.
+    /// Records that the stream has accepted `bytes` more bytes.
     pub fn wrote(&mut self, bytes: usize) {
         self.written += bytes as u64;
         if self.wire.progress.load(Ordering::Relaxed) == WAITING {
@@ -120,7 +122,8 @@ impl Writer {
         }
     }
 
-    /// When the peer has not acknowledged everything, lets the system free it with the socket.
+    /// If the peer has not acknowledged all bytes, lets the operating system discard them when the TCP socket is
+    /// closed.
     pub fn abandon(&self) {
         if let Some(socket) = self.wire.state.lock().socket
             && acknowledged(socket) < self.written
@@ -129,7 +132,7 @@ impl Writer {
         }
     }
 
-    /// Records that everything was written.
+    /// Records that all data of the connection is written.
     pub fn flushed(&self) {
         if self.wire.progress.load(Ordering::Relaxed) == WRITING {
             self.wire.state.lock().end = self.written;
@@ -148,57 +151,57 @@ impl Drop for Writer {
     }
 }
 
-/// The answer to one request.
+/// The answer to one request of a connection.
 #[derive(Clone)]
 pub struct Answer {
     wire: Arc<Wire>,
     number: u64,
 }
 
-/// What has become of an answer so far.
+/// The present state of a watched answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Delivery {
-    /// The peer has it.
+    /// The peer has acknowledged the answer.
     Delivered,
-    /// The peer may still get it.
+    /// The peer may still acknowledge the answer.
     UnderWay,
-    /// The connection ended before the peer had acknowledged all of it.
+    /// The connection ended before the peer acknowledged the complete answer.
     Lost,
 }
 
-/// What finally became of an answer.
+/// The final state of a watched answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fate {
-    /// It has arrived.
+pub enum Outcome {
+    /// The peer has acknowledged the answer.
     Delivered,
-    /// It has not arrived and will not.
+    /// The connection has ended without the acknowledgement, or 1 s ([`SETTLES_WITHIN`]) has passed.
     Lost,
-    /// Impossible to find out.
+    /// The node that proxied the answer cannot report its state.
     Unknown,
 }
 
 impl Answer {
-    /// The connection.
+    /// The connection of the answer.
     pub fn wire(&self) -> &Arc<Wire> {
         &self.wire
     }
 
-    /// Whether the system has taken the whole watched answer, or will take no more of it.
+    /// Whether the operating system has accepted the complete watched answer, or the connection has ended.
     pub fn is_taken(&self) -> bool {
-        self.wire.course.begun() > self.number
+        self.wire.requests.begun() > self.number
             || self.wire.progress.load(Ordering::Acquire) == WRITTEN
             || self.wire.state.lock().socket.is_none()
     }
 
-    /// Starts watching the answer; must be called before it is written.
+    /// Starts watching the answer. Call this before the answer is written.
     pub fn watch(&self) {
         self.wire.progress.store(WAITING, Ordering::Relaxed);
     }
 
-    /// What has become of the watched answer so far.
+    /// The present state of the watched answer.
     pub fn delivery(&self) -> Delivery {
-        // A peer sends its next request once it has the last answer.
-        if self.wire.course.begun() > self.number {
+        // A peer sends its next request after it has received the last answer.
+        if self.wire.requests.begun() > self.number {
             return Delivery::Delivered;
         }
         let state = self.wire.state.lock();
@@ -211,28 +214,28 @@ impl Answer {
         }
     }
 
-    /// Whether the peer receives the answer; waits for late acknowledgements.
-    pub async fn fate(&self) -> Fate {
+    /// The final state of the watched answer. Waits up to 1 s for late acknowledgements.
+    pub async fn outcome(&self) -> Outcome {
         let until = Instant::now() + SETTLES_WITHIN;
         loop {
             match self.delivery() {
-                Delivery::Delivered => return Fate::Delivered,
-                Delivery::UnderWay if Instant::now() < until => sleep(LOOK_AGAIN).await,
-                Delivery::UnderWay | Delivery::Lost => return Fate::Lost,
+                Delivery::Delivered => return Outcome::Delivered,
+                Delivery::UnderWay if Instant::now() < until => sleep(CHECK_INTERVAL).await,
+                Delivery::UnderWay | Delivery::Lost => return Outcome::Lost,
             }
         }
     }
 }
 
-/// Closing the socket resets the connection and frees what the system has queued for it, which would else stay until the
-/// peer has taken it.
+/// Makes the close of a TCP socket reset the connection and free the bytes that the operating system has queued for it.
+/// Without this, they stay in memory until the peer acknowledges them.
 fn abandon(socket: RawFd) {
     let _ = uapi::setsockopt(socket, SOL_SOCKET, SO_LINGER, &linger { l_onoff: 1, l_linger: 0 });
 }
 
-/// How many bytes the peer has acknowledged; 0 when the system does not report it.
+/// The number of bytes that the peer has acknowledged; 0 when the operating system does not report it.
 fn acknowledged(socket: RawFd) -> u64 {
-    /// Where `tcpi_bytes_acked` is in Linux' `struct tcp_info`.
+    /// The offset of `tcpi_bytes_acked` in `struct tcp_info` of Linux.
     const BYTES_ACKED: usize = 120;
     let mut info = [0_u8; BYTES_ACKED + size_of::<u64>()];
     match uapi::getsockopt(socket, IPPROTO_TCP, TCP_INFO, &mut info) {

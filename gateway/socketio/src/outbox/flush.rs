@@ -1,5 +1,5 @@
-//! Writes queued frames to a WebSocket's stream. One flush runs at a time, so frames keep their order whichever task
-//! flushes.
+//! Writes queued frames to a WebSocket's stream. Any task may flush, but only one flush runs at a time, so frames keep
+//! their order.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 use super::queue::{Cost, Writer};
 use super::{Close, Outbox};
 
-/// Small frames are copied together up to this many bytes: one plain write of them costs less than a vectored one.
+/// Small frames are copied into one buffer of up to this many bytes: a plain write costs less than a vectored one.
 const COPIED: usize = 16 * 1024;
 
 thread_local! {
@@ -22,30 +22,30 @@ thread_local! {
 /// The outcome of a flush.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Flushed {
-    /// Everything queued at its beginning is written; the task is woken for later frames.
+    /// All frames that were queued when the flush began are written. The client's task is woken for later frames.
     All,
-    /// The stream accepted some bytes and is full.
+    /// The stream has accepted some bytes and is full.
     Some,
-    /// The stream accepts nothing now.
+    /// The stream is full and has accepted no byte.
     Nothing,
-    /// Another task flushes, and wakes the client's task if anything is left to do.
+    /// Another task flushes, and wakes the client's task if frames remain; or the process resumes after a pause.
     Elsewhere,
 }
 
 impl Outbox {
-    /// Frames are written to this stream from now on.
+    /// Sets the stream that later flushes write to.
     pub fn attach(&self, stream: Arc<TcpStream>) {
         self.queue.lock().stream = Some(stream);
     }
 
-    /// Nothing is written from now on. `false` when the last write ended within a frame.
+    /// Removes the stream, so later flushes write nothing. `false` when the last write ended within a frame.
     pub fn detach(&self) -> bool {
         let mut queue = self.queue.lock();
         queue.stream = None;
         queue.written == 0 && queue.writer != Writer::Flushing
     }
 
-    /// Writes what the stream accepts and leaves the rest to the client's task. Never waits.
+    /// Writes as much as the stream accepts and leaves the rest to the client's task. Never blocks.
     pub fn flush(&self) {
         match self.write() {
             Ok(Flushed::All) if self.closing().is_none() => {}
@@ -55,7 +55,7 @@ impl Outbox {
         }
     }
 
-    /// [`flush`](Self::flush) for the client's task, which must call it again when the stream is writable.
+    /// Flushes for the client's task, which must call this again when the stream is writable.
     ///
     /// # Errors
     /// When the stream is broken.
@@ -87,8 +87,8 @@ impl Outbox {
             queue.subtract(batch.sent, &self.changed, &self.budget);
         }
         if more && !blocked {
-            // These frames were queued in reliance on this flush. One flush writes once, so that other clients wait
-            // less.
+            // The tasks that queued these frames relied on this flush. It does not write again, so that the outboxes of
+            // other clients are flushed sooner.
             self.wake_task(queue);
         }
         result.map(|all| match (all, batch.progress) {
@@ -99,18 +99,18 @@ impl Outbox {
     }
 }
 
-/// Frames on their way out.
+/// The frames of one flush.
 struct Batch {
     frames: VecDeque<Frame>,
     /// This many bytes of the first frame are written.
     written: usize,
-    /// The cost of the frames that are written whole.
+    /// The cost of the frames that are written completely.
     sent: Cost,
     progress: bool,
 }
 
 impl Batch {
-    /// `true` when the whole batch is written, `false` when the stream is full.
+    /// Returns `true` when the batch is written, `false` when the stream is full.
     fn write(&mut self, stream: &TcpStream) -> io::Result<bool> {
         while !self.frames.is_empty() {
             match self.write_once(stream) {
@@ -131,7 +131,7 @@ impl Batch {
         Ok(true)
     }
 
-    /// One write: the first frame as it is, or as many small frames as fit together.
+    /// Writes once: the first frame alone, or a copy of as many small frames as fit into the buffer.
     fn write_once(&self, stream: &TcpStream) -> io::Result<usize> {
         let Some(first) = self.frames.front() else { return Ok(0) };
         let first = &first.websocket()[self.written..];
@@ -173,11 +173,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_promised_flush_writes_what_was_queued_before_it_and_lets_the_task_sleep() {
+    async fn a_promised_flush_writes_all_frames_without_waking_the_task() {
         let (outbox, mut client) = pair().await;
         let frames = ["a", "b", "c"].map(Frame::engine);
         assert!(outbox.push_to_flush(&frames[..1]));
-        assert!(!outbox.push_to_flush(&frames[1..2]), "promised once is enough");
+        assert!(!outbox.push_to_flush(&frames[1..2]), "one promise is enough");
         outbox.push(frames[2].clone());
         assert!(!outbox.queue.lock().woken);
         outbox.flush();
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_stream_that_takes_no_more_is_left_to_the_task() {
+    async fn the_task_continues_when_the_stream_is_full() {
         let (outbox, mut client) = pair().await;
         let large = Frame::engine(&"x".repeat(16 * 1024 * 1024));
         assert!(outbox.push_to_flush(std::slice::from_ref(&large)));
@@ -199,9 +199,9 @@ mod tests {
         woken(&outbox).await;
         assert_eq!(outbox.look(), None);
         let last = Frame::engine("last");
-        assert!(!outbox.push_to_flush(std::slice::from_ref(&last)), "the bound holds for what is blocked");
+        assert!(!outbox.push_to_flush(std::slice::from_ref(&last)), "the bound applies to a blocked stream");
         assert_eq!(outbox.look(), Some(Close::Now));
-        // A frame that has begun is finished although the rest is replaced.
+        // A partly written frame is completed although the others are dropped.
         let reader = tokio::spawn(async move {
             let mut read = vec![0; large.websocket().len()];
             client.read_exact(&mut read).await.unwrap();
@@ -214,14 +214,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn without_a_stream_the_task_is_woken() {
+    async fn the_task_is_woken_without_a_stream() {
         let outbox = Outbox::new(Arc::default());
         assert!(!outbox.push_to_flush(&[Frame::engine("a")]));
         woken(&outbox).await;
     }
 
     #[tokio::test]
-    async fn a_broken_stream_closes() {
+    async fn a_broken_stream_closes_the_transport() {
         let (outbox, client) = pair().await;
         drop(client);
         while outbox.closing().is_none() {

@@ -1,4 +1,4 @@
-//! The queue of one outbox and the bounds on one client.
+//! The queue of one outbox, with the bounds for one client.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -23,26 +23,26 @@ pub(super) struct Queue {
     pub written: usize,
     /// The cost of the frames that are queued or being written.
     pub cost: Cost,
-    /// Bytes that were taken last and are kept for a repeated poll.
+    /// Bytes of the last polling payload, kept for a repeated poll.
     pub kept: usize,
-    /// Bytes that the client has sent and the gateway still holds.
+    /// Received bytes that the server still holds.
     pub held: usize,
-    /// This many of all these bytes are counted in `share` and in the total of all outboxes.
+    /// The number of these bytes that `share` and the total of all outboxes count.
     counted: usize,
-    /// The share of the client's owner or, before it is known, of its address.
+    /// The share of the client's owner or, before its identification, of its address.
     pub share: Arc<Share>,
-    /// The client has not connected: [`MAX_UNKNOWN`] bounds all its bytes together.
+    /// The client is not identified: [`MAX_UNKNOWN`] bounds the sum of all its bytes.
     pub is_unknown: bool,
-    /// The client has disconnected.
+    /// The session has ended.
     pub is_over: bool,
-    /// The stream to write to; none while the client polls.
+    /// The stream to write to; `None` while the client polls.
     pub stream: Option<Arc<TcpStream>>,
     pub writer: Writer,
     pub close: Option<Close>,
-    /// Why the queue itself requested that.
+    /// The cause if the queue itself requested `close`.
     pub cause: Option<Ending>,
     pub woken: bool,
-    /// Frames were taken since the last look.
+    /// Frames were removed for a poll since the last check.
     pub was_taken: bool,
 }
 
@@ -50,7 +50,7 @@ pub(super) struct Queue {
 #[derive(Clone, Copy, Default)]
 pub(super) struct Cost {
     pub all: usize,
-    /// The part of it that answers cost.
+    /// The part of `all` that answers cost.
     pub answers: usize,
 }
 
@@ -83,24 +83,24 @@ impl<'a> FromIterator<&'a Frame> for Cost {
 /// Which task will write the queued frames.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub(super) enum Writer {
-    /// None; the task that queues the next frame must find one.
+    /// No task; the task that queues the next frame must wake or promise one.
     #[default]
     Unassigned,
-    /// A flush has been promised.
+    /// The task that queued a frame has promised to flush.
     Promised,
-    /// A flush is in progress; at its end it looks for more frames.
+    /// The task of the flush in progress, which checks for more frames at its end.
     Flushing,
     /// The client's task, as soon as the stream is writable.
     Blocked,
 }
 
 impl Queue {
-    /// Bytes held for the client; 0 once it has disconnected, because the rest is about to be freed.
+    /// The number of bytes held for the client; 0 after the end of the session, because the rest is freed shortly.
     pub fn total(&self) -> usize {
         if self.is_over { 0 } else { self.cost.all + self.kept + self.held }
     }
 
-    /// Queues frames. A frame that exceeds the bound closes the client. `false` when it was closed before.
+    /// Queues frames. A frame that exceeds the bound closes the transport. `false` when it is closing already.
     pub fn admit(&mut self, frames: impl Iterator<Item = Frame>, budget: &Budget) -> bool {
         if self.close.is_some() {
             return false;
@@ -136,7 +136,7 @@ impl Queue {
         self.frames.push_back(frame);
     }
 
-    /// Drops what waits and requests that the transport is closed.
+    /// Drops the queued frames and requests that the transport is closed.
     pub fn overflow(&mut self, reason: &'static str, budget: &Budget) {
         METRICS.outbox_closes.hit(reason);
         self.cause.get_or_insert(Ending::Overflow);
@@ -145,7 +145,8 @@ impl Queue {
         self.count(budget);
     }
 
-    /// Drops what waits. A frame that has begun must be finished: otherwise the client could not read on.
+    /// Drops the queued frames except a partly written one, which must be completed so that the client can parse what
+    /// follows.
     pub fn drop_frames(&mut self) {
         let begun = usize::from(self.written > 0);
         let rest = self.frames.split_off(begun.min(self.frames.len()));
@@ -159,24 +160,24 @@ impl Queue {
         if self.frames.is_empty() && self.frames.capacity() > KEPT_FRAMES {
             self.frames.shrink_to(KEPT_FRAMES);
         }
-        // Tasks only wait for room while there is none.
+        // Tasks wait for space only above this mark.
         if before > LOW && self.cost.all <= LOW {
             changed.notify_waiters();
         }
     }
 
-    /// Updates the counters that this outbox shares with others.
+    /// Updates the counters of the share and of the total.
     pub fn count(&mut self, budget: &Budget) {
         self.counted = budget.count(&self.share, self.counted, self.total(), self.stream.is_some());
     }
 
-    /// Counts what is held in another share from now on.
+    /// Moves the counted bytes to another share, which counts them from now on.
     pub fn count_in(&mut self, share: Arc<Share>, budget: &Budget) {
         budget.transfer(self.counted, &self.share, &share);
         self.share = share;
     }
 
-    /// Stops counting what is held.
+    /// Stops counting all bytes.
     pub fn forget(&mut self, budget: &Budget) {
         self.counted = budget.count(&self.share, self.counted, 0, true);
     }

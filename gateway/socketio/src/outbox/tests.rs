@@ -2,7 +2,7 @@ use super::*;
 use confab_common::standstill::{self, PauseDetector};
 
 #[test]
-fn a_reader_that_is_too_slow_is_closed_and_one_frame_always_fits() {
+fn a_slow_reader_is_closed_but_one_frame_always_fits() {
     let outbox = Outbox::new(Arc::default());
     outbox.push(Frame::engine(&"x".repeat(MAX_BYTES * 2)));
     assert_eq!(outbox.closing(), None);
@@ -13,7 +13,7 @@ fn a_reader_that_is_too_slow_is_closed_and_one_frame_always_fits() {
 }
 
 #[test]
-fn small_frames_cost_what_they_take_in_memory() {
+fn the_cost_of_small_frames_includes_their_overhead() {
     let outbox = Outbox::new(Arc::default());
     let ping = Frame::engine("2");
     (0..MAX_BYTES / 100).for_each(|_| outbox.push(ping.clone()));
@@ -21,7 +21,7 @@ fn small_frames_cost_what_they_take_in_memory() {
 }
 
 #[tokio::test]
-async fn answers_are_paced_and_have_a_bound_of_their_own() {
+async fn answers_have_their_own_bound() {
     let outbox = Outbox::new(Arc::default());
     let large = Frame::engine(&"x".repeat(MAX_ANSWERS / 4));
     outbox.answer(&[large.clone(), large.clone(), large.clone()]);
@@ -32,7 +32,7 @@ async fn answers_are_paced_and_have_a_bound_of_their_own() {
     assert_eq!(outbox.take_some(2, usize::MAX).len(), 2);
     assert_eq!(outbox.take_some(2, usize::MAX).len(), 2);
     space.await;
-    // Frames that were taken count no longer; frames that wait do, however they were queued.
+    // Only queued frames count, not those that were removed.
     (0..3).for_each(|_| outbox.answer(std::slice::from_ref(&large)));
     assert_eq!(outbox.closing(), None);
     outbox.answer(std::slice::from_ref(&large));
@@ -41,17 +41,17 @@ async fn answers_are_paced_and_have_a_bound_of_their_own() {
     assert_eq!(outbox.bytes(), 0);
     let outbox = Outbox::new(Arc::default());
     outbox.answer(&[Frame::engine(&"x".repeat(2 * MAX_ANSWERS))]);
-    assert_eq!(outbox.closing(), None, "one always fits an empty outbox");
+    assert_eq!(outbox.closing(), None, "an empty outbox accepts any frame");
 }
 
 #[test]
-fn events_have_a_bound_beside_that_of_answers() {
+fn the_bound_of_events_excludes_answers() {
     let outbox = Outbox::new(Arc::default());
     let [answer, live] = [600_000, 300_000].map(|bytes| Frame::engine(&"x".repeat(bytes)));
     outbox.answer(&[answer.clone(), answer.clone()]);
     (0..3).for_each(|_| outbox.push(live.clone()));
     assert_eq!(outbox.bytes(), 2 * answer.cost() + 3 * live.cost());
-    // Sent answers do not raise the bound, although much still waits.
+    // Sent answers do not raise the bound of events.
     assert_eq!(outbox.take_some(2, usize::MAX).len(), 2);
     assert_eq!((outbox.bytes(), outbox.closing()), (3 * live.cost(), None));
     outbox.push(live);
@@ -59,10 +59,10 @@ fn events_have_a_bound_beside_that_of_answers() {
 }
 
 #[test]
-fn before_connect_everything_together_has_a_small_bound() {
+fn one_small_bound_covers_all_bytes_before_connect() {
     let unknown = || Outbox::of_unknown(Arc::default());
     let kilobyte = || Frame::engine(&"x".repeat(1024 - 128 - 4));
-    // For every way to queue a frame.
+    // Each method that queues a frame.
     let fills: [fn(&Outbox, Frame); 4] = [
         |outbox, frame| outbox.push(frame),
         |outbox, frame| outbox.answer(&[frame]),
@@ -79,7 +79,7 @@ fn before_connect_everything_together_has_a_small_bound() {
     }
     let outbox = unknown();
     outbox.push(Frame::engine(&"x".repeat(MAX_UNKNOWN)));
-    assert_eq!(outbox.closing(), Some(Close::Now), "not even one that is alone");
+    assert_eq!(outbox.closing(), Some(Close::Now), "even a single frame must fit");
     // Afterwards the normal bounds apply.
     let outbox = unknown();
     outbox.set_known();
@@ -88,7 +88,7 @@ fn before_connect_everything_together_has_a_small_bound() {
 }
 
 #[test]
-fn events_of_a_client_count_until_they_are_handled() {
+fn received_bytes_count_until_they_are_released() {
     let (budget, owner) = (Arc::new(Budget::new(500_000, Arc::default())), Arc::<Share>::default());
     let outbox = Outbox::new(budget.clone());
     outbox.hold(300_000);
@@ -102,7 +102,7 @@ fn events_of_a_client_count_until_they_are_handled() {
 }
 
 #[test]
-fn an_empty_queue_gives_back_what_a_burst_needed() {
+fn an_empty_queue_frees_the_capacity_of_a_burst() {
     let outbox = Outbox::new(Arc::default());
     (0..5000).for_each(|_| outbox.push(Frame::engine("2")));
     assert_eq!(outbox.take_some(5000, usize::MAX).len(), 5000);
@@ -110,7 +110,7 @@ fn an_empty_queue_gives_back_what_a_burst_needed() {
 }
 
 #[test]
-fn the_end_takes_the_place_of_what_waits() {
+fn disconnect_replaces_queued_frames() {
     let outbox = Outbox::new(Arc::default());
     outbox.push(Frame::engine("never read"));
     outbox.disconnect(&[Frame::engine("ended")]);
@@ -120,7 +120,7 @@ fn the_end_takes_the_place_of_what_waits() {
 }
 
 #[test]
-fn waiting_bytes_count_in_the_total() {
+fn queued_bytes_count_in_the_total() {
     let budget = Arc::new(Budget::new(500_000, Arc::default()));
     let [small, large] = [200_000, 400_000].map(|bytes| {
         let outbox = Outbox::new(budget.clone());
@@ -139,7 +139,7 @@ fn waiting_bytes_count_in_the_total() {
 }
 
 #[test]
-fn nothing_is_taken_after_a_pause() {
+fn no_frame_is_removed_during_a_pause() {
     let pauses = Arc::<PauseDetector>::default();
     let outbox = Outbox::new(Arc::new(Budget::new(usize::MAX, pauses.clone())));
     pauses.stand_still();
@@ -150,7 +150,7 @@ fn nothing_is_taken_after_a_pause() {
 }
 
 #[test]
-fn a_polling_payload_is_bounded() {
+fn a_polling_payload_is_bounded_in_packets_and_bytes() {
     let outbox = Outbox::new(Arc::default());
     (0..40).for_each(|n| outbox.push(Frame::engine(&format!("{n:02}"))));
     assert_eq!(outbox.take_some(16, 1000).len(), 16);
@@ -162,7 +162,7 @@ fn a_polling_payload_is_bounded() {
 }
 
 #[test]
-fn nothing_is_counted_of_a_client_that_has_gone() {
+fn an_ended_session_counts_no_bytes() {
     let budget = Arc::new(Budget::new(usize::MAX, Arc::default()));
     let outbox = Outbox::new(budget.clone());
     outbox.push(Frame::engine(&"x".repeat(100_000)));

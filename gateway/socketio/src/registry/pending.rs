@@ -1,4 +1,4 @@
-//! Sessions that have not connected, by the address of their client.
+//! Sessions without an identified client, by the address of the client.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
@@ -8,7 +8,7 @@ use confab_common::tables::shrink;
 
 use crate::net::ClientAddress;
 
-/// Sessions by their number, which rises with time.
+/// Pending sessions by their number. Numbers rise with time, so the lowest number is the oldest session.
 pub(super) struct Pending<S> {
     addresses: HashMap<ClientAddress, Waiting<S>>,
     address_of: HashMap<u64, ClientAddress>,
@@ -36,7 +36,6 @@ impl<S> Pending<S> {
         self.address_of.len()
     }
 
-    /// Adds a session.
     pub fn insert(&mut self, id: u64, address: ClientAddress, session: Arc<S>) {
         let waiting = self.addresses.entry(address).or_default();
         if let Some(rank) = rank(waiting) {
@@ -49,7 +48,7 @@ impl<S> Pending<S> {
         self.address_of.insert(id, address);
     }
 
-    /// Removes a session if it is there.
+    /// Removes a session. Idempotent.
     pub fn remove(&mut self, id: u64) {
         let Some(address) = self.address_of.remove(&id) else { return };
         let Some(waiting) = self.addresses.get_mut(&address) else { return };
@@ -83,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_of_the_address_with_most_goes_first() {
+    fn the_oldest_session_of_the_largest_address_is_first() {
         let mut pending = Pending::default();
         for (id, last) in [1, 2, 2, 3, 3, 2].into_iter().enumerate() {
             pending.insert(id as u64, address(last), Arc::new(id));
@@ -93,7 +92,7 @@ mod tests {
             pending.remove(*oldest as u64);
             gone.push(*oldest);
         }
-        assert_eq!(gone, [1, 2, 3, 0, 4, 5], "among addresses with equally many the one that has waited longest");
+        assert_eq!(gone, [1, 2, 3, 0, 4, 5], "among equally large addresses, the one with the oldest session");
         assert_eq!((pending.len(), pending.addresses.len(), pending.order.len()), (0, 0, 0));
         pending.remove(1);
     }

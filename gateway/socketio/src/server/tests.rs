@@ -1,4 +1,4 @@
-//! Which sessions are closed, and which need not even wait, when too much is held.
+//! Which sessions the server closes, and which it leaves alone, when the memory limit is exceeded.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -19,7 +19,7 @@ fn bounded(limit: usize) -> Arc<Server<Silent>> {
 }
 
 #[tokio::test]
-async fn the_owner_of_most_bytes_is_closed_whatever_kind_of_bytes_they_are() {
+async fn the_owner_with_most_bytes_is_evicted_for_every_kind_of_bytes() {
     type Fill = fn(&Session<()>, usize);
     let fills: [Fill; 4] = [
         |session, bytes| session.outbox.push(frame(bytes)),
@@ -29,7 +29,7 @@ async fn the_owner_of_most_bytes_is_closed_whatever_kind_of_bytes_they_are() {
     ];
     for fill in fills {
         let server = bounded(1_000_000);
-        // Each honest client has more waiting than any one session of the greedy owner.
+        // Each honest client has more bytes queued than any single session of the greedy owner.
         let honest = (10..20).map(|owner| known(&server, owner)).collect::<Vec<_>>();
         honest.iter().for_each(|session| session.outbox.push(frame(30_000)));
         let greedy = (0..40).map(|_| known(&server, 1)).collect::<Vec<_>>();
@@ -37,14 +37,14 @@ async fn the_owner_of_most_bytes_is_closed_whatever_kind_of_bytes_they_are() {
             fill(session, 20_000);
         }
         eventually(|| greedy.iter().any(|session| is_closed(session))).await;
-        tokio::time::sleep(2 * LOOK_AGAIN).await;
+        tokio::time::sleep(2 * CHECK_INTERVAL).await;
         assert!(honest.iter().all(|session| session.outbox.closing().is_none()));
         assert!(greedy.iter().any(|session| session.outbox.closing().is_none()), "no more than necessary");
     }
 }
 
 #[tokio::test]
-async fn the_largest_session_of_an_owner_goes_first() {
+async fn the_largest_session_of_an_owner_is_evicted_first() {
     let server = bounded(500_000);
     let sessions = [100_000, 300_000, 150_000].map(|bytes| {
         let session = known(&server, 1);
@@ -55,7 +55,7 @@ async fn the_largest_session_of_an_owner_goes_first() {
     assert_eq!(sessions.map(|session| is_closed(&session)), [false, true, false]);
 }
 
-/// A connection that only remembers whether it was cut.
+/// A connection that records whether it was cut.
 #[derive(Default)]
 struct Connection(AtomicBool);
 
@@ -86,7 +86,7 @@ async fn unread_answers_to_an_owner_count_with_its_sessions() {
 }
 
 #[tokio::test]
-async fn clients_that_are_not_known_count_as_one_owner_for_each_address() {
+async fn unidentified_clients_count_for_their_address() {
     let server = bounded(200_000);
     let unknown = |last| {
         let session = open(&server, last);
@@ -101,7 +101,7 @@ async fn clients_that_are_not_known_count_as_one_owner_for_each_address() {
 }
 
 #[tokio::test]
-async fn sessions_that_have_not_connected_are_bounded() {
+async fn pending_sessions_are_bounded() {
     let config = Config { max_pending_sessions: 3, ..Config::default() };
     let server = server(config, usize::MAX);
     let open = |last| crate::testing::open(&server, last);
@@ -113,7 +113,7 @@ async fn sessions_that_have_not_connected_are_bounded() {
         [&long_known, &honest, &flood[47], &flood[48], &flood[49]].map(|session| is_closed(session)),
         [false, false, true, false, false]
     );
-    // A session that connects makes room.
+    // An identified session is no longer pending.
     let before = known(&server, 2);
     let after = open(1);
     assert_eq!((server.registry.pending(), is_closed(&before), is_closed(&after)), (3, false, false));

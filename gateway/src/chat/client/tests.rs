@@ -1,4 +1,4 @@
-//! Bounds on what a client may make its gateway hold.
+//! The bounds on the memory that a client uses at its gateway.
 
 use serde_json::json;
 
@@ -18,30 +18,30 @@ async fn backpressure_stops_reading() {
     let world = World::with(bus(), &["--max-events-per-second", "0"], 1).await;
     let mut client = world.client();
     client.emit(&connect(json!({})));
-    client.hears("40{").await;
-    client.heard.clear();
+    client.receives("40{").await;
+    client.received.clear();
     let mut asked = 0;
     while !client.socket.client.is_paused() {
         client.emit(&format!("42{asked}[\"leaveRoom\",\"{}\"]", Uuid::now_v7()));
         asked += 1;
-        assert!(asked < 50_000, "everything is answered, although nothing is read");
+        assert!(asked < 50_000, "all events are answered although the client reads nothing");
         tokio::task::yield_now().await;
     }
-    // No event was dropped, either.
+    // No event was dropped.
     eventually(|| {
-        client.listen();
-        client.heard.len() == asked
+        client.read_frames();
+        client.received.len() == asked
     })
     .await;
     assert!(!client.socket.client.is_paused());
 }
 
 #[tokio::test]
-async fn few_sends_of_a_client_are_under_way_at_once_however_many_rooms_they_go_to() {
+async fn sends_in_flight_of_a_socket_are_bounded_across_rooms() {
     let world = World::new(bus()).await;
     let mut client = world.client();
     client.emit(&connect(json!({})));
-    client.hears("40{").await;
+    client.receives("40{").await;
     let (socket, rooms) = (&client.socket, (0..200).map(|_| Uuid::now_v7()).collect::<Vec<_>>());
     for room in &rooms {
         for name in ["message", "message", "leaveRoom"] {
@@ -52,12 +52,12 @@ async fn few_sends_of_a_client_are_under_way_at_once_however_many_rooms_they_go_
     let mut turns = Vec::new();
     for room in &rooms[..MAX_SENDS / 2] {
         let (events, turn) = next(room).await.unwrap();
-        assert_eq!(events.len(), 2, "what waits in one room goes together");
+        assert_eq!(events.len(), 2, "pending sends of one room go together");
         turns.push(turn);
     }
     let mut waiting = Box::pin(next(&rooms[100]));
     assert!(futures::poll!(&mut waiting).is_pending());
-    // Requests that do not go to the log do not wait for it.
+    // A request that does not append to the log needs no permit.
     let (events, turn) = next(&rooms[0]).await.unwrap();
     assert!(matches!(events[0].request, Request::Leave) && turn.is_none());
     turns.pop();
@@ -65,15 +65,15 @@ async fn few_sends_of_a_client_are_under_way_at_once_however_many_rooms_they_go_
 }
 
 #[tokio::test]
-async fn requests_of_a_client_count_until_they_are_done() {
+async fn events_of_a_client_count_until_they_are_finished() {
     let world = World::new(bus()).await;
     let mut client = world.client();
     client.emit(&connect(json!({})));
-    client.hears("40{").await;
+    client.receives("40{").await;
     let socket = &client.socket;
     client.emit(&format!(r#"42["message",{{"roomId":"{}","content":"{}"}}]"#, Uuid::now_v7(), "x".repeat(10_000)));
     assert!(socket.outbox.bytes() > 10_000);
-    // Only the refusal is left.
+    // Only the rejection is queued.
     eventually(|| socket.outbox.bytes() < 1000).await;
     world.server.receive(socket, r#"451-["message",{}]"#).unwrap();
     assert!(world.server.receive_binary(socket, vec![0; 2_000_000].into()).is_err());
@@ -83,7 +83,7 @@ async fn requests_of_a_client_count_until_they_are_done() {
 }
 
 #[tokio::test]
-async fn an_answer_that_does_not_fit_before_connect_is_not_queued() {
+async fn an_answer_over_the_bound_before_connect_closes_the_session() {
     let world = World::new(bus()).await;
     let socket = world.client().socket;
     let _ = world.server.receive(&socket, &format!("40/{},", "x".repeat(17_000)));
@@ -91,22 +91,22 @@ async fn an_answer_that_does_not_fit_before_connect_is_not_queued() {
 }
 
 #[tokio::test]
-async fn a_connected_client_may_ask_for_unknown_namespaces_as_often_as_for_anything() {
+async fn requests_for_unknown_namespaces_count_as_events() {
     let world = World::with(bus(), &["--max-events-per-second", "10"], 1).await;
     let mut client = world.client();
     client.emit(&connect(json!({})));
-    client.hears("40{").await;
+    client.receives("40{").await;
     (0..100).for_each(|_| client.emit("40/x,"));
     for _ in 0..10 {
-        client.listen();
+        client.read_frames();
     }
-    let answered = client.heard.iter().filter(|heard| heard.starts_with("44/x,")).count();
+    let answered = client.received.iter().filter(|received| received.starts_with("44/x,")).count();
     assert!((10..40).contains(&answered), "{answered}");
     assert_eq!(client.socket.outbox.closing(), None);
 }
 
 #[tokio::test]
-async fn a_bearer_is_counted_until_connect_and_gone_then() {
+async fn a_bearer_token_counts_until_connect() {
     let world = World::new(bus()).await;
     let token = crate::tokens::tests::signed(1, &crate::testing::claims(json!({})));
     let authorization = HeaderValue::try_from(format!("Bearer {token}")).unwrap();
@@ -121,13 +121,13 @@ async fn a_bearer_is_counted_until_connect_and_gone_then() {
 }
 
 #[tokio::test]
-async fn few_sends_of_a_user_are_under_way_at_once_however_many_sockets_they_come_from() {
+async fn sends_in_flight_of_a_user_are_bounded_across_sockets() {
     let world = World::new(bus()).await;
     let mut clients = Vec::new();
     for _ in 0..3 {
         let mut client = world.client();
         client.emit(&connect(json!({})));
-        client.hears("40{").await;
+        client.receives("40{").await;
         clients.push(client);
     }
     let rooms = (0..MAX_SENDS).map(|_| Uuid::now_v7()).collect::<Vec<_>>();
@@ -152,18 +152,18 @@ async fn few_sends_of_a_user_are_under_way_at_once_however_many_sockets_they_com
 }
 
 #[tokio::test]
-async fn joins_go_on_while_another_holds_more_than_half() {
+async fn joins_continue_while_another_user_exceeds_its_share() {
     let world = World::with(bus(), &["--max-outbox-bytes", "600000"], 1).await;
     let mut client = world.client();
     client.emit(&connect(json!({})));
-    client.hears("40{").await;
+    client.receives("40{").await;
     let greedy = world.known(1);
     greedy.outbox.push(Frame::engine(&"x".repeat(500_000)));
-    // At once: a client that waits looks again after a quarter of a second.
+    // Less than 2 s: the client must not wait for the other user.
     client.emit(&format!("420[\"joinRoom\",\"{ROOM}\"]"));
-    timeout(Duration::from_secs(2), client.hears("430[{\"ok\":true")).await.unwrap();
+    timeout(Duration::from_secs(2), client.receives("430[{\"ok\":true")).await.unwrap();
     let wait = async || timeout(Duration::from_millis(50), greedy.outbox.within_share("join")).await;
-    assert!(wait().await.is_err(), "the other waits");
+    assert!(wait().await.is_err(), "the other user waits");
     greedy.outbox.take_some(9, usize::MAX);
     assert!(wait().await.is_ok());
 }

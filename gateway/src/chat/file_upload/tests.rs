@@ -28,7 +28,7 @@ const OTHER_ROOM: &str = "0193a4c0-7d50-7cc3-98a5-2f6b8e1d0c0f";
 struct Client {
     server: Arc<Server<Chat>>,
     socket: Arc<Socket>,
-    heard: Vec<String>,
+    received: Vec<String>,
 }
 
 #[derive(clap::Parser)]
@@ -56,8 +56,8 @@ impl Client {
         let server = Server::new(chat.clone(), socketio, chat.registry.clone());
         let socket = server.open(Transport::POLLING, address(1), &HeaderMap::new()).unwrap();
         server.receive(&socket, &format!("40{}", json!({ "token": signed(1, &claims(json!({}))) }))).unwrap();
-        let mut client = Self { server, socket, heard: Vec::new() };
-        client.hears("40{").await;
+        let mut client = Self { server, socket, received: Vec::new() };
+        client.receives("40{").await;
         client
     }
 
@@ -68,20 +68,20 @@ impl Client {
         start_lanes(&self.server.app, &self.socket);
     }
 
-    fn listen(&mut self) {
+    fn read_frames(&mut self) {
         assert_eq!(self.socket.outbox.closing(), None);
         let frames = self.socket.outbox.take_some(100, usize::MAX);
-        self.heard.extend(frames.iter().map(|frame| String::from_utf8(frame.packet().to_vec()).unwrap()));
+        self.received.extend(frames.iter().map(|frame| String::from_utf8(frame.packet().to_vec()).unwrap()));
     }
 
-    /// Waits for a frame with this beginning.
-    async fn hears(&mut self, begin: &str) -> String {
+    /// Waits for a frame that starts with `begin`.
+    async fn receives(&mut self, begin: &str) -> String {
         eventually(|| {
-            self.listen();
-            self.heard.iter().any(|heard| heard.starts_with(begin))
+            self.read_frames();
+            self.received.iter().any(|received| received.starts_with(begin))
         })
         .await;
-        self.heard.iter().find(|heard| heard.starts_with(begin)).unwrap().clone()
+        self.received.iter().find(|received| received.starts_with(begin)).unwrap().clone()
     }
 }
 
@@ -96,12 +96,13 @@ fn message(ack: u64, room: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_file_is_kept_and_acknowledged() {
+async fn a_file_is_stored_and_acknowledged() {
     let files = Files::default();
     let mut client = Client::connected(&files).await;
     let data = Bytes::from(vec![7; 300_000]);
     client.emit(&file_upload(1), Some(data.clone()));
-    let ack: serde_json::Value = serde_json::from_str(client.hears("431[").await.strip_prefix("431").unwrap()).unwrap();
+    let ack = client.receives("431[").await;
+    let ack: serde_json::Value = serde_json::from_str(ack.strip_prefix("431").unwrap()).unwrap();
     assert_eq!(
         (&ack[0]["ok"], &ack[0]["file"]["name"], &ack[0]["file"]["size"]),
         (&json!(true), &json!("ü.bin"), &json!(300_000))
@@ -109,18 +110,18 @@ async fn a_file_is_kept_and_acknowledged() {
     assert_eq!((&ack[0]["message"]["type"], &ack[0]["message"]["clientMessageId"]), (&json!("file"), &json!("c")));
     assert_eq!(ack[0]["message"]["files"][0], ack[0]["file"]);
     assert_eq!(files.bytes(ack[0]["file"]["id"].as_str().unwrap()), Some(data));
-    let (begins, finishes) = files.said();
+    let (begins, finishes) = files.uploads();
     assert_eq!((begins[0].at_least, begins[0].room_id.as_deref(), finishes[0].timeout_ms), (300_000, Some(ROOM), 2500));
 
     files.refuse(Error::new(Code::Forbidden, "not here"));
     client.emit(&file_upload(2), Some(Bytes::new()));
-    assert!(client.hears("432[").await.contains(r#""code":"forbidden""#));
+    assert!(client.receives("432[").await.contains(r#""code":"forbidden""#));
     client.emit(&file_upload(3).replace("\"name\"", "\"nam\""), Some(Bytes::new()));
-    assert!(client.hears("433[").await.contains("name must be given"));
+    assert!(client.receives("433[").await.contains("name must be given"));
 }
 
 #[tokio::test]
-async fn a_file_keeps_its_place_and_holds_up_no_other_room() {
+async fn a_file_keeps_its_order_and_delays_no_other_room() {
     let files = Files::default();
     let mut client = Client::connected(&files).await;
     files.stall();
@@ -128,26 +129,26 @@ async fn a_file_keeps_its_place_and_holds_up_no_other_room() {
     client.emit(&file_upload(2), Some(vec![7; MAX_FILE].into()));
     client.emit(&message(3, ROOM), None);
     client.emit(&message(4, OTHER_ROOM), None);
-    assert!(client.socket.client.is_paused(), "nothing more is read while so much waits");
-    client.hears("431[").await;
-    client.hears("434[").await;
-    assert!(!client.heard.iter().any(|heard| heard.starts_with("432") || heard.starts_with("433")));
+    assert!(client.socket.client.is_paused(), "back pressure while over 1 MiB is pending");
+    client.receives("431[").await;
+    client.receives("434[").await;
+    assert!(!client.received.iter().any(|received| received.starts_with("432") || received.starts_with("433")));
     files.go_on();
-    client.hears("433[").await;
-    let place = |begin| client.heard.iter().position(|heard| heard.starts_with(begin)).unwrap();
+    client.receives("433[").await;
+    let place = |begin| client.received.iter().position(|received| received.starts_with(begin)).unwrap();
     assert!(place("431") < place("432") && place("432") < place("433"));
     eventually(|| !client.socket.client.is_paused()).await;
     assert_eq!(files.count(), 1);
 }
 
 #[tokio::test]
-async fn a_file_that_the_service_does_not_answer_for_is_unknown_in_time() {
+async fn an_unanswered_upload_times_out() {
     let files = Files::default();
     let mut client = Client::connected(&files).await;
     files.stall();
     tokio::time::pause();
     client.emit(&file_upload(1), Some(Bytes::from_static(b"text")));
     let begun = tokio::time::Instant::now();
-    assert!(client.hears("431[").await.contains(r#""code":"timeout""#));
+    assert!(client.receives("431[").await.contains(r#""code":"timeout""#));
     assert!(begun.elapsed() < std::time::Duration::from_secs(3));
 }

@@ -1,17 +1,17 @@
-//! The recovery offset: everything needed to recover a client, kept by the client itself.
+//! The recovery offset: all data that a gateway needs to recover a client. The client itself stores it.
 //!
-//! Bytes, then base64 (RFC 4648 section 5, unpadded): version, pid (8), mark of the user (8), epoch of the log (16),
-//! number of rooms, and for each its id (16) and a LEB128 number: 0 while the client is joining it, else one more than
-//! the newest `seq` of the room sent to the client.
+//! Format: base64 (RFC 4648 section 5, unpadded) of the version (1 byte), the pid (8), the mark of the user (8), the
+//! epoch of the log (16), the number of rooms (1), and for each room its id (16) and a LEB128 number: 0 while the
+//! client joins the room, otherwise one more than the newest `seq` of the room that the gateway has sent.
 
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use indexmap::IndexMap;
 use uuid::Uuid;
 
-/// Most rooms that are recovered.
+/// Maximum number of rooms in an offset.
 pub const MAX_ROOMS: usize = 16;
-/// Marks a client that cannot be recovered.
+/// The number of rooms of a client that cannot be recovered, because it is in more than [`MAX_ROOMS`].
 const BEYOND: u8 = u8::MAX;
 const VERSION: u8 = 1;
 const FIXED: usize = 34;
@@ -20,21 +20,21 @@ const MAX_NUMBER: usize = 10;
 /// Longest offset, in characters.
 pub const MAX_LENGTH: usize = (FIXED + MAX_ROOMS * (16 + MAX_NUMBER)).div_ceil(3) * 4;
 
-/// What a client has been sent.
+/// The newest events that the gateway has sent to a client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Offset {
-    /// Identifies the offset's chain of connections. An offset of another chain is meaningless.
+    /// Identifies a connection and the connections that recovered it. An offset is valid only with its own pid.
     pub pid: u64,
     /// Distinguishes users; see [`mark`].
     pub user: u64,
-    /// The log's epoch. None before the first room.
+    /// The log's epoch; nil before the first room.
     pub epoch: Uuid,
-    /// The newest `seq` sent of each room; `None` while it is being joined.
+    /// The newest `seq` sent for each room; `None` while the client joins it.
     pub rooms: IndexMap<Uuid, Option<u64>>,
 }
 
 impl Offset {
-    /// The offset of a client that has been sent nothing.
+    /// The offset of a new client, with a random pid and no room.
     pub fn new(user: &str) -> Self {
         // The low half of a UUIDv4 is 62 random bits.
         Self { pid: Uuid::new_v4().as_u64_pair().1, user: mark(user), epoch: Uuid::nil(), rooms: IndexMap::new() }
@@ -45,7 +45,7 @@ impl Offset {
         BASE64_URL_SAFE_NO_PAD.encode(self.pid.to_be_bytes())
     }
 
-    /// The offset as a string that the client keeps.
+    /// Encodes the offset as a string for the client.
     pub fn encode(&self) -> String {
         let mut bytes = Vec::with_capacity(FIXED + self.rooms.len().min(MAX_ROOMS) * (16 + 3));
         bytes.push(VERSION);
@@ -64,8 +64,9 @@ impl Offset {
         BASE64_URL_SAFE_NO_PAD.encode(bytes)
     }
 
-    /// Reads an offset that a client kept under a pid, for its present user. `None` when the client cannot be recovered
-    /// exactly: the offset is another user's, names another pid, was joining a room, or has too many rooms.
+    /// Decodes an offset that a client of this user presents with this pid. `None` when the client cannot be recovered
+    /// exactly: the offset is malformed, belongs to another user or pid, or has a room that the client was joining or
+    /// too many rooms.
     pub fn decode(text: &str, pid: &str, user: &str) -> Option<Self> {
         if text.len() > MAX_LENGTH {
             return None;
@@ -95,7 +96,8 @@ impl Offset {
     }
 }
 
-/// Distinguishes users without naming them: the random half of the id. Access to rooms is checked separately.
+/// The random half of a user's id. It distinguishes users without containing the id. Access to rooms is checked
+/// separately.
 fn mark(user: &str) -> u64 {
     Uuid::parse_str(user).unwrap_or_default().as_u64_pair().1
 }
@@ -147,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn comes_back_as_it_went() {
+    fn an_offset_survives_encoding() {
         for rooms in [0, 1, MAX_ROOMS] {
             let offset = offset(rooms);
             assert_eq!(read(&offset).as_ref(), Some(&offset));
@@ -159,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_exact_is_none() {
+    fn inexact_offsets_are_rejected() {
         assert_eq!(read(&offset(MAX_ROOMS + 1)), None);
         let mut joining = offset(3);
         joining.rooms[1] = None;
@@ -171,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_is_none() {
+    fn malformed_offsets_are_rejected() {
         let offset = offset(2);
         let text = offset.encode();
         let read = |text: &str| Offset::decode(text, &offset.pid(), USER);
@@ -181,7 +183,7 @@ mod tests {
         for bad in [format!("{text}AAAA"), "A".repeat(MAX_LENGTH + 4), "\u{1F600}".into(), text.replacen('A', "-", 1)] {
             assert_ne!(read(&bad).as_ref(), Some(&offset), "{bad}");
         }
-        // A duplicate room, an endless number, one that is too large.
+        // A duplicate room, a number without an end, and a number over 64 bits.
         let bytes = BASE64_URL_SAFE_NO_PAD.decode(&text).unwrap();
         let with = |rooms: &[u8]| read(&BASE64_URL_SAFE_NO_PAD.encode([&bytes[..FIXED - 1], rooms].concat()));
         let room = [7; 16];

@@ -11,7 +11,7 @@ const EPOCH: Uuid = Uuid::from_u128(9);
 /// The rooms that a client could be recovered to, if any.
 type Back = Option<Vec<(Uuid, u64)>>;
 
-/// A client and the frames that it has been sent.
+/// A client and the frames that were queued for it.
 struct Client {
     recovery: Recovery,
     pid: String,
@@ -36,12 +36,12 @@ impl Client {
         self.arrive(room, last_seq, &Arrival::Joined { answer: Some(Frame::ack(1, &"ok")), epoch }, &[]);
     }
 
-    fn hear(&self, room: Uuid, first: u64, events: &[u64]) {
+    fn deliver(&self, room: Uuid, first: u64, events: &[u64]) {
         self.recovery.deliver(room, first, &frames(events), |frames| self.queue(frames));
     }
 
-    /// What has been sent since the last call: each event's name or first argument, and where a client that received no
-    /// more could be recovered to.
+    /// The frames since the last call: each event's name or first argument, and the rooms of its offset, if a client
+    /// can be recovered from it.
     fn sent(&self) -> Vec<(Value, Back)> {
         let frames = std::mem::take(&mut *self.sent.lock());
         let read = |frame: &Frame| {
@@ -61,16 +61,16 @@ fn frames(events: &[u64]) -> Vec<Frame> {
 }
 
 #[test]
-fn every_event_says_how_far_the_client_has_got() {
+fn every_event_contains_the_offset_after_it() {
     let client = Client::new();
     client.recovery.begin(|frames| client.queue(frames));
     client.arrive(ROOM, 4, &Arrival::Joined { answer: None, epoch: EPOCH }, &frames(&[5, 6]));
-    client.hear(ROOM, 7, &[7, 8]);
+    client.deliver(ROOM, 7, &[7, 8]);
     client.join(OTHER, 0, EPOCH);
-    client.recovery.tell(&Frame::event("error", &"e"), |frames| client.queue(frames));
-    client.hear(OTHER, 1, &[1]);
+    client.recovery.queue_event(&Frame::event("error", &"e"), |frames| client.queue(frames));
+    client.deliver(OTHER, 1, &[1]);
     client.recovery.left(ROOM, |frames| client.queue(frames));
-    client.recovery.left(ROOM, |_| panic!("told once"));
+    client.recovery.left(ROOM, |_| panic!("queued once"));
     let expected = [
         (json!("session"), Some(vec![])),
         (json!("session"), None),
@@ -90,20 +90,20 @@ fn every_event_says_how_far_the_client_has_got() {
 }
 
 #[test]
-fn a_client_that_was_brought_back_goes_on_from_there() {
+fn a_recovered_client_continues_from_its_offset() {
     let before = Offset { epoch: EPOCH, rooms: [(ROOM, Some(2)), (OTHER, Some(9))].into(), ..Offset::new(USER) };
     let client = Client { pid: before.pid(), recovery: Recovery::new(before), sent: Mutex::default() };
     client.arrive(ROOM, 4, &Arrival::Restored(&frames(&[3, 4])), &frames(&[5]));
     client.arrive(OTHER, 9, &Arrival::Restored(&[]), &[]);
     let at = |seq| Some(vec![(ROOM, seq), (OTHER, 9)]);
     assert_eq!(client.sent(), [(json!(3), at(3)), (json!(4), at(4)), (json!(5), at(5))]);
-    // A failed join leaves the client where it was.
+    // A failed join does not change the rooms.
     client.arrive(ROOM, 5, &Arrival::Stayed, &frames(&[6]));
     assert_eq!(client.sent(), [(json!(6), at(6))]);
 }
 
 #[test]
-fn in_too_many_rooms_or_with_rooms_of_two_epochs_it_cannot_be_brought_back() {
+fn too_many_rooms_and_two_epochs_prevent_recovery() {
     let client = Client::new();
     let rooms = (1..=17).map(Uuid::from_u128).collect::<Vec<_>>();
     rooms.iter().for_each(|room| client.join(*room, 1, EPOCH));

@@ -9,7 +9,7 @@ fn parse_text(name: &str, argument: &str) -> Result<(Uuid, Request)> {
 }
 
 #[test]
-fn valid_payloads_and_others() {
+fn valid_payloads_are_accepted_and_others_rejected() {
     assert!(matches!(parse_text("leaveRoom", &format!("{ROOM:?}")), Ok((_, Request::Leave))));
     assert!(matches!(parse_text("leaveRoom", &format!(r#"{{"roomId":{ROOM:?}}}"#)), Ok((_, Request::Leave))));
     let message = format!(r#"{{"roomId":{ROOM:?},"content":"hi","seq":9,"future":[]}}"#);
@@ -31,7 +31,7 @@ fn valid_payloads_and_others() {
 }
 
 #[test]
-fn a_fault_is_named() {
+fn an_error_names_the_field() {
     let detail = |name, argument: &str| parse_text(name, argument).err().unwrap().detail;
     assert_eq!(detail("message", r#"{"roomId":"r","content":5}"#), "content must be a string");
     assert_eq!(detail("message", r#"{"content":"x"}"#), "roomId must be given");
@@ -48,7 +48,7 @@ fn parse_join(rest: &str) -> Result<Join> {
 }
 
 #[test]
-fn joins() {
+fn joins_are_parsed() {
     assert_eq!(Join::parse(&format!("{ROOM:?}")).unwrap().history, Wanted::End);
     assert_eq!(parse_join(r#","after":0,"epoch":"e""#).unwrap().history, Wanted::After(0));
     assert_eq!(parse_join(r#","last":200,"unknown":1"#).unwrap().history, Wanted::Last(200));
@@ -72,7 +72,7 @@ fn parse_upload(change: serde_json::Value, attachments: &[Bytes]) -> Result<File
 }
 
 #[test]
-fn uploads() {
+fn uploads_are_parsed() {
     let data = [Bytes::from_static(b"text"), Bytes::new()];
     let good =
         parse_upload(json!({ "contentType": "text/plain", "clientMessageId": "c", "unknown": [] }), &data).unwrap();

@@ -1,4 +1,4 @@
-//! Recovering clients over a scripted log.
+//! Recoveries over a scripted log.
 
 use confab_common::bus::Bus;
 use confab_socketio::Ending;
@@ -11,7 +11,7 @@ use crate::chat::testing::{Client, EPOCH, World, connect, partition};
 use crate::testing::services::ROOM;
 use crate::testing::{bus, identity};
 
-/// A world in which 130 events cost more than a recovery may send.
+/// A world in which 130 events exceed the byte limit of a recovery.
 async fn world(bus: Bus) -> World {
     World::with(bus, &[], 12_000).await
 }
@@ -20,43 +20,43 @@ fn room() -> Uuid {
     ROOM.parse().unwrap()
 }
 
-/// The offset of a client in the room that has received everything up to this number.
+/// The offset of a client in the room that has received all events up to this `seq`.
 fn at(sent: u64) -> Offset {
     let epoch = EPOCH.parse().unwrap();
     Offset { epoch, rooms: [(room(), Some(sent))].into(), ..Offset::new(&identity().user.id) }
 }
 
-/// A client that has connected to be recovered from there.
+/// A connected client with this recovery offset.
 async fn returning(world: &World, offset: &Offset) -> Client {
     let mut client = world.client();
     client.emit(&connect(json!({})));
-    client.hears("40{").await;
-    client.heard.clear();
+    client.receives("40{").await;
+    client.received.clear();
     let _ = client.socket.client.recovery.set(Box::new(Recovery::new(offset.clone())));
     client
 }
 
 #[tokio::test]
-async fn events_already_read_are_not_lost_when_more_must_be_read() {
+async fn a_recovery_reads_again_when_the_tail_overflows() {
     let world = world(bus()).await;
     let (mut member, joining) = (world.member().await, world.member().await);
-    // Another client's join takes long: meanwhile the room's tail is kept, up to its bound.
+    // During the join of another client, the hub keeps the room's tail up to its bound.
     world.chat.hub.begin_join(room(), partition(), &joining.socket);
-    let sent = world.say(70);
-    member.hears_up_to(sent).await;
+    let sent = world.append_and_publish(70);
+    member.receives_up_to(sent).await;
     let offset = at(sent - 3);
     let mut client = returning(&world, &offset).await;
     let restored = restore(&world.chat, &client.socket, &offset).await.unwrap();
-    // All three are read; now the tail overflows.
-    let last = world.say(20);
-    member.hears_up_to(last).await;
+    // The recovery has read all three missed events. Now the tail overflows.
+    let last = world.append_and_publish(20);
+    member.receives_up_to(last).await;
     assert!(restored.go_live(&world.chat, &client.socket).await);
-    assert_eq!(client.hears_up_to(last).await, (sent - 2..=last).collect::<Vec<_>>());
+    assert_eq!(client.receives_up_to(last).await, (sent - 2..=last).collect::<Vec<_>>());
     world.chat.hub.check_invariants();
 }
 
 #[tokio::test]
-async fn a_client_that_has_missed_too_many_bytes_is_not_brought_back() {
+async fn a_client_that_missed_too_many_bytes_is_not_recovered() {
     let world = world(bus()).await;
     let offset = at(7);
     for (missed, fits) in [(100, true), (40, false)] {
@@ -71,26 +71,26 @@ async fn a_client_that_has_missed_too_many_bytes_is_not_brought_back() {
 }
 
 #[tokio::test]
-async fn no_client_is_recovered_while_much_waits_for_others() {
+async fn recovery_waits_while_half_of_the_memory_limit_is_exceeded() {
     let world = World::with(bus(), &["--max-outbox-bytes", "600000"], 12_000).await;
     let (mut member, stalled) = (world.member().await, world.member().await);
     for _ in 0..3 {
-        let sent = world.say(10);
-        member.hears_up_to(sent).await;
+        let sent = world.append_and_publish(10);
+        member.receives_up_to(sent).await;
     }
     let offset = at(37);
     let client = returning(&world, &offset).await;
     let mut restoring = Box::pin(restore(&world.chat, &client.socket, &offset));
     let early = timeout(Duration::from_millis(200), &mut restoring).await;
-    assert!(early.is_err(), "more than half of what may wait does so already");
-    assert_eq!(world.chat.restores.available_permits(), RESTORES, "no place is kept from others meanwhile");
+    assert!(early.is_err(), "more than half of the memory limit is in use");
+    assert_eq!(world.chat.restores.available_permits(), RESTORES, "the waiting client holds no common permit");
     world.server.close(&stalled.socket, Ending::ConnectionLost);
     drop(stalled);
     assert!(restoring.await.unwrap().go_live(&world.chat, &client.socket).await);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_returning_client_waits_for_its_turn_however_slow_the_storm() {
+async fn a_recovery_waits_15_s_for_a_permit() {
     let world = world(bus()).await;
     let offset = at(5);
     let turns = world.chat.restores.clone().acquire_many_owned(RESTORES as u32).await.unwrap();
@@ -99,13 +99,13 @@ async fn a_returning_client_waits_for_its_turn_however_slow_the_storm() {
     assert!(timeout(Duration::from_secs(15), &mut restoring).await.is_err());
     drop(turns);
     let restored = restoring.await.unwrap();
-    assert_eq!(world.chat.restores.available_permits(), RESTORES - 1, "what was read is held");
+    assert_eq!(world.chat.restores.available_permits(), RESTORES - 1, "the permit is held while the events wait");
     assert!(restored.go_live(&world.chat, &client.socket).await);
     assert_eq!(world.chat.restores.available_permits(), RESTORES);
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_user_leaves_places_to_others() {
+async fn one_user_cannot_take_all_permits() {
     let world = world(bus()).await;
     let offset = at(5);
     let mut clients = Vec::new();
@@ -121,7 +121,7 @@ async fn one_user_leaves_places_to_others() {
 }
 
 #[tokio::test]
-async fn one_read_serves_many_who_return() {
+async fn one_read_serves_many_recoveries() {
     let world = world(bus()).await;
     let _member = world.member().await;
     let (last, offset) = (world.append(9), at(7));
@@ -138,6 +138,6 @@ async fn one_read_serves_many_who_return() {
     );
     for (restored, client) in restored.into_iter().zip(&mut clients) {
         assert!(restored.unwrap().go_live(&world.chat, &client.socket).await);
-        assert_eq!(client.hears_up_to(last).await, (8..=last).collect::<Vec<_>>());
+        assert_eq!(client.receives_up_to(last).await, (8..=last).collect::<Vec<_>>());
     }
 }

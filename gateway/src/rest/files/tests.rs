@@ -64,7 +64,7 @@ async fn form_fields_may_come_in_any_order() {
     let alone = send_body(&routes, posting().header("Idempotency-Key", "d"), format!("{}--XX--", file("d", "d"))).await;
     assert_eq!((alone.status, &alone.json["roomId"]), (201, &json!(null)));
 
-    let (begins, finishes) = files.said();
+    let (begins, finishes) = files.uploads();
     let said = begins.iter().zip(&finishes).map(|(begin, finish)| {
         let id = |id: &Option<String>| id.clone().unwrap_or_default();
         (begin.room_id.is_some(), id(&begin.client_message_id), finish.room_id.is_some(), id(&finish.client_message_id))

@@ -16,7 +16,7 @@ async fn a_reading_client_receives_every_event_of_a_large_hole() {
     let (mut reader, stalled) = (world.member().await, world.member().await);
     // More events than an outbox holds, and no hint for them.
     let last = world.append(9000);
-    assert_eq!(reader.hears_up_to(last).await, (8..=last).collect::<Vec<_>>());
+    assert_eq!(reader.receives_up_to(last).await, (8..=last).collect::<Vec<_>>());
     assert_eq!(reader.socket.outbox.closing(), None);
     assert_eq!(
         stalled.socket.outbox.closing(),
@@ -31,7 +31,7 @@ async fn a_stalled_client_delays_a_repair_only_once() {
     let (mut reader, _stalled) = (world.member().await, world.member().await);
     let begin = Instant::now();
     let last = world.append(9000);
-    reader.hears_up_to(last).await;
+    reader.receives_up_to(last).await;
     // 1 s until the head is polled, and 1 s to wait for a client that reads nothing.
     assert!(begin.elapsed() < 3 * POLL, "{:?}", begin.elapsed());
 }
@@ -48,8 +48,8 @@ async fn a_hole_too_large_to_replay_closes_clients() {
     assert!(clients.iter().all(|client| client.socket.outbox.is_empty()), "no event of the hole was sent");
     // Clients that reconnect receive new events.
     let mut back = world.member().await;
-    let last = world.say(1);
-    assert_eq!(back.hears_up_to(last).await, [last]);
+    let last = world.append_and_publish(1);
+    assert_eq!(back.receives_up_to(last).await, [last]);
 }
 
 async fn the_next_good_hint_is_delivered(world: World) {
@@ -75,8 +75,8 @@ async fn the_next_good_hint_is_delivered(world: World) {
     world.publish(world.hint(far, 1).encode_to_vec());
     world.append(3);
     world.publish(encoded);
-    assert_eq!(client.hears_up_to(10).await, [8, 9, 10]);
-    world.heads_asked(2).await;
+    assert_eq!(client.receives_up_to(10).await, [8, 9, 10]);
+    world.heads_polled(2).await;
     assert_eq!(client.socket.outbox.closing(), None);
 }
 
@@ -109,8 +109,8 @@ async fn the_first_hint_of_a_new_epoch_starts_over() {
     *world.log.epoch.lock() = EPOCH;
     // A hint from a replica that has not read the new epoch yet.
     world.append(1);
-    world.heads_asked(3).await;
-    back.listen();
+    world.heads_polled(3).await;
+    back.read_frames();
     assert_eq!((back.seqs(), back.socket.outbox.closing()), (vec![], None));
 }
 
@@ -130,7 +130,7 @@ async fn readiness_requires_partitions_to_keep_up() {
     );
     world.log.readable.store(true, Ordering::SeqCst);
     eventually(ready).await;
-    assert_eq!(client.hears_up_to(last).await, [last]);
+    assert_eq!(client.receives_up_to(last).await, [last]);
 }
 
 #[tokio::test]
@@ -139,15 +139,15 @@ async fn a_paused_gateway_sends_nothing_before_it_has_caught_up() {
     let mut client = world.member().await;
     world.chat.revocations.pauses().stand_still();
     world.revoked.store(AWAY, Ordering::SeqCst);
-    world.say(1);
+    world.append_and_publish(1);
     eventually(|| !client.socket.outbox.is_empty()).await;
-    world.heads_asked(3).await;
-    client.listen();
-    assert_eq!(client.heard, [""; 0]);
+    world.heads_polled(3).await;
+    client.read_frames();
+    assert_eq!(client.received, [""; 0]);
     // The client's token was revoked during the pause.
     world.revoked.store(1, Ordering::SeqCst);
-    client.hears("41").await;
-    assert_eq!(client.heard, [r#"42["sessionEnded",{"code":"logged_out"}]"#, "41"]);
+    client.receives("41").await;
+    assert_eq!(client.received, [r#"42["sessionEnded",{"code":"logged_out"}]"#, "41"]);
     assert!(!world.chat.registry.budget().is_paused());
 }
 
@@ -162,7 +162,7 @@ async fn an_unreachable_message_service_does_not_make_a_gateway_unready() {
         assert_eq!(world.process.readiness.missing(), None);
     }
     world.log.away.store(false, Ordering::SeqCst);
-    assert_eq!(client.hears_up_to(last).await, [last]);
+    assert_eq!(client.receives_up_to(last).await, [last]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -188,7 +188,7 @@ async fn a_partition_is_followed_for_a_while_after_its_last_client_left() {
         Followed { inputs, ready: watch::channel(true).1, reached: Arc::default(), lag: Lag::default(), unused: None };
     follower.followed.lock().insert(partition(), followed);
     world.publish(world.hint(8, 1).encode_to_vec());
-    world.heads_asked(2).await;
+    world.heads_polled(2).await;
     let received = std::iter::from_fn(|| received.try_recv().ok()).collect::<Vec<_>>();
     assert!(!received.is_empty() && received.iter().all(|input| matches!(input, Input::Head { .. })));
 }
@@ -201,6 +201,6 @@ async fn a_panic_in_a_partition_task_makes_its_clients_reconnect() {
     world.chat.follower.followed.lock().get_mut(&partition()).unwrap().inputs = mpsc::channel(1).0;
     eventually(|| client.socket.outbox.closing() == Some(Close::Now)).await;
     let mut back = world.member().await;
-    let last = world.say(1);
-    assert_eq!(back.hears_up_to(last).await, [last]);
+    let last = world.append_and_publish(1);
+    assert_eq!(back.receives_up_to(last).await, [last]);
 }

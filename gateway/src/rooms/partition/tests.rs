@@ -26,12 +26,12 @@ async fn parks(content: usize, beyond: RangeInclusive<u64>, parked: u64) {
     world.append(beyond.end() - 7);
     tell_of_each(&world, beyond.clone());
     tell_of_each(&world, [8]);
-    assert_eq!(client.hears_up_to(parked).await, (8..=parked).collect::<Vec<_>>());
-    world.heads_asked(2).await;
-    client.listen();
+    assert_eq!(client.receives_up_to(parked).await, (8..=parked).collect::<Vec<_>>());
+    world.heads_polled(2).await;
+    client.read_frames();
     assert_eq!(client.seqs().last(), Some(&parked));
     world.log.readable.store(true, Ordering::SeqCst);
-    assert_eq!(client.hears_up_to(*beyond.end()).await, (8..=*beyond.end()).collect::<Vec<_>>());
+    assert_eq!(client.receives_up_to(*beyond.end()).await, (8..=*beyond.end()).collect::<Vec<_>>());
 }
 
 #[tokio::test]
@@ -41,7 +41,7 @@ async fn crossed_hints_are_reordered_without_reading_the_log() {
     for first in [12, 10, 8] {
         world.publish(world.hint(first, 2).encode_to_vec());
     }
-    assert_eq!(client.hears_up_to(last).await, (8..=last).collect::<Vec<_>>());
+    assert_eq!(client.receives_up_to(last).await, (8..=last).collect::<Vec<_>>());
 }
 
 #[tokio::test]
@@ -63,7 +63,7 @@ async fn a_hint_waits_briefly_for_its_predecessor() {
     tell_of_each(&world, [last]);
     eventually(|| world.log.reads.load(Ordering::SeqCst) > 0).await;
     assert!((REORDER..2 * REORDER).contains(&begin.elapsed()), "{:?}", begin.elapsed());
-    assert_eq!(client.hears_up_to(last).await, [last - 1, last]);
+    assert_eq!(client.receives_up_to(last).await, [last - 1, last]);
 }
 
 #[tokio::test]
@@ -72,13 +72,13 @@ async fn a_lost_subscription_is_renewed() {
     let mut client = world.member().await;
     world.chat.follower.log.subscriptions.unsubscribe(channel::log(partition()));
     let missed = world.append(1);
-    assert_eq!(client.hears_up_to(missed).await, [missed]);
+    assert_eq!(client.receives_up_to(missed).await, [missed]);
     // Hints arrive again from now on.
     world.log.readable.store(false, Ordering::SeqCst);
     let last = world.append(1);
     eventually(|| {
         tell_of_each(&world, [last]);
-        client.listen();
+        client.read_frames();
         client.seqs().last() == Some(&last)
     })
     .await;
@@ -88,17 +88,17 @@ async fn a_lost_subscription_is_renewed() {
 async fn a_log_that_lost_events_makes_clients_start_over() {
     let world = World::new(bus()).await;
     let mut client = world.member().await;
-    let last = world.say(3);
-    client.hears_up_to(last).await;
+    let last = world.append_and_publish(3);
+    client.receives_up_to(last).await;
     // A single answer may be stale.
     world.log.head.store(last - 2, Ordering::SeqCst);
-    world.heads_asked(1).await;
+    world.heads_polled(1).await;
     world.log.head.store(last, Ordering::SeqCst);
-    world.heads_asked(3).await;
+    world.heads_polled(3).await;
     assert_eq!(client.socket.outbox.closing(), None);
     world.log.head.store(last - 2, Ordering::SeqCst);
     eventually(|| client.socket.outbox.closing() == Some(Close::Now)).await;
     let mut back = world.member().await;
-    let next = world.say(1);
-    assert_eq!(back.hears_up_to(next).await, [last - 1]);
+    let next = world.append_and_publish(1);
+    assert_eq!(back.receives_up_to(next).await, [last - 1]);
 }

@@ -1,4 +1,4 @@
-//! Polls whose answers are lost, repeated or not read, over real connections.
+//! Polls with lost, repeated or unread answers, over real connections.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,12 +14,12 @@ use crate::chat::client::Socket;
 use crate::chat::testing::World;
 use crate::testing::bus;
 
-/// A client with one session, over HTTP.
+/// A polling client with one session, over HTTP.
 struct Polls {
     world: World,
     address: SocketAddr,
     session: Arc<Socket>,
-    said: u32,
+    pushed: u32,
 }
 
 impl Polls {
@@ -28,7 +28,7 @@ impl Polls {
         let (address, ..) = serving(confab_socketio::routes(&world.server), &[]).await;
         let session = world.client().socket;
         world.chat.registry.identify(&session, uuid::Uuid::from_u128(1));
-        let polls = Self { world, address, session, said: 0 };
+        let polls = Self { world, address, session, pushed: 0 };
         polls.get(&mut polls.connect().await, "first").await;
         polls
     }
@@ -38,9 +38,9 @@ impl Polls {
     }
 
     /// Queues one more packet for the client.
-    fn say(&mut self) -> String {
-        self.said += 1;
-        let packet = format!("4packet {}", self.said);
+    fn push_packet(&mut self) -> String {
+        self.pushed += 1;
+        let packet = format!("4packet {}", self.pushed);
         self.session.outbox.push(Frame::engine(&packet));
         packet
     }
@@ -64,7 +64,7 @@ impl Polls {
         String::from_utf8(body).unwrap()
     }
 
-    /// Queues more than TCP accepts for a client that reads nothing.
+    /// Queues more bytes than TCP accepts, and polls without reading the answer.
     async fn leave_unread(&self, t: &str) -> TcpStream {
         let socket = TcpSocket::new_v4().unwrap();
         socket.set_recv_buffer_size(4096).unwrap();
@@ -76,7 +76,7 @@ impl Polls {
     }
 }
 
-/// Stamps as stock clients of .NET and Unity, Dart, Python, Rust and JavaScript make them.
+/// Values of `t` of stock clients in .NET and Unity, Dart, Python, Rust and JavaScript.
 fn stamps() -> Vec<String> {
     let now = jiff::Timestamp::now();
     let clocks = [now.as_second().to_string(), now.as_millisecond().to_string(), format!("{}.25", now.as_second())];
@@ -84,26 +84,26 @@ fn stamps() -> Vec<String> {
 }
 
 #[tokio::test]
-async fn an_answer_that_arrived_is_not_given_again_whatever_the_next_poll_bears() {
+async fn a_delivered_answer_is_never_repeated() {
     for t in stamps() {
         let mut polls = Polls::new().await;
         let mut kept = polls.connect().await;
         for _ in 0..20 {
-            let said = polls.say();
-            assert_eq!(polls.get(&mut kept, &t).await, said, "{t}");
-            let said = polls.say();
-            assert_eq!(polls.get(&mut polls.connect().await, &t).await, said, "{t}");
+            let packet = polls.push_packet();
+            assert_eq!(polls.get(&mut kept, &t).await, packet, "{t}");
+            let packet = polls.push_packet();
+            assert_eq!(polls.get(&mut polls.connect().await, &t).await, packet, "{t}");
         }
     }
 }
 
 #[tokio::test]
-async fn an_answer_lost_with_its_connection_is_given_again() {
+async fn an_answer_lost_with_its_connection_is_repeated() {
     for t in ["3421780262", "7hw2kq3x", "PeJ9Xz1.0"] {
         let mut polls = Polls::new().await;
         let lost = polls.leave_unread(t).await;
         drop(lost);
-        polls.say();
+        polls.push_packet();
         let again = polls.get(&mut polls.connect().await, t).await;
         assert!(again.len() == 500_000 && again.starts_with("xxx"), "{t}: {}", again.len());
         assert_eq!(polls.get(&mut polls.connect().await, t).await, "4packet 1", "{t}");
@@ -111,14 +111,14 @@ async fn an_answer_lost_with_its_connection_is_given_again() {
 }
 
 #[tokio::test]
-async fn an_answer_that_does_not_arrive_is_given_again_though_its_connection_lives() {
+async fn an_unacknowledged_answer_is_repeated() {
     let polls = Polls::new().await;
     let _deaf = polls.leave_unread("7hw2kq3x").await;
     assert_eq!(polls.get(&mut polls.connect().await, "7hw2kq3x").await.len(), 500_000);
 }
 
 #[tokio::test]
-async fn a_session_ends_when_its_client_stamps_with_a_clock_and_may_have_lost_an_answer() {
+async fn a_lost_answer_ends_the_session_of_a_client_with_clock_stamps() {
     let polls = Polls::new().await;
     let t = jiff::Timestamp::now().as_second().to_string();
     drop(polls.leave_unread(&t).await);
@@ -127,24 +127,24 @@ async fn a_session_ends_when_its_client_stamps_with_a_clock_and_may_have_lost_an
 }
 
 #[tokio::test]
-async fn a_poll_that_comes_again_while_the_first_waits_gets_the_same() {
+async fn concurrent_polls_with_one_stamp_receive_the_same_answer() {
     for t in stamps() {
         let mut polls = Polls::new().await;
         let (mut first, mut second) = (polls.connect().await, polls.connect().await);
-        let said = {
+        let answers = {
             let mut both = Box::pin(async { tokio::join!(polls.get(&mut first, &t), polls.get(&mut second, &t)) });
             assert!(timeout(Duration::from_millis(100), &mut both).await.is_err());
             polls.session.outbox.push(Frame::engine("4once"));
             both.await
         };
-        assert_eq!(said, ("4once".into(), "4once".into()), "{t}");
-        let said = polls.say();
-        assert_eq!(polls.get(&mut second, &t).await, said, "{t}");
+        assert_eq!(answers, ("4once".into(), "4once".into()), "{t}");
+        let packet = polls.push_packet();
+        assert_eq!(polls.get(&mut second, &t).await, packet, "{t}");
     }
 }
 
 #[tokio::test]
-async fn a_session_whose_client_polls_on_without_taking_its_answers_ends() {
+async fn a_session_that_polls_without_reading_answers_ends() {
     for (first, next) in [("1", "2"), ("", ""), ("7hw2kq3x", "")] {
         let polls = Polls::new().await;
         let _deaf = polls.leave_unread(first).await;

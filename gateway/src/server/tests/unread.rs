@@ -1,4 +1,4 @@
-//! What is held for requests over real connections is counted, and can be freed.
+//! The bytes held for requests over real connections are counted and can be freed.
 
 use axum::extract::Request;
 use axum::routing::{get, post};
@@ -10,7 +10,7 @@ use confab_socketio::net::SharedBody;
 
 const LARGE: usize = 8 * 1024 * 1024;
 
-/// A client that takes little from the network at once, and has asked a server for a large answer, when all of it is counted.
+/// A client with a small receive buffer that has requested a large answer, after the server has counted all of it.
 async fn slow_reader(budget: &Arc<Budget>) -> TcpStream {
     let large = Router::new().route("/", get(|| async { vec![b'x'; LARGE] }));
     let (address, ..) = serving_counted(large, &[], budget.clone()).await;
@@ -23,21 +23,21 @@ async fn slow_reader(budget: &Arc<Budget>) -> TcpStream {
 }
 
 #[tokio::test]
-async fn an_answer_is_counted_until_its_client_has_taken_it() {
+async fn an_answer_counts_until_its_client_has_read_it() {
     let budget = Arc::<Budget>::default();
     let mut client = slow_reader(&budget).await;
     let (holder, _) = budget.largest().pop().unwrap();
     assert_eq!(holder, Holder::Address(client.peer_addr().unwrap().ip().into()));
     let mut taken = vec![0; LARGE - 16 * MAX_UNSENT as usize];
     client.read_exact(&mut taken).await.unwrap();
-    assert_eq!(budget.bytes(), LARGE, "the system keeps little of it");
+    assert_eq!(budget.bytes(), LARGE, "the operating system queues little of it");
     taken.clear();
     client.read_to_end(&mut taken).await.unwrap();
     eventually(|| budget.bytes() == 0).await;
 }
 
 #[tokio::test]
-async fn a_connection_that_does_not_read_can_be_cut() {
+async fn a_connection_that_does_not_read_can_be_closed() {
     let budget = Arc::<Budget>::default();
     let mut client = slow_reader(&budget).await;
     let (_, share) = budget.largest().pop().unwrap();
@@ -52,7 +52,7 @@ fn half() -> String {
 }
 
 #[tokio::test]
-async fn a_head_is_counted_until_the_request_is_answered() {
+async fn a_head_counts_until_the_request_is_answered() {
     let budget = Arc::<Budget>::default();
     let (slow, reached, go_on) = slow();
     let (address, ..) = serving_counted(Router::new().route("/", slow), &[], budget.clone()).await;
@@ -71,7 +71,7 @@ async fn a_head_is_counted_until_the_request_is_answered() {
 }
 
 #[tokio::test]
-async fn a_head_counts_for_the_client_behind_a_proxy_not_for_the_proxy() {
+async fn a_head_counts_for_the_client_behind_a_proxy() {
     let budget = Arc::<Budget>::default();
     let (slow, reached, go_on) = slow();
     let routes = Router::new().route("/", slow);
@@ -86,7 +86,7 @@ async fn a_head_counts_for_the_client_behind_a_proxy_not_for_the_proxy() {
 }
 
 #[tokio::test]
-async fn a_request_that_waits_is_cut_with_its_connection_whatever_followed_it() {
+async fn a_pending_request_ends_with_its_connection() {
     let budget = Arc::<Budget>::default();
     let (slow, reached, _go_on) = slow();
     let (address, ..) = serving_counted(Router::new().route("/", slow), &[], budget.clone()).await;
@@ -103,7 +103,7 @@ async fn a_request_that_waits_is_cut_with_its_connection_whatever_followed_it() 
 }
 
 #[tokio::test]
-async fn a_body_that_all_share_is_not_counted_for_one() {
+async fn a_shared_body_is_not_counted() {
     let budget = Arc::<Budget>::default();
     static SHARED: [u8; 100_000] = [b'x'; 100_000];
     let shared = get(|| async { (axum::Extension(SharedBody), &SHARED[..]) });
@@ -114,7 +114,7 @@ async fn a_body_that_all_share_is_not_counted_for_one() {
 }
 
 #[tokio::test]
-async fn a_body_is_counted_while_it_arrives() {
+async fn a_body_counts_while_it_arrives() {
     let budget = Arc::<Budget>::default();
     let read = post(async |request: Request| body::read(request, 1_000_000).await.map(drop).map_err(Problem));
     let routes =
@@ -127,6 +127,6 @@ async fn a_body_is_counted_while_it_arrives() {
     let mut answer = [0; 15];
     client.read_exact(&mut answer).await.unwrap();
     assert_eq!(&answer, b"HTTP/1.1 200 OK");
-    // Also while the connection waits for another request.
+    // The bytes are released although the connection stays open.
     eventually(|| budget.bytes() == 0).await;
 }

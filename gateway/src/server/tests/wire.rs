@@ -9,12 +9,12 @@ use tokio::net::TcpStream;
 use super::serving;
 use crate::testing::eventually;
 use confab_socketio::net::Tally;
-use confab_socketio::net::wire::{Answer, Delivery, Fate};
+use confab_socketio::net::wire::{Answer, Delivery, Outcome};
 
-/// More than TCP accepts for a peer that does not read.
+/// More bytes than TCP accepts for a peer that does not read.
 const LARGE: usize = 16 * 1024 * 1024;
 
-/// A server whose answers are watched, its last answer, and a client that has requested `bytes` bytes.
+/// The last answer of a server that watches its answers, and a client that has requested `bytes` bytes.
 async fn asked(bytes: usize) -> (Arc<Mutex<Option<Answer>>>, TcpStream) {
     let last = Arc::<Mutex<Option<Answer>>>::default();
     let keep = last.clone();
@@ -40,37 +40,37 @@ fn taken(last: &Mutex<Option<Answer>>) -> Answer {
 }
 
 #[tokio::test]
-async fn what_the_peer_has_read_is_delivered_also_when_the_connection_ends() {
+async fn an_acknowledged_answer_is_delivered_although_the_connection_ends() {
     let (last, client) = asked(100).await;
     let answer = taken(&last);
-    assert_eq!(answer.fate().await, Fate::Delivered);
+    assert_eq!(answer.outcome().await, Outcome::Delivered);
     drop(client);
     eventually(|| answer.wire().is_closed()).await;
     assert_eq!(answer.delivery(), Delivery::Delivered);
 }
 
 #[tokio::test]
-async fn what_the_peer_leaves_unread_is_lost_when_the_connection_ends() {
+async fn an_unread_answer_is_lost_when_the_connection_ends() {
     let (last, client) = asked(LARGE).await;
     let answer = taken(&last);
     assert_eq!(answer.delivery(), Delivery::UnderWay);
     drop(client);
     eventually(|| answer.delivery() == Delivery::Lost).await;
-    assert_eq!(answer.fate().await, Fate::Lost);
+    assert_eq!(answer.outcome().await, Outcome::Lost);
 }
 
 #[tokio::test]
-async fn only_as_long_as_nothing_follows_is_an_answer_under_way() {
+async fn the_next_request_proves_delivery() {
     let (last, mut client) = asked(LARGE).await;
     let first = taken(&last);
-    assert_eq!(first.fate().await, Fate::Lost);
-    // Of all bytes that the body has, its head has none.
+    assert_eq!(first.outcome().await, Outcome::Lost);
+    // Only the body contains the letter x.
     let (mut left, mut bytes) = (LARGE, vec![0; 1 << 20]);
     while left > 0 {
         let read = client.read(&mut bytes).await.unwrap();
         left -= bytes[..read].iter().filter(|byte| **byte == b'x').count();
     }
-    assert_eq!(first.fate().await, Fate::Delivered);
+    assert_eq!(first.outcome().await, Outcome::Delivered);
     ask(&mut client).await;
     assert_eq!(first.delivery(), Delivery::Delivered);
     let second = taken(&last);

@@ -9,7 +9,7 @@ use crate::frame::Frame;
 use crate::registry::Registry;
 use crate::testing::{Silent, address, eventually, known, server};
 
-/// A server that neither pings nor waits for CONNECT during a test.
+/// A server whose ping interval and connect timeout exceed the duration of a test.
 fn patient() -> Arc<Server<Silent>> {
     const LONG: Duration = Duration::from_secs(3600);
     server(Config { ping_interval: LONG, connect_timeout: LONG, ..Config::default() }, usize::MAX)
@@ -20,7 +20,7 @@ async fn payload(response: Response) -> Bytes {
 }
 
 #[tokio::test]
-async fn a_draining_server_refuses_new_sessions() {
+async fn a_draining_server_rejects_new_sessions() {
     let server = server(Config::default(), usize::MAX);
     server.drain(Duration::ZERO).await;
     assert_eq!(open(&server, address(1), &HeaderMap::new()).await.err(), Some(Refusal::GoingAway));
@@ -28,7 +28,7 @@ async fn a_draining_server_refuses_new_sessions() {
 }
 
 #[tokio::test]
-async fn a_session_begins_with_its_first_packet_also_after_a_pause() {
+async fn a_session_opened_during_a_pause_receives_its_first_packet() {
     let pauses = Arc::<PauseDetector>::default();
     let registry = Arc::new(Registry::new(Arc::new(Budget::new(usize::MAX, pauses.clone()))));
     let server = Server::new(Arc::new(Silent), Config::default(), registry);
@@ -42,15 +42,15 @@ async fn a_session_begins_with_its_first_packet_also_after_a_pause() {
 }
 
 #[tokio::test]
-async fn what_is_kept_for_a_poll_that_is_sent_again_is_bounded_with_all_that_is_held() {
+async fn bytes_kept_for_a_repeated_poll_count_in_the_memory_limit() {
     let server = server(Config::default(), 600_000);
     let [idle, polling, other] = [1, 2, 3].map(|owner| known(&server, owner));
     for session in [&idle, &polling] {
         session.outbox.push(Frame::engine(&"x".repeat(250_000)));
-        poll(&server, session.clone(), Some("a"), Way::Unknown).await.unwrap();
+        poll(&server, session.clone(), Some("a"), Route::Unknown).await.unwrap();
     }
-    // This client has the answer: it polls again.
-    let mut next = Box::pin(poll(&server, polling.clone(), Some("b"), Way::Unknown));
+    // This client polls again, so it has received the answer.
+    let mut next = Box::pin(poll(&server, polling.clone(), Some("b"), Route::Unknown));
     assert!(timeout(Duration::from_millis(10), &mut next).await.is_err());
     other.outbox.push(Frame::engine(&"x".repeat(200_000)));
     tokio::task::yield_now().await;
@@ -67,13 +67,13 @@ async fn a_session_that_does_not_fetch_its_frames_is_closed() {
     let opened = payload(open(&server, address(1), &HeaderMap::new()).await.unwrap()).await;
     let session = server.registry.all().pop().unwrap();
     assert!(opened.starts_with(b"0{"));
-    // Nothing waits, so the session may take its time.
+    // No frame is queued, so the session need not poll.
     sleep(10 * READ_STALL_LIMIT).await;
     session.outbox.push(Frame::engine("4"));
-    assert_eq!(payload(poll(&server, session.clone(), Some("a"), Way::Unknown).await.unwrap()).await, "4");
+    assert_eq!(payload(poll(&server, session.clone(), Some("a"), Route::Unknown).await.unwrap()).await, "4");
     let fetched = Instant::now();
     session.outbox.push(Frame::engine("4"));
-    // A POST does not show that the client reads.
+    // A POST does not prove that the client reads.
     for _ in 0..3 {
         sleep(READ_STALL_LIMIT / 4).await;
         receive(&server, session.clone(), Body::from("3")).await.unwrap();
@@ -87,7 +87,7 @@ async fn a_session_that_does_not_fetch_its_frames_is_closed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn frames_that_waited_for_an_upgrade_do_not_close_the_session_later() {
+async fn frames_queued_before_an_upgrade_do_not_close_the_session() {
     let server = patient();
     open(&server, address(1), &HeaderMap::new()).await.unwrap();
     let session = server.registry.all().pop().unwrap();
@@ -101,14 +101,14 @@ async fn frames_that_waited_for_an_upgrade_do_not_close_the_session_later() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_session_that_fetches_now_and_then_lives() {
+async fn a_session_that_polls_within_the_limit_stays_open() {
     let server = patient();
     open(&server, address(1), &HeaderMap::new()).await.unwrap();
     let session = server.registry.all().pop().unwrap();
     for _ in 0..20 {
         session.outbox.push(Frame::engine("4"));
         sleep(READ_STALL_LIMIT - Duration::from_secs(1)).await;
-        poll(&server, session.clone(), None, Way::Unknown).await.unwrap();
+        poll(&server, session.clone(), None, Route::Unknown).await.unwrap();
     }
     assert_eq!(session.outbox.closing(), None);
 }
@@ -126,8 +126,8 @@ async fn a_payload_before_connect_is_small_and_counted_while_it_arrives() {
     });
     sender.send(Ok(Bytes::from(vec![b'6'; 10_000]))).await.unwrap();
     eventually(|| session.outbox.bytes() > 10_000).await;
-    // Other payloads of the session have to fit besides it.
+    // The limit applies to all payloads of the session together.
     assert_eq!(receive(&server, session.clone(), Body::from(vec![b'6'; 10_000])).await.err(), Some(Refusal::TooLarge));
-    assert_eq!(receiving.await.unwrap().err(), Some(Refusal::BadRequest), "the session is over");
+    assert_eq!(receiving.await.unwrap().err(), Some(Refusal::BadRequest), "the session has ended");
     assert!(session.outbox.bytes() < 1000);
 }

@@ -1,39 +1,40 @@
-//! How far the requests of a connection have come. A client that half-closes after a request still gets its answer
-//! (RFC 9112, section 9.6), so the end of what a client sends is kept from hyper, which would drop the request, until
-//! nothing is in progress, or what is in progress cannot go on without the client.
+//! The progress of the requests of a connection. A client that half-closes the connection after a request still
+//! receives the answer (RFC 9112 section 9.6), but hyper drops the request when it reads the end of the stream. The
+//! server therefore reports the end to hyper only when no request is in progress, or when the request in progress needs
+//! more from the client.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll, Waker};
 
 use futures::task::AtomicWaker;
 
-/// The requests of one connection, which are handled one after the other.
+/// The progress of the requests of one connection. The server handles them one after another.
 #[derive(Default)]
-pub struct Course {
-    /// Requests that have arrived.
+pub struct Requests {
+    /// The number of requests that have arrived.
     begun: AtomicU64,
-    /// Those whose answer is complete.
+    /// The number of requests whose answer is complete.
     made: AtomicU64,
-    /// Those whose answer is written.
+    /// The number of requests whose answer is written.
     written: AtomicU64,
     has_body: AtomicBool,
-    /// The client sends nothing more.
+    /// The client has closed its sending side.
     half_closed: AtomicBool,
-    /// The request in progress waits for more of its body, after all that the client has sent.
+    /// The request in progress waits for more of its body although the client has closed its sending side.
     starves: AtomicBool,
-    /// The request in progress is of no use without its client.
+    /// The request in progress ends when the client closes its sending side.
     ends_with_client: AtomicBool,
     reader: AtomicWaker,
     body: AtomicWaker,
 }
 
-impl Course {
-    /// How many requests have arrived.
+impl Requests {
+    /// The number of requests that have arrived.
     pub fn begun(&self) -> u64 {
         self.begun.load(Relaxed)
     }
 
-    /// Begins the next request; returns its number, from 1 on.
+    /// Starts the next request; returns its number, from 1.
     pub fn begin(&self, has_body: bool) -> u64 {
         self.has_body.store(has_body, Relaxed);
         self.starves.store(false, Relaxed);
@@ -41,27 +42,28 @@ impl Course {
         self.begun.fetch_add(1, Relaxed) + 1
     }
 
-    /// Whether what arrives may be the body of the last request, which hyper reads on when it was answered early.
+    /// Whether arriving bytes may belong to the body of the last request. hyper reads the rest of a body even after an
+    /// early answer.
     pub fn has_body(&self) -> bool {
         self.has_body.load(Relaxed)
     }
 
-    /// The body of the last request has arrived.
+    /// Records that the body of the last request has arrived completely.
     pub fn body_has_ended(&self) {
         self.has_body.store(false, Relaxed);
     }
 
-    /// Whether a request is being handled, or its answer written.
+    /// Whether a request is in progress or its answer is not written completely.
     pub fn is_busy(&self) -> bool {
         self.begun() > self.written.load(Relaxed)
     }
 
-    /// The answer to the request in progress has been handed to hyper to its end.
+    /// Records that hyper has received the complete answer to the request in progress.
     pub fn made(&self) {
         self.made.store(self.begun(), Relaxed);
     }
 
-    /// Everything handed to hyper is written; whether an answer thereby is.
+    /// Records that hyper has written all its data. Returns whether this completes an answer.
     pub fn flushed(&self) -> bool {
         let made = self.made.load(Relaxed);
         let is_written = made > self.written.swap(made, Relaxed);
@@ -71,17 +73,17 @@ impl Course {
         is_written
     }
 
-    /// Whether the client sends nothing more.
+    /// Whether the client has closed its sending side.
     pub fn is_half_closed(&self) -> bool {
         self.half_closed.load(Relaxed)
     }
 
-    /// Records that the client sends nothing more.
+    /// Records that the client has closed its sending side.
     pub fn half_close(&self) {
         self.half_closed.store(true, Relaxed);
     }
 
-    /// From here on, a client that half-closes gives up the request in progress.
+    /// Lets the request in progress end when the client closes its sending side, as a poll must.
     pub fn end_with_client(&self) {
         self.ends_with_client.store(true, Relaxed);
         if self.is_half_closed() {
@@ -89,18 +91,18 @@ impl Course {
         }
     }
 
-    /// Ready when the end of what the client has sent is the end of the connection.
+    /// Ready when the end of the client's stream may end the connection.
     pub fn poll_end(&self, context: &Context<'_>) -> Poll<()> {
         self.reader.register(context.waker());
         if !self.is_busy() || self.starves.load(Relaxed) || self.ends_with_client.load(Relaxed) {
             return Poll::Ready(());
         }
-        // All that has arrived is there for the reader of the body: if it still finds nothing, it starves.
+        // The reader of the body can read all received bytes. If it still needs more, it calls `body_is_awaited`.
         self.body.wake();
         Poll::Pending
     }
 
-    /// The reader of the body waits for more of it.
+    /// Records that the reader of the body waits for more bytes.
     pub fn body_is_awaited(&self, waker: &Waker) {
         self.body.register(waker);
         if self.is_half_closed() {

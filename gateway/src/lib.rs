@@ -49,7 +49,7 @@ use edge::cors::Origins;
 use edge::hosts::Hosts;
 use revocations::Revocations;
 use send::Sender;
-use server::{Admission, Ending, places};
+use server::{Admission, ShutdownPlan, places};
 use tokens::Tokens;
 use turns::Pages;
 
@@ -128,7 +128,7 @@ impl Gateway {
         };
         let clients_admission = Admission::of_clients(config, self.places, self.budget.clone());
         let gateways_admission = Admission::of_gateways(config, places::for_gateways(config), self.budget.clone());
-        let ending = Ending {
+        let plan = ShutdownPlan {
             leaving: process.leaving.clone(),
             shutdown: process.shutdown.clone(),
             within: drain.mul_f64(0.75),
@@ -136,13 +136,13 @@ impl Gateway {
         // Requests that other gateways proxy to sessions of this gateway run to their end.
         let left = CancellationToken::new();
         let clients = async {
-            tokio::join!(server::serve(listener, self.routes, &ending, &clients_admission), leave);
+            tokio::join!(server::serve(listener, self.routes, &plan, &clients_admission), leave);
             left.cancel();
         };
         let gateways = async {
             if let Some(listener) = self.forward {
-                let ending = Ending { leaving: left.clone(), shutdown: left.clone(), within: drain / 8 };
-                server::serve(listener, confab_socketio::cluster_routes(&self.server), &ending, &gateways_admission)
+                let plan = ShutdownPlan { leaving: left.clone(), shutdown: left.clone(), within: drain / 8 };
+                server::serve(listener, confab_socketio::cluster_routes(&self.server), &plan, &gateways_admission)
                     .await;
             }
         };

@@ -147,7 +147,7 @@ fn keep_alive(idle: Duration) -> HeaderValue {
 
 /// How a server shuts down.
 #[derive(Clone)]
-pub struct Ending {
+pub struct ShutdownPlan {
     /// Once cancelled, each connection ends with its next response, so that clients use other gateways.
     pub leaving: CancellationToken,
     /// Once cancelled, the server accepts no connection.
@@ -157,24 +157,24 @@ pub struct Ending {
 }
 
 /// Serves until shutdown, then closes idle connections and finishes the requests in progress.
-pub async fn serve(listener: TcpListener, app: Router, ending: &Ending, admission: &Admission) {
+pub async fn serve(listener: TcpListener, app: Router, plan: &ShutdownPlan, admission: &Admission) {
     let places = Arc::new(Semaphore::new(admission.places.min(Semaphore::MAX_PERMITS)));
     let refused = Arc::new(Semaphore::new(MAX_REFUSED));
     let connections = TaskTracker::new();
     let serve = |(stream, peer, permit): (TcpStream, _, _)| match admission.admit(peer, permit) {
         Some(permit) => {
-            connections.spawn(serve_connection((stream, peer), app.clone(), permit, admission.clone(), ending.clone()));
+            connections.spawn(serve_connection((stream, peer), app.clone(), permit, admission.clone(), plan.clone()));
         }
         None => refuse(stream, &refused),
     };
     let served = async {
-        accept_all(Listener::new(listener, ending.shutdown.clone()), &places, serve).await;
+        accept_all(Listener::new(listener, plan.shutdown.clone()), &places, serve).await;
         connections.close();
         connections.wait().await;
     };
     let too_late = async {
-        ending.shutdown.cancelled().await;
-        tokio::time::sleep(ending.within).await;
+        plan.shutdown.cancelled().await;
+        tokio::time::sleep(plan.within).await;
     };
     tokio::select! {
         () = served => {}
@@ -243,7 +243,7 @@ async fn serve_connection(
     app: Router,
     permit: ConnectionPermit,
     admission: Admission,
-    ending: Ending,
+    plan: ShutdownPlan,
 ) {
     if stream.set_nodelay(true).is_err() {
         return;
@@ -258,7 +258,7 @@ async fn serve_connection(
         |wire: &Arc<_>| holder.map(|holder| Held::of(admission.budget.clone(), holder, Arc::downgrade(wire) as _));
     let places = (!permit.is_of_proxy()).then(|| (permit.semaphore().clone(), admission.places / 2));
     let stream = Stream::new(stream, Timeouts { idle: admission.idle, places }, hold);
-    let (leaving, wire) = (ending.leaving, stream.wire().clone());
+    let (leaving, wire) = (plan.leaving, stream.wire().clone());
     let [asked, cut] = [wire.clone(), wire.clone()];
     let service = service_fn(move |request: Request<Incoming>| {
         let own = wire.next_answer(!request.body().is_end_stream());
@@ -273,7 +273,7 @@ async fn serve_connection(
     let served = async {
         tokio::select! {
             ended = &mut connection => ended,
-            () = ending.shutdown.cancelled() => {
+            () = plan.shutdown.cancelled() => {
                 // On shutdown, hyper drops a request that is arriving on a new connection.
                 if asked.requests.begun() == 0 && let Ok(ended) = timeout(FIRST_WITHIN, &mut connection).await {
                     return ended;

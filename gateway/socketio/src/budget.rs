@@ -203,11 +203,7 @@ mod tests {
             counted = budget.count(&share, counted, bytes, true);
             assert_eq!([counted, budget.bytes(), share.bytes()], [expected; 3], "{bytes}");
         }
-        assert_eq!(
-            budget.count(&share, 0, STEP_POLLING, false),
-            STEP_POLLING,
-            "polling sessions have a smaller step"
-        );
+        assert_eq!(budget.count(&share, 0, STEP_POLLING, false), STEP_POLLING, "polling sessions have a smaller step");
         budget.count(&share, STEP_POLLING, 0, false);
         let mut over = std::pin::pin!(budget.exceeded());
         assert!(futures::poll!(&mut over).is_pending());

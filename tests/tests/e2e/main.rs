@@ -14,6 +14,7 @@ mod healthcheck;
 mod history;
 mod hosts;
 mod ipv6;
+mod kill;
 mod leaving;
 mod metrics;
 mod moving;

@@ -382,22 +382,3 @@ async fn anonymous_reading_is_a_setting() {
         fails(&api.send(bad).await.unwrap(), 401, "unauthorized");
     }
 }
-
-#[tokio::test]
-async fn all_data_survives_kill_9() {
-    let confab = Embedded::start(&[]).await.unwrap();
-    let api = Api::new(confab.url());
-    let (account, gone) = (api.signup().await.unwrap(), api.signup().await.unwrap());
-    let room = api.room(&account).await.unwrap();
-    let sent = api
-        .post("/api/messages", &account, json!({"roomId": room, "content": "kept"}))
-        .await
-        .unwrap()
-        .expect(201)
-        .unwrap();
-    api.get("/api/auth/logout", &gone).await.unwrap().expect(200).unwrap();
-    confab.daemon().kill().await.unwrap();
-    confab.up().await.unwrap();
-    assert_eq!(api.history(&room, &account, 50).await.unwrap(), [sent]);
-    fails(&api.get("/api/auth/me", &gone).await.unwrap(), 401, "unauthorized");
-}

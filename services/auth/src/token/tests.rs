@@ -1,0 +1,59 @@
+use jsonwebtoken::{Validation, decode};
+use serde_json::{Value, json};
+
+use super::*;
+
+/// The key of RFC 8037, appendix A, whose thumbprint the RFC states.
+const RFC: &str = "nWGxne/9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A=";
+
+fn tokens(ttl: Duration) -> anyhow::Result<Tokens> {
+    Tokens::new(&SigningKeys::parse(RFC).unwrap(), ttl)
+}
+
+#[test]
+fn first_key_signs_and_all_are_published() {
+    let other = "TM0Imyj/ltqdtsNG7BFOD1uKMZ81q6Yk2oz27U+4pvs=";
+    let ids = |keys: &str| {
+        let tokens = Tokens::new(&SigningKeys::parse(keys).unwrap(), *LIFE.end()).unwrap();
+        let set = serde_json::from_str::<JwkSet>(tokens.jwks()).unwrap();
+        let token = tokens.issue(Uuid::now_v7(), "ada", 0).unwrap();
+        let ids = set.keys.into_iter().map(|key| key.common.key_id.unwrap()).collect::<Vec<_>>();
+        (ids, jsonwebtoken::decode_header(&token.text).unwrap().kid.unwrap())
+    };
+    let (one, signs) = ids(RFC);
+    assert_eq!(one, std::slice::from_ref(&signs));
+    let (two, first) = ids(&format!("{RFC},{other}"));
+    assert_eq!((two.len(), &two[0], &first), (2, &signs, &signs));
+    let (turned, first) = ids(&format!("{other},{RFC}"));
+    assert_eq!((&turned[0], &turned[1], &first), (&two[1], &two[0], &two[1]));
+}
+
+#[test]
+fn key_set_matches_the_rfc() {
+    let jwks = serde_json::from_str::<Value>(tokens(*LIFE.end()).unwrap().jwks()).unwrap();
+    let key = json!({
+        "kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo",
+        "kid": "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k", "alg": "EdDSA", "use": "sig"
+    });
+    assert_eq!(jwks, json!({ "keys": [key] }));
+}
+
+#[test]
+fn token_verifies_with_the_key_set() {
+    let tokens = tokens(Duration::from_secs(3600)).unwrap();
+    let (user, now) = (Uuid::now_v7(), jsonwebtoken::get_current_timestamp() as i64);
+    let token = tokens.issue(user, "Zoë", now).unwrap();
+    let keys = serde_json::from_str::<JwkSet>(tokens.jwks()).unwrap();
+    let kid = jsonwebtoken::decode_header(&token.text).unwrap().kid.unwrap();
+    let mut validation = Validation::new(Algorithm::EdDSA);
+    validation.set_audience(&["confab"]);
+    validation.set_issuer(&["confab"]);
+    validation.set_required_spec_claims(&["exp", "nbf", "aud", "iss", "sub"]);
+    validation.validate_nbf = true;
+    let key = DecodingKey::from_jwk(keys.find(&kid).unwrap()).unwrap();
+    let claims = decode::<Value>(&token.text, &key, &validation).unwrap().claims;
+    assert_eq!((claims["sub"].as_str(), claims["name"].as_str()), (Some(user.to_string().as_str()), Some("Zoë")));
+    assert_eq!(claims["jti"].as_str().unwrap().parse::<Uuid>().unwrap().get_version_num(), 7);
+    assert_eq!((claims["iat"].as_i64(), claims["exp"].as_i64()), (Some(now), Some(now + 3600)));
+    assert_eq!(token.expires_at_ms, (now + 3600) * 1000);
+}

@@ -39,7 +39,7 @@ test: ## run every test; installs or starts what the tests need
 	target/debug/chaos --breakage skip-repeat-check
 	target/debug/chaos
 
-fuzz: ## every parser of what strangers send, each for MINUTES=10, without a sanitizer
+fuzz: ## fuzz every parser of bytes from clients and from the bus, each for MINUTES=10, without a sanitizer
 	@scripts/fuzz.sh
 
 images: ## build and test the image of every program; needs docker or podman

@@ -150,7 +150,7 @@ pub async fn run(options: Options) -> anyhow::Result<(Records, Verdict)> {
             anyhow::Ok(())
         };
         tokio::try_join!(faults::run(step[0], &world, first, options.profile), meanwhile)?;
-        // The next cases need all processes, whatever became of these cases.
+        // The next cases need all processes, even if these cases failed.
         world.cluster.up().await?;
         world.recorder.with(|records| report::progress(records, before));
         if options.breakage.is_none() {

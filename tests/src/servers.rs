@@ -1,4 +1,4 @@
-//! The servers that Confab needs: installed by `make`, on our own ports and in our own directories.
+//! The servers that Confab needs: installed by `make`, with ports and directories of the test run.
 
 pub mod newer;
 pub mod nginx;

@@ -144,7 +144,7 @@ impl Stock {
         Ok(Self(inner))
     }
 
-    /// The same clients for a server that is not Confab, and has documents of its own.
+    /// The same clients for a server other than Confab, which has its own documents.
     #[must_use]
     pub fn of_another_server(self) -> Self {
         self.0.is_confab.store(false, Ordering::Relaxed);

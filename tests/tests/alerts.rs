@@ -100,7 +100,7 @@ fn each_alert_has_a_section_in_the_runbook() {
     let anchors =
         alerts.iter().map(|alert| format!("docs/runbook.md#{}", alert.to_lowercase())).collect::<BTreeSet<_>>();
     assert_eq!(named(&rules, "runbook_url: "), anchors.iter().map(String::as_str).collect::<BTreeSet<_>>());
-    // Each section says what the alert means, how to investigate, what to do, and when it is over.
+    // Each section describes the meaning of the alert, the investigation, the remedy, and the end.
     for section in runbook.split("\n## ").skip(1).filter(|section| section.starts_with("Confab")) {
         for part in ["**Means:**", "**Look:**", "**Do:**", "**Over:**"] {
             assert_eq!(section.matches(part).count(), 1, "{part} in {section}");

@@ -1,5 +1,5 @@
 //! No circular dependencies of files: no two files of a crate need each other, directly or through others. A file and
-//! the files below it count as one room, whose interface is the file.
+//! the files below it count as one unit, whose interface is the file.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

@@ -1,6 +1,6 @@
 //! The queue of frames for one client, bounded in bytes. Any task can queue frames. A flush writes all queued frames
-//! with one system call. After a fan-out, one task flushes the outboxes of many clients in turn; otherwise the client's
-//! own task flushes.
+//! and combines small frames into one system call. After a fan-out, one task flushes the outboxes of many clients in
+//! turn; otherwise the client's own task flushes.
 
 mod flush;
 mod queue;

@@ -14,7 +14,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(250);
 /// Resolves the `host:port`s to the address that belongs to this machine and has that port.
 ///
 /// # Errors
-/// When there is none within [`DETECTS_WITHIN`].
+/// When no such address is found within [`DETECTS_WITHIN`].
 pub async fn find(targets: &[String], port: u16) -> anyhow::Result<SocketAddr> {
     let until = Instant::now() + DETECTS_WITHIN;
     loop {

@@ -52,7 +52,7 @@ impl Host {
         if is_it { Self { port: None, ..self } } else { self }
     }
 
-    /// Whether the host means this machine, whatever DNS answers.
+    /// Whether the host means this machine, independently of DNS.
     fn is_loopback(&self) -> bool {
         let v6 = self
             .name

@@ -163,7 +163,7 @@ fn valid(expires: Option<&str>, signature: Option<&str>) -> Option<Link> {
     Some(Link { expires_at_ms, signature: signature?.to_owned() })
 }
 
-/// One error for all invalid links, whatever the reason, so that it reveals nothing about the file.
+/// One error for all invalid links, so that the error reveals nothing about the file.
 fn invalid_link() -> Error {
     unauthorized("the link is invalid or has expired")
 }

@@ -256,7 +256,7 @@ impl<L: Listener> Hub<L> {
         }
     }
 
-    /// Number of clients in a room or joining it.
+    /// The clients in a room or joining it.
     pub fn members(&self, room: Uuid) -> Vec<Arc<L>> {
         let shard = self.shard(room);
         let members = shard.rooms.get(&room).map(|room| room.members.values().map(|member| member.listener.clone()));

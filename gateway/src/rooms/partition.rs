@@ -170,7 +170,7 @@ impl<L: Listener + 'static> PartitionTask<L> {
         if epoch > self.epoch {
             self.skip_to(epoch, position);
         } else if epoch < self.epoch {
-            // A hint from a replica that has not read the new epoch yet.
+            // The answer of a replica that has not read the new epoch yet.
         } else if position > self.position {
             // The hint may still arrive.
             self.note_hole(position);

@@ -2,10 +2,10 @@
 //!
 //! The system completes handshakes on its own, so a client may send its request before the server accepts the
 //! connection. Closing the socket resets every connection that waits in the accept queue. A load balancer then cannot
-//! tell whether the server executed the request, and must not repeat it. At shutdown a server therefore first makes the
-//! system drop new SYNs, then accepts the established connections, and then closes the socket. A client whose SYN was
-//! dropped repeats it after one second and is refused. The client connects to another server, since none of its request
-//! was sent.
+//! determine whether the server executed the request, and must not repeat it. At shutdown a server therefore first
+//! makes the system drop new SYNs, then accepts the established connections, and then closes the socket. A client whose
+//! SYN was dropped repeats it after one second and is refused. The client connects to another server, since none of its
+//! request was sent.
 
 use std::io;
 use std::net::SocketAddr;

@@ -1,5 +1,5 @@
 //! Delivers the events of an outbox to another service. Calls that wait for their own entries retry. A background sweep
-//! delivers entries whose call gave up or whose process died.
+//! delivers entries whose call ended early or whose process died.
 
 use std::time::Duration;
 

@@ -167,7 +167,7 @@ impl Owned {
                 if self.objects.claim(owner(&here)).await? {
                     tracing::info!(installation = %here.id, "this installation now owns the object store");
                 }
-                // After concurrent claims, the owner object shows which claim succeeded, whatever answer each received.
+                // After concurrent claims, the owner object shows which claim succeeded; the answers do not.
                 self.objects.owner().await?.ok_or_else(|| Error::unavailable("file storage"))?
             }
         };

@@ -54,7 +54,8 @@ impl Relay {
         .await
     }
 
-    /// Relays pending files without end: at first the files of an earlier process, later files whose calls gave up.
+    /// Relays pending files without end: first the files of an earlier process, later files whose calls ended before the
+    /// log had the event.
     pub async fn run(self: Arc<Self>) {
         outbox::sweep(|| self.sweep()).await;
     }

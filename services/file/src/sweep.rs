@@ -64,7 +64,7 @@ impl Sweep {
             // In this order, because a file's object exists before its row does.
             let ids = self.store.known(after, self.page).await?;
             let objects = self.objects.list(after, self.page).await?;
-            // A full page says nothing about the ids after it.
+            // A full page does not show which later ids exist.
             let ends = [end(&ids, self.page, |id| *id), end(&objects, self.page, |object| object.key)];
             let end = ends.into_iter().flatten().min();
             let within = |id: &Uuid| end.is_none_or(|end| *id <= end);

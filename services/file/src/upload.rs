@@ -24,7 +24,7 @@ use crate::store::{File, User};
 
 use intake::Intake;
 
-/// How long a caller waits that does not send a timeout.
+/// The timeout of a caller that does not send a timeout.
 const DEFAULT_TIMEOUT: Duration = Duration::from_millis(2500);
 /// The longest timeout that a caller can send.
 const MAX_TIMEOUT: Duration = Duration::from_secs(60);

@@ -1,5 +1,5 @@
-//! Appends one batch to the store, whatever errors occur: merges repeats, retries unknown outcomes, and isolates
-//! invalid events.
+//! Appends one batch to the store despite errors: merges repeats, retries after unknown outcomes, and isolates invalid
+//! events.
 
 use std::collections::HashMap;
 use std::sync::Arc;

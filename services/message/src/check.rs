@@ -22,7 +22,7 @@ const ROOM_EVENTS: [&str; 4] = ["memberJoined", "memberLeft", "roomUpdated", ROO
 const ROOM_DELETED: &str = "roomDeleted";
 /// Length of a SHA-256 in hexadecimal digits.
 const SHA256: usize = 64;
-/// How long a caller waits that does not send a timeout.
+/// The timeout of a caller that does not send a timeout.
 const DEFAULT_TIMEOUT: Duration = Duration::from_millis(2500);
 /// The longest timeout that a caller can send.
 const MAX_TIMEOUT: Duration = Duration::from_secs(60);

@@ -80,7 +80,7 @@ pub fn room_head(head: RoomHead) -> pb::RoomHead {
     pb::RoomHead { room_id: head.room.to_string(), seq: head.seq, closed: head.closed }
 }
 
-/// Converts the kind of an event in a request; `None` if this version does not know the kind.
+/// Converts the kind of an event in a request; `None` if this version does not have the kind.
 pub fn kind(kind: i32) -> Option<Kind> {
     match pb::Kind::try_from(kind).ok()? {
         pb::Kind::Unspecified => None,

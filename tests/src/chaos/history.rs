@@ -126,7 +126,7 @@ pub enum Entry {
         after: Option<u64>,
         /// The head of the room.
         last_seq: u64,
-        /// Whether the server told the client to discard its messages.
+        /// Whether the answer requires the client to discard its messages.
         reset: bool,
         /// The messages in the acknowledgement, and the messages read by REST up to the head.
         messages: Vec<Seen>,

@@ -33,7 +33,7 @@ pub fn configure(daemon: &Daemon, listen: SocketAddr, gateways: &[SocketAddr]) -
     Ok(true)
 }
 
-/// Returns the settings in deploy/nginx, with our addresses, limits and paths.
+/// Returns the settings in deploy/nginx, with the addresses, limits and paths of the test run.
 fn settings(listen: SocketAddr, gateways: &[SocketAddr], root: bool) -> anyhow::Result<String> {
     let servers =
         |options: &str| gateways.iter().map(|gateway| format!("server {gateway} {options}; ")).collect::<String>();

@@ -48,7 +48,7 @@ async fn forwarded_requests_end_gracefully_when_a_gateway_shuts_down() {
     let sid = poller.sid().to_owned();
 
     let sent = tunnel.emit_later("message", &json!({"roomId": room, "content": "on its way"})).await.unwrap();
-    // The client disconnects when the gateway asks it to, so the shutdown need not wait for it.
+    // The client disconnects when the gateway requests it, so the shutdown need not wait for the client.
     let tunnelled = async move {
         assert_eq!(tunnel.ack(sent).await.unwrap()["ok"], true);
         tunnel.event("serverGoingAway").await.unwrap();

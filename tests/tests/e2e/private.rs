@@ -1,4 +1,4 @@
-//! Stored files are accessible only to the user of the process, whatever the directory and the umask permit.
+//! Only the user of the process can access stored files, even if the directory and the umask permit more.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;

@@ -1,4 +1,5 @@
-//! Settings: programs know the settings they get, get the settings they need, and every URL resolves.
+//! Settings: programs support the settings that they receive, receive the settings that they need, and every URL
+//! resolves.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;

@@ -1,4 +1,4 @@
-//! In the stores of docker-compose.yml programs have exactly the permissions they need, and other clients have none.
+//! In the stores of docker-compose.yml, programs have only the permissions that they need, and other clients have none.
 
 use std::collections::BTreeMap;
 use std::process::Command;

@@ -1,4 +1,4 @@
-//! A session over a WebSocket (RFC 6455). The outbox contains encoded frames; one write sends all queued frames.
+//! A session over a WebSocket (RFC 6455). The outbox contains encoded frames; a flush writes all queued frames.
 
 use std::future::poll_fn;
 use std::io;

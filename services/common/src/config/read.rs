@@ -111,8 +111,8 @@ fn is_service_link(name: &str) -> bool {
     name.ends_with("_SERVICE_HOST") || name.ends_with("_PORT") || name.contains("_PORT_")
 }
 
-/// Returns advice for an unknown name. There is no advice if the nearest setting differs too much, or if the name asks
-/// for a file of a setting that does not exist.
+/// Returns advice for an unknown name. There is no advice if the nearest setting differs too much, or if the name is
+/// `…_FILE` for a setting that does not exist.
 fn hint(name: &str) -> String {
     let (setting, end) = name.strip_suffix("_FILE").map_or((name, ""), |setting| (setting, "_FILE"));
     match (nearest(setting), end) {

@@ -42,8 +42,8 @@ pub(super) fn fault(error: &tokio_postgres::Error) -> Option<Fault> {
     let Some(db) = error.as_db_error() else { return Some(Fault::Connection) };
     // https://www.postgresql.org/docs/current/errcodes-appendix.html
     match (&db.code().code()[..2], db.code()) {
-        // Writes; functions that need a primary; a query that conflicts with the replay (at our isolation level only a
-        // standby returns this code).
+        // Writes; functions that need a primary; a query that conflicts with the replay (at Confab's isolation level,
+        // only a standby returns this code).
         (
             _,
             &SqlState::READ_ONLY_SQL_TRANSACTION

@@ -30,7 +30,7 @@ pub struct Span(Option<Context>);
 
 impl Span {
     /// Starts a span that continues the trace in the headers, or begins a trace. Only for the edge, and only for
-    /// headers from our own proxy. Services behind the edge continue its traces.
+    /// headers from the operator's proxy. Services behind the edge continue its traces.
     pub fn entry(kind: Kind, name: &'static str, headers: &HeaderMap) -> Self {
         match TRACER.get() {
             Some(_) => start(kind, name, &propagation::from_headers(headers)),

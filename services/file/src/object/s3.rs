@@ -77,7 +77,7 @@ pub struct S3(Arc<Bucket>);
 struct Bucket {
     client: Client,
     name: String,
-    /// The prefix of all our keys in the bucket: empty, or a path that ends with a slash.
+    /// The prefix of this installation's keys in the bucket: empty, or a path that ends with a slash.
     prefix: String,
     region: String,
     /// How long the store may take to answer a small request before it is repeated once.

@@ -49,7 +49,7 @@ impl Log {
         self.state().attempts
     }
 
-    /// Returns how many events calls of `Append` contained, whatever the outcome.
+    /// Returns how many events calls of `Append` contained, including rejected ones.
     pub fn asked(&self) -> usize {
         self.state().asked.len()
     }

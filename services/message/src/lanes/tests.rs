@@ -283,7 +283,7 @@ async fn locked_rows_precede_later_rows() {
 #[tokio::test(start_paused = true)]
 async fn batch_with_unknown_outcome_is_resent_whole() {
     let fixture = Fixture::open().await;
-    // The second attempt's rejection says nothing about the first.
+    // The rejection of the second attempt does not show the outcome of the first attempt.
     fixture.store.fail(&[Code::Timeout, Code::Unavailable]);
     assert_eq!(outcomes(fixture.send(&["a", "b"], LONG).await.await.unwrap()), [Ok(1), Ok(2)]);
     assert_eq!(fixture.store.batches(), [["a", "b"]; 3]);

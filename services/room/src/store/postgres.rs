@@ -105,7 +105,7 @@ const SEARCH_NEWEST: &str = "/* search */
 const MORE: &str = "/* search */
     SELECT EXISTS (SELECT 1 FROM rooms WHERE (created_at_ms, id) < ($1, $2) ORDER BY created_at_ms DESC, id DESC OFFSET $3::bigint)";
 
-// Always uses rooms_search, whatever the statistics are: with `+ 0` no other index fits.
+// Always uses rooms_search, independently of the statistics: with `+ 0`, no other index fits.
 const SEARCH_INDEXED: &str = "/* search */
     SELECT id, name, description, owner_id, owner_name, created_at_ms, revision FROM rooms
     WHERE search_pieces(search) COLLATE \"C\" @> $5::text[] AND strpos(search, $4) > 0 AND (created_at_ms + 0, id) < ($1, $2)

@@ -148,7 +148,7 @@ async fn rejected_event_does_not_delay_other_rooms(location: Location) {
     assert_eq!(service.rename(&ada, &stuck, "Stuck 2").await.unwrap_err().code, Code::Timeout);
     log.is(Mood::Well);
     service.rename(&ada, &well, "Well 2").await.unwrap();
-    // An existing room's event is kept whatever the log answers, and is relayed in the end.
+    // The service keeps the event of an existing room even if the log rejects it, and relays it in the end.
     eventually(async || (log.of_room(&stuck) == [updated("Stuck 2", "")]).then_some(())).await;
 }
 

@@ -22,7 +22,7 @@ const PACKET_LOSS_TIME: Duration = Duration::from_secs(6);
 const CHAT_AGAIN_LIMIT: Duration = Duration::from_secs(60);
 /// How long Redis is frozen after a user has logged out.
 const REDIS_FREEZE: Duration = Duration::from_secs(6);
-/// How long the log continues whose last events are then lost with its database.
+/// How long events are appended between the copy of the database and its restore, which loses these events.
 const LOST_LOG_TIME: Duration = Duration::from_secs(2);
 /// Time limit for an event that must happen soon.
 const EVENT_LIMIT: Duration = Duration::from_secs(20);
@@ -66,7 +66,7 @@ pub(super) async fn hints_arrive(world: &World, within: Duration) -> anyhow::Res
         let in_time = Instant::now() <= deadline;
         let before = look().await;
         sleep(Duration::from_secs(1)).await;
-        // While an overlapping fault keeps a program away or all clients from sending, no hint can arrive.
+        // While an overlapping fault stops a program or prevents all clients from sending, no hint can arrive.
         let talk = match (before, look().await) {
             (Ok((appended, repaired)), Ok((since, repaired_since))) if since > appended => {
                 Some((since - appended, repaired, repaired_since))

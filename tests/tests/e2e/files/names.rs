@@ -131,7 +131,7 @@ async fn executable_content_is_an_attachment(scene: Scene) {
         assert_eq!(answer.header("cross-origin-resource-policy"), "same-site");
         assert!(answer.headers.get("x-evil").is_none());
     }
-    // A file with a picture's bytes is a picture, whatever its name, and may be displayed.
+    // A file with a picture's bytes is a picture under every name, and may be displayed.
     let file = scene
         .one
         .upload(&scene.account, Form::new().file("a.html", "text/html", png))

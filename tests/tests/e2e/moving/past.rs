@@ -10,7 +10,7 @@ use confab_tests::wait::eventually;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-/// The state at its end.
+/// The state of the server at the end of its history.
 pub struct Past {
     pub ada: Account,
     pub bob: Account,

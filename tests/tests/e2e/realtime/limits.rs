@@ -1,4 +1,4 @@
-//! Limits that are settings: each small, and each off.
+//! Limits that are settings: each with a small value, and each turned off.
 
 use std::time::Instant;
 

@@ -68,6 +68,8 @@ pub async fn restore_permit(share: &Share) -> Option<OwnedSemaphorePermit> {
 
 /// The right to read a page, released when dropped.
 pub struct PagePermit {
+    /// Keeps the holder's permits: without it, they would be counted anew for each request of a user without a socket.
+    _share: Arc<Share>,
     _of_holder: Option<OwnedSemaphorePermit>,
     _of_all: Option<OwnedSemaphorePermit>,
 }
@@ -85,11 +87,11 @@ impl Pages {
     }
 
     /// Waits until a page may be read for the holder of this share.
-    pub async fn acquire(&self, share: &Share) -> PagePermit {
+    pub async fn acquire(&self, share: Arc<Share>) -> PagePermit {
         // The holder's own permit first, so that its other requests do not wait in the common queue.
         let of_holder = share.extension::<Permits>().pages.clone().acquire_owned().await.ok();
-        self.budget.space_for(share, "page").await;
-        PagePermit { _of_holder: of_holder, _of_all: self.all.clone().acquire_owned().await.ok() }
+        self.budget.space_for(&share, "page").await;
+        PagePermit { _share: share, _of_holder: of_holder, _of_all: self.all.clone().acquire_owned().await.ok() }
     }
 }
 

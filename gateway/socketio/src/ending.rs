@@ -192,6 +192,19 @@ mod tests {
             assert_eq!(Ending::ALL.iter().filter(|other| other.code() == ending.code()).count(), 1, "{ending}");
         }
         assert_eq!(Ending::of_number(0), None);
+    }
+
+    #[test]
+    fn the_documents_have_this_table() {
+        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+        for document in ["README.md", "../../docs/realtime.md"] {
+            let text = std::fs::read_to_string(root.join(document)).unwrap();
+            assert!(text.contains(&Ending::table()), "{document} must contain:\n{}", Ending::table());
+        }
+    }
+
+    #[test]
+    fn the_table_has_one_line_for_each_ending() {
         assert_eq!(Ending::table().lines().count(), Ending::ALL.len() + 2);
     }
 }

@@ -39,9 +39,9 @@ pub fn protocol(data: &[u8]) {
         match packet {
             b"accept" => connected |= protocol.accept(),
             [b'b', bytes @ ..] => match protocol.binary(Bytes::copy_from_slice(bytes), MAX_PACKET) {
-                Ok(Attachment::Hold(bytes)) => held += bytes,
-                Ok(Attachment::Complete(partial, counted)) => {
-                    assert_eq!(counted, held);
+                Ok(Attachment::Waiting) => held += bytes.len(),
+                Ok(Attachment::Complete(partial)) => {
+                    assert_eq!(partial.bytes(), held + bytes.len());
                     held = 0;
                     if let Ok(Step::Event(event)) = protocol.complete(&partial) {
                         assert!(event.size <= MAX_PACKET && !event.attachments.is_empty());
@@ -52,7 +52,10 @@ pub fn protocol(data: &[u8]) {
             text => {
                 let Ok(text) = std::str::from_utf8(text) else { break };
                 match protocol.text(text, connected) {
-                    Ok(Step::Hold(bytes)) => held += bytes,
+                    Ok(Step::Waiting) => {
+                        assert!(Protocol::may_wait(text));
+                        held += text.len();
+                    }
                     Ok(Step::Event(event)) => assert!(event.size <= text.len()),
                     Ok(_) => {}
                     Err(_) => break,

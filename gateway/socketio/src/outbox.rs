@@ -240,8 +240,8 @@ impl Outbox {
     }
 
     /// The cause of the end if the outbox itself requested it.
-    pub(crate) fn cause(&self) -> Ending {
-        self.queue.lock().cause.unwrap_or(Ending::ConnectionLost)
+    pub(crate) fn cause(&self) -> Option<Ending> {
+        self.queue.lock().cause
     }
 
     /// Completes when at most 256 KiB are queued for the client, or when its transport must be closed.

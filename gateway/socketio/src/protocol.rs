@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use confab_common::metrics::LIMITS;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use serde_json::json;
 
 use crate::event::Event;
@@ -25,8 +25,8 @@ pub enum Step<'a> {
     Connect(&'a str),
     /// Pass the event to the application.
     Event(Event<'a>),
-    /// Count this many bytes until the packet is complete.
-    Hold(usize),
+    /// The packet waits for its attachments.
+    Waiting,
     /// The client has left the namespace; it may connect again.
     Left,
     /// The client has sent DISCONNECT before it was connected: close the session.
@@ -72,10 +72,17 @@ pub struct Partial {
 
 /// The outcome of an attachment.
 pub enum Attachment {
-    /// The packet waits for more attachments: count this many bytes until it is complete.
-    Hold(usize),
-    /// The packet is complete, with the number of its bytes that are counted.
-    Complete(Box<Partial>, usize),
+    /// The packet waits for more attachments.
+    Waiting,
+    /// The packet is complete.
+    Complete(Box<Partial>),
+}
+
+impl Partial {
+    /// The bytes of the packets that it consists of so far.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
 }
 
 impl Protocol {
@@ -91,6 +98,12 @@ impl Protocol {
         Self { state: Mutex::new(state), max_events_per_second }
     }
 
+    /// Whether [`text`](Self::text) may keep this packet until its attachments arrive. The caller counts its bytes before,
+    /// so that no other task can release them first.
+    pub fn may_wait(packet: &str) -> bool {
+        packet.starts_with("45") || packet.starts_with("46")
+    }
+
     /// Takes an Engine.IO text packet. `is_known` is whether the client is identified.
     ///
     /// # Errors
@@ -101,7 +114,7 @@ impl Protocol {
             return Err(too_many());
         }
         match packet.as_bytes().first() {
-            Some(b'4') => self.socket_text(state, &packet[1..]),
+            Some(b'4') => Self::socket_text(state, packet),
             Some(b'3' | b'6') => Ok(Step::Nothing),
             Some(b'2') if packet.len() > MAX_PING => Err(Malformed("ping over 125 bytes")),
             Some(b'2') => Ok(Step::Reply(Frame::engine(&format!("3{}", packet.get(1..).unwrap_or_default())))),
@@ -110,11 +123,8 @@ impl Protocol {
         }
     }
 
-    fn socket_text<'a>(
-        &self,
-        mut state: parking_lot::MutexGuard<'_, State>,
-        text: &'a str,
-    ) -> Result<Step<'a>, Malformed> {
+    fn socket_text<'a>(mut state: MutexGuard<'_, State>, received: &'a str) -> Result<Step<'a>, Malformed> {
+        let text = &received[1..];
         let packet = Packet::parse(text)?;
         if state.partial.is_some() {
             return Err(Malformed("text before the announced attachments"));
@@ -128,14 +138,18 @@ impl Protocol {
         if state.phase == Phase::New {
             return Err(Malformed("an attachment before CONNECT"));
         }
-        let partial =
-            Partial { text: text.to_owned(), attachments: Vec::new(), bytes: text.len(), expected: packet.attachments };
+        let partial = Partial {
+            text: text.to_owned(),
+            attachments: Vec::new(),
+            bytes: received.len(),
+            expected: packet.attachments,
+        };
         state.partial = Some(Box::new(partial));
-        Ok(Step::Hold(text.len()))
+        Ok(Step::Waiting)
     }
 
     /// Takes an attachment of a packet that may have `max_packet` bytes in total. [`complete`](Self::complete) then
-    /// takes the complete packet.
+    /// takes the complete packet. The caller counts its bytes before, as for [`text`](Self::text).
     ///
     /// # Errors
     /// [`Malformed`] when no packet waits for an attachment, or when the packet exceeds `max_packet`.
@@ -146,16 +160,14 @@ impl Protocol {
             LIMITS.hit("packet");
             return Err(Malformed("attachments over the limit"));
         }
-        let counted = partial.bytes;
-        let length = data.len();
-        partial.bytes += length;
+        partial.bytes += data.len();
         partial.attachments.push(data);
         if partial.attachments.len() == partial.expected
             && let Some(partial) = state.partial.take()
         {
-            return Ok(Attachment::Complete(partial, counted));
+            return Ok(Attachment::Complete(partial));
         }
-        Ok(Attachment::Hold(length))
+        Ok(Attachment::Waiting)
     }
 
     /// Takes a packet with its attachments.
@@ -180,8 +192,7 @@ impl Protocol {
         true
     }
 
-    /// Ends the protocol: later packets have no effect. Returns the number of counted bytes of an incomplete packet,
-    /// which it drops.
+    /// Ends the protocol: later packets have no effect. Returns the bytes of an incomplete packet, which it drops.
     pub fn end(&self) -> usize {
         let mut state = self.state.lock();
         state.phase = Phase::Ended;
@@ -258,7 +269,7 @@ mod tests {
             Ok(Step::Connect(_)) => "connect",
             Ok(Step::Event(event)) if event.over_limit => "over",
             Ok(Step::Event(_)) => "event",
-            Ok(Step::Hold(_)) => "hold",
+            Ok(Step::Waiting) => "waiting",
             Ok(Step::Left) => "left",
             Ok(Step::Disconnected) => "disconnected",
             Ok(Step::Closed) => "closed",
@@ -311,18 +322,18 @@ mod tests {
     #[test]
     fn attachments_come_before_any_other_text() {
         let protocol = Protocol::new(0);
-        assert_eq!([step(&protocol, "40"), step(&protocol, r#"452-["x",1]"#)], ["connect", "hold"]);
-        assert!(matches!(protocol.binary(Bytes::from_static(b"one"), 100), Ok(Attachment::Hold(3))));
+        assert_eq!([step(&protocol, "40"), step(&protocol, r#"452-["x",1]"#)], ["connect", "waiting"]);
+        assert!(matches!(protocol.binary(Bytes::from_static(b"one"), 100), Ok(Attachment::Waiting)));
         assert_eq!(step(&protocol, r#"42["y"]"#), "malformed");
-        let Ok(Attachment::Complete(partial, counted)) = protocol.binary(Bytes::from_static(b"two"), 100) else {
+        let Ok(Attachment::Complete(partial)) = protocol.binary(Bytes::from_static(b"two"), 100) else {
             panic!("complete")
         };
         let Ok(Step::Event(event)) = protocol.complete(&partial) else { panic!("an event") };
-        assert_eq!((&*event.name, event.attachments.len(), event.size, counted), ("x", 2, 7 + 6, 10 + 3));
+        assert_eq!((&*event.name, event.attachments.len(), event.size, partial.bytes()), ("x", 2, 7 + 6, 11 + 6));
         assert!(protocol.binary(Bytes::new(), 100).is_err(), "no packet awaits it");
-        assert_eq!(step(&protocol, r#"451-["x"]"#), "hold");
+        assert_eq!(step(&protocol, r#"451-["x"]"#), "waiting");
         assert!(protocol.binary(vec![0; 100].into(), 100).is_err(), "too large with its text");
-        assert_eq!(protocol.end(), 8);
+        assert_eq!(protocol.end(), 9);
     }
 
     #[test]

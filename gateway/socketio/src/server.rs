@@ -68,6 +68,9 @@ enum Largest<C> {
     Request(Weak<dyn Cut>),
 }
 
+/// Sessions and requests with the bytes that are held for them.
+type Measured<C> = Vec<(usize, Largest<C>)>;
+
 impl<A: Application> Server<A> {
     /// Creates a server of this application on one node, for `axum::serve` or hyper. `registry` must be empty; the
     /// application keeps a clone of it to identify clients. Call this within a Tokio runtime: it spawns a task that
@@ -142,8 +145,15 @@ impl<A: Application> Server<A> {
     /// [`Malformed`] for a packet that no conforming client sends; the caller closes the session.
     pub fn receive(&self, session: &Arc<Session<A::Client>>, packet: &str) -> Result<(), Malformed> {
         session.touch();
-        let step = session.protocol.text(packet, session.is_known())?;
-        self.take(session, step)
+        let counted = if Protocol::may_wait(packet) { packet.len() } else { 0 };
+        if counted > 0 {
+            session.outbox.hold(counted);
+        }
+        let step = session.protocol.text(packet, session.is_known());
+        if counted > 0 && !matches!(step, Ok(Step::Waiting)) {
+            session.outbox.release(counted);
+        }
+        self.take(session, step?)
     }
 
     /// Handles a binary packet, which must be an attachment.
@@ -152,23 +162,27 @@ impl<A: Application> Server<A> {
     /// [`Malformed`] as for [`receive`](Self::receive), and for an attachment over the packet limit.
     pub fn receive_binary(&self, session: &Arc<Session<A::Client>>, data: Bytes) -> Result<(), Malformed> {
         session.touch();
-        match session.protocol.binary(data, self.max_packet(session))? {
-            Attachment::Hold(bytes) => session.outbox.hold(bytes),
-            Attachment::Complete(partial, counted) => {
-                session.outbox.release(counted);
-                self.take(session, session.protocol.complete(&partial)?)?;
+        let length = data.len();
+        session.outbox.hold(length);
+        match session.protocol.binary(data, self.max_packet(session)) {
+            Ok(Attachment::Waiting) => Ok(()),
+            Ok(Attachment::Complete(partial)) => {
+                session.outbox.release(partial.bytes());
+                self.take(session, session.protocol.complete(&partial)?)
+            }
+            Err(malformed) => {
+                session.outbox.release(length);
+                Err(malformed)
             }
         }
-        Ok(())
     }
 
     fn take(&self, session: &Arc<Session<A::Client>>, step: Step<'_>) -> Result<(), Malformed> {
         match step {
-            Step::Nothing => {}
+            Step::Nothing | Step::Waiting => {}
             Step::Reply(frame) => session.outbox.push(frame),
             Step::Connect(auth) => self.app.connect(session, auth),
             Step::Event(event) => return self.app.event(session, event),
-            Step::Hold(bytes) => session.outbox.hold(bytes),
             Step::Left => self.app.left(session),
             Step::Disconnected => {
                 self.app.left(session);
@@ -207,7 +221,8 @@ impl<A: Application> Server<A> {
             return;
         }
         if ending != Ending::ConnectionLost {
-            session.record_ending(ending);
+            // The outbox closes a session on its own; what its requests then report is only a consequence.
+            session.record_ending(session.outbox.cause().unwrap_or(ending));
         }
         let ending = session.ending();
         METRICS.session_ends.hit(ending.code());
@@ -226,17 +241,11 @@ impl<A: Application> Server<A> {
             self.budget().exceeded().await;
             // Bytes of evicted sessions and requests that will be released shortly.
             let mut leaving = 0;
-            let mut sessions = HashMap::<Holder, Vec<_>>::new();
-            for session in self.registry.all() {
-                if let Some(holder) = session.outbox.share().holder() {
-                    sessions.entry(holder).or_default().push((session.outbox.bytes(), Largest::Session(session)));
-                }
-            }
+            let mut sessions = self.sessions_with_bytes();
             'holders: for (holder, share) in self.budget().largest() {
                 let requests = share.held().into_iter().map(|(bytes, cut)| (bytes, Largest::Request(cut)));
                 let mut all = sessions.remove(&holder).unwrap_or_default();
-                all.extend(requests);
-                all.retain(|(bytes, _)| *bytes > 0);
+                all.extend(requests.filter(|(bytes, _)| *bytes > 0));
                 all.sort_unstable_by_key(|(bytes, _)| Reverse(*bytes));
                 for (bytes, largest) in all {
                     if self.budget().excess() <= leaving {
@@ -245,8 +254,23 @@ impl<A: Application> Server<A> {
                     leaving += self.evict(largest, bytes);
                 }
             }
+            drop(sessions);
             sleep(CHECK_INTERVAL).await;
         }
+    }
+
+    /// The sessions for which bytes are held, by holder.
+    fn sessions_with_bytes(&self) -> HashMap<Holder, Measured<A::Client>> {
+        let mut sessions = HashMap::<Holder, Vec<_>>::new();
+        for session in self.registry.all() {
+            let bytes = session.outbox.bytes();
+            if bytes > 0
+                && let Some(holder) = session.outbox.share().holder()
+            {
+                sessions.entry(holder).or_default().push((bytes, Largest::Session(session)));
+            }
+        }
+        sessions
     }
 
     /// Evicts a session or a request; returns the number of its bytes that are not released yet.

@@ -159,11 +159,11 @@ impl<C> Session<C> {
 
     /// Whether the application has identified the client.
     pub fn is_known(&self) -> bool {
-        self.is_known.load(Ordering::Relaxed)
+        self.is_known.load(Ordering::Acquire)
     }
 
     pub(crate) fn set_known(&self) {
-        self.is_known.store(true, Ordering::Relaxed);
+        self.is_known.store(true, Ordering::Release);
         self.outbox.set_known();
     }
 
@@ -173,7 +173,9 @@ impl<C> Session<C> {
     }
 
     pub(crate) fn ending(&self) -> Ending {
-        Ending::of_number(self.ending.load(Ordering::Relaxed)).unwrap_or_else(|| self.outbox.cause())
+        Ending::of_number(self.ending.load(Ordering::Relaxed))
+            .or_else(|| self.outbox.cause())
+            .unwrap_or(Ending::ConnectionLost)
     }
 
     pub(crate) fn transport(&self) -> MutexGuard<'_, Transport> {

@@ -201,7 +201,7 @@ impl Client {
 
     /// Records CONNECT. Later events wait for its answer.
     pub fn begin_connect(&self) {
-        self.state().stage = Stage::Connecting;
+        self.state().go_to(Stage::Connecting);
     }
 
     /// Queues a valid event in its room's lane, or until CONNECT is answered.
@@ -297,16 +297,23 @@ impl Client {
     /// Records that the client is in no room and sets its stage; returns the rooms that it was in.
     pub fn leave_rooms(&self, stage: Stage) -> HashSet<Uuid> {
         let mut state = self.state();
-        state.stage = stage;
+        state.go_to(stage);
         std::mem::take(&mut state.rooms)
     }
 }
 
 impl State {
+    /// A client that has ended stays so: what its other requests do meanwhile brings it back nowhere.
+    fn go_to(&mut self, stage: Stage) {
+        if self.stage != Stage::Ended {
+            self.stage = stage;
+        }
+    }
+
     /// Sets the stage to connected and moves the events that arrived before the answer to their lanes. Returns the
     /// rejected events among them.
     pub fn connect(&mut self) -> Vec<Refused> {
-        self.stage = Stage::Connected;
+        self.go_to(Stage::Connected);
         let mut refusals = Vec::new();
         for early in std::mem::take(&mut self.early) {
             match early {

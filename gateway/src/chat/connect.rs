@@ -55,7 +55,8 @@ pub async fn connect(chat: Arc<Chat>, socket: Arc<Socket>, auth: Auth) {
     let identity = match verified {
         Ok(identity) => identity,
         Err(error) if error.code == Code::Unauthorized => return refuse_connect(&socket, &error),
-        Err(_) => {
+        Err(error) => {
+            error.log_cause();
             METRICS.connects.hit("unavailable");
             // The client did nothing wrong, so it must reconnect by itself.
             return socket.close_now(Ending::Returned);

@@ -76,9 +76,10 @@ impl Chat {
 
     /// Sends `sessionEnded` with this code and disconnects the socket. A stock client does not reconnect.
     pub fn end_session(&self, socket: &Socket, code: &'static str) {
+        // First, so that a CONNECT in progress is not accepted any more.
+        socket.disconnect("sessionEnded", &json!({ "code": code }));
         self.leave_rooms(socket, Stage::Ended);
         socket.client.drop_events(&socket.outbox);
-        socket.disconnect("sessionEnded", &json!({ "code": code }));
     }
 
     /// Removes a client from all rooms and sets its stage.

@@ -94,7 +94,7 @@ impl Turns {
     /// A turn. The handler keeps it until the response is built.
     pub async fn next(&self) -> Result<Option<PagePermit>> {
         let Some(share) = self.context.as_ref().and_then(edge::Context::share) else { return Ok(None) };
-        let permit = timeout(self.app.config.request_timeout, self.app.pages.acquire(&share)).await;
+        let permit = timeout(self.app.config.request_timeout, self.app.pages.acquire(share)).await;
         permit.map(Some).map_err(|_| {
             LIMITS.hit("pages");
             Error::new(

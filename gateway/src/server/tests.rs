@@ -11,6 +11,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 
+use self::shares::comes_in;
 use super::*;
 use axum::body::Bytes;
 use axum::routing::{MethodRouter, get, post};

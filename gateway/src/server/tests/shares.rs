@@ -3,7 +3,7 @@
 use super::*;
 
 /// A kept-alive connection from the address `from`, after one response; `None` when it was rejected.
-async fn comes_in(address: SocketAddr, from: [u8; 4], client: &str) -> Option<TcpStream> {
+pub(super) async fn comes_in(address: SocketAddr, from: [u8; 4], client: &str) -> Option<TcpStream> {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind((from, 0).into()).unwrap();
     let mut stream = socket.connect(address).await.unwrap();

@@ -49,21 +49,24 @@ fn operations() -> OpenApiRouter<Arc<App>> {
 }
 
 /// The time left for all gRPC calls of one HTTP request.
-struct Deadline(Call, Instant);
+struct Deadline {
+    call: Call,
+    at: Instant,
+}
 
 impl Deadline {
     fn of(app: &App) -> Self {
-        Self(app.clients.call, Instant::now() + app.clients.call.deadline)
+        Self { call: app.clients.call, at: Instant::now() + app.clients.call.deadline }
     }
 
     /// A call that must be answered within the time left.
     fn request<T>(&self, message: T) -> tonic::Request<T> {
-        request(message, Call { deadline: self.1.saturating_duration_since(Instant::now()), ..self.0 })
+        request(message, Call { deadline: self.at.saturating_duration_since(Instant::now()), ..self.call })
     }
 
     /// A read-only call that must be answered within the time left.
     fn reading<T>(&self, message: T) -> tonic::Request<T> {
-        request(message, Call { deadline: self.1.saturating_duration_since(Instant::now()), ..self.0.reading() })
+        request(message, Call { deadline: self.at.saturating_duration_since(Instant::now()), ..self.call.reading() })
     }
 }
 

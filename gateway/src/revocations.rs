@@ -33,7 +33,7 @@ const ASK: Call = Call::within(Duration::from_secs(2)).attempt(Duration::from_mi
 /// After a pause of the process: how long a caller waits until the revocations are up to date.
 const KNOWN_WITHIN: Duration = Duration::from_secs(2);
 /// How often a waiting caller checks.
-const LOOK: Duration = Duration::from_millis(20);
+const CHECK_INTERVAL: Duration = Duration::from_millis(20);
 /// Interval between two purges of expired sign-ins.
 const PURGE_EVERY: Duration = Duration::from_secs(60);
 /// How long a revocation is kept after its token's expiry, in ms: the leeway for clocks accepts tokens a few seconds
@@ -89,7 +89,7 @@ impl Revocations {
         }
         let known = async {
             while self.0.pauses.is_paused() {
-                sleep(LOOK).await;
+                sleep(CHECK_INTERVAL).await;
             }
         };
         timeout(KNOWN_WITHIN, known).await.map_err(|_| Error::unavailable("the list of revocations"))

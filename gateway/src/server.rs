@@ -303,9 +303,12 @@ fn answer(
     leaving: CancellationToken,
     request: Request<Incoming>,
 ) -> impl Future<Output = Result<axum::http::Response<AnswerBody>, Infallible>> + use<> {
-    let mut request = request.map(|incoming| match incoming.is_end_stream() {
-        true => Body::empty(),
-        false => Body::new(RequestBody { incoming, wire: own.wire().clone() }),
+    let mut request = request.map(|incoming| {
+        if incoming.is_end_stream() {
+            Body::empty()
+        } else {
+            Body::new(RequestBody { incoming, wire: own.wire().clone() })
+        }
     });
     let address = ClientAddress::of(peer.ip(), request.headers(), &admission.trusted);
     request.extensions_mut().insert(address);

@@ -40,7 +40,7 @@ const FETCH_FIRST: Duration = Duration::from_millis(250);
 const FETCH_UNKNOWN: Duration = Duration::from_secs(1);
 /// How long a key remains valid after auth last listed it. During a key rotation, replicas of auth list different keys,
 /// and each fetch may reach another replica.
-const KEEP: Duration = Duration::from_secs(180);
+const KEY_LIFETIME: Duration = Duration::from_secs(180);
 /// Most keys that are kept after auth no longer lists them.
 const MAX_KEPT: usize = 16;
 
@@ -262,7 +262,7 @@ impl Keys {
             _ => None,
         });
         let mut by_id = usable.collect::<HashMap<_, _>>();
-        let is_kept = |(id, key): &(&String, &Key)| !by_id.contains_key(*id) && key.listed.elapsed() < KEEP;
+        let is_kept = |(id, key): &(&String, &Key)| !by_id.contains_key(*id) && key.listed.elapsed() < KEY_LIFETIME;
         let mut kept = before.iter().flat_map(|keys| &keys.by_id).filter(is_kept).collect::<Vec<_>>();
         if kept.is_empty() {
             return Ok(Self { by_id, json: json.into() });

@@ -17,7 +17,7 @@ use tokio::time::timeout;
 use crate::clients::Clients;
 
 /// How long the service may take to accept one chunk, and to answer after the last chunk.
-pub const PATIENCE: Duration = Duration::from_secs(15);
+pub const FILE_STALL_LIMIT: Duration = Duration::from_secs(15);
 /// Chunks queued for the service.
 const AHEAD: usize = 2;
 
@@ -85,7 +85,7 @@ impl Upload {
             return Ok(answer);
         }
         drop(self.parts);
-        timeout(PATIENCE, self.answer).await.unwrap_or_else(|_| Err(Error::timeout()))
+        timeout(FILE_STALL_LIMIT, self.answer).await.unwrap_or_else(|_| Err(Error::timeout()))
     }
 
     async fn give(&mut self, what: Part) -> Result<()> {
@@ -98,7 +98,7 @@ impl Upload {
                 _ = parts.send(part(what)) => None,
             }
         };
-        match timeout(PATIENCE, given).await {
+        match timeout(FILE_STALL_LIMIT, given).await {
             Ok(None) => Ok(()),
             Ok(Some(answer)) => {
                 self.early = Some(answer.map_err(unfinished)?);

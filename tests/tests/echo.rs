@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
-const SOON: Duration = Duration::from_secs(10);
+const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 
 struct Echo {
     url: String,
@@ -118,7 +118,7 @@ async fn malformed_packets_end_the_session() {
     for bad in ["abc", "4abc", "42{}", "42[", "4299999999999999999999[]", "40"] {
         let mut client = echo.websocket().await;
         client.send(bad).await.unwrap();
-        assert_eq!(client.closed(SOON).await.unwrap(), Some(1002), "{bad}");
+        assert_eq!(client.closed(ANSWER_LIMIT).await.unwrap(), Some(1002), "{bad}");
         let client = echo.polling().await;
         assert_eq!(client.post(bad).await.unwrap().0, 400, "{bad}");
         assert_eq!(client.get().await.unwrap().0, 400, "{bad}");
@@ -137,7 +137,7 @@ async fn a_client_closes_its_session() {
     assert_eq!(client.get().await.unwrap().0, 400);
     let mut client = echo.websocket().await;
     client.send("1").await.unwrap();
-    assert_eq!(client.closed(SOON).await.unwrap(), Some(1000));
+    assert_eq!(client.closed(ANSWER_LIMIT).await.unwrap(), Some(1000));
 }
 
 #[tokio::test]
@@ -190,12 +190,12 @@ async fn stock_clients_are_echoed(stock: Stock, has_bytes: bool) {
             assert_eq!(socket.emit("bytes", data.clone()).await.unwrap(), data, "{transports:?}");
             socket.tell("bytes", vec![data.clone()]);
             let echoed = |_: &[_]| (!socket.events("bytes").is_empty()).then(|| socket.events("bytes"));
-            assert_eq!(socket.until("its bytes", SOON, echoed).await.unwrap(), [data], "{transports:?}");
+            assert_eq!(socket.until("its bytes", ANSWER_LIMIT, echoed).await.unwrap(), [data], "{transports:?}");
         }
         let numbers = (0..200).map(|number| json!(number)).collect::<Vec<_>>();
         numbers.iter().for_each(|number| socket.tell("number", vec![number.clone()]));
         let all = |_: &[_]| (socket.events("number").len() == 200).then(|| socket.events("number"));
-        assert_eq!(socket.until("every number", SOON, all).await.unwrap(), numbers, "{transports:?}");
+        assert_eq!(socket.until("every number", ANSWER_LIMIT, all).await.unwrap(), numbers, "{transports:?}");
         socket.disconnect();
     }
 }

@@ -321,10 +321,7 @@ impl Outbox {
     /// Ready when the client's task must run.
     pub fn poll(&self, context: &Context<'_>) -> Poll<()> {
         self.task.register(context.waker());
-        match self.queue.lock().woken {
-            true => Poll::Ready(()),
-            false => Poll::Pending,
-        }
+        if self.queue.lock().woken { Poll::Ready(()) } else { Poll::Pending }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Follows the log: by hints from the bus, and by reading the log when a hint is missing.
 //!
-//! A task follows one partition while a client is in one of its rooms, and for [`LINGER`] longer. The task reads its
+//! A task follows one partition while a client is in one of its rooms, and for [`FOLLOW_LINGER`] longer. The task reads its
 //! start position *after* the bus has confirmed its subscription, so that no event falls between the two.
 
 use std::collections::HashMap;
@@ -26,7 +26,7 @@ use crate::clients::Clients;
 use crate::metrics::METRICS;
 
 /// How long a partition is followed after the last client on this gateway has left its rooms.
-const LINGER: Duration = Duration::from_secs(60);
+const FOLLOW_LINGER: Duration = Duration::from_secs(60);
 /// Hints queued for a partition's task. When the queue is full, hints are dropped and the task reads the log.
 const INPUTS: usize = 1024;
 
@@ -79,7 +79,7 @@ impl<L: Listener + 'static> Follower<L> {
             // Sockets are drained before the process ends; the follower runs until then.
             tokio::select! {
                 () = learn => {}
-                () = async { shutdown.cancelled().await; sleep(LINGER).await } => {}
+                () = async { shutdown.cancelled().await; sleep(FOLLOW_LINGER).await } => {}
             }
         });
         follower
@@ -207,7 +207,7 @@ impl<L: Listener + 'static> Follower<L> {
                 followed.unused = None;
                 return true;
             }
-            let keep = followed.unused.get_or_insert_with(Instant::now).elapsed() < LINGER;
+            let keep = followed.unused.get_or_insert_with(Instant::now).elapsed() < FOLLOW_LINGER;
             if !keep {
                 // The task ends when its inputs are dropped.
                 self.log.subscriptions.unsubscribe(channel::log(*partition));

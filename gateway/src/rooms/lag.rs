@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// How long a partition may take to reach a reported head.
-const PATIENCE: Duration = Duration::from_secs(5);
+const LAG_LIMIT: Duration = Duration::from_secs(5);
 
 /// The lag of a partition, measured at every poll of the heads.
 #[derive(Debug, Default)]
@@ -22,7 +22,7 @@ impl Lag {
         if head > reached {
             self.behind.get_or_insert((head, now));
         }
-        self.behind.is_none_or(|(_, since)| now - since <= PATIENCE)
+        self.behind.is_none_or(|(_, since)| now - since <= LAG_LIMIT)
     }
 }
 

@@ -30,7 +30,7 @@ struct Settings {
 /// The time within which the server answers a client that need not wait.
 const NOW: Duration = Duration::from_millis(200);
 /// How long requests in progress may take after shutdown.
-const WITHIN: Duration = Duration::from_secs(20);
+const DRAIN_LIMIT: Duration = Duration::from_secs(20);
 
 /// Serves these routes; returns the address, the process, and a handle that completes when the server has stopped.
 pub(crate) async fn serving(app: Router, settings: &[&str]) -> (SocketAddr, Process, tokio::task::JoinHandle<()>) {
@@ -46,7 +46,8 @@ pub(crate) async fn serving_counted(
     let config = Settings::parse_from(["test"].iter().chain(settings)).gateway;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (address, process) = (listener.local_addr().unwrap(), Process::new());
-    let plan = ShutdownPlan { leaving: process.leaving.clone(), shutdown: process.shutdown.clone(), within: WITHIN };
+    let plan =
+        ShutdownPlan { leaving: process.leaving.clone(), shutdown: process.shutdown.clone(), within: DRAIN_LIMIT };
     (
         address,
         process,
@@ -184,7 +185,7 @@ async fn a_stalled_reader_does_not_delay_shutdown() {
     let (address, process, server) = serving(large(), &[]).await;
     let _stuck = stuck(address).await;
     process.shutdown.cancel();
-    timeout(WITHIN + Duration::from_secs(1), server).await.unwrap().unwrap();
+    timeout(DRAIN_LIMIT + Duration::from_secs(1), server).await.unwrap().unwrap();
 }
 
 #[tokio::test]

@@ -24,7 +24,10 @@ pub const MAX_FILE: usize = 4 * 1024 * 1024;
 
 /// The service. Clones share its files.
 #[derive(Clone, Default)]
-pub struct Files(Arc<Mutex<State>>, Arc<watch::Sender<bool>>);
+pub struct Files {
+    state: Arc<Mutex<State>>,
+    stalled: Arc<watch::Sender<bool>>,
+}
 
 #[derive(Default)]
 struct State {
@@ -40,7 +43,7 @@ struct State {
 
 impl Files {
     fn state(&self) -> parking_lot::MutexGuard<'_, State> {
-        self.0.lock()
+        self.state.lock()
     }
 
     pub fn transport(&self) -> Transport {
@@ -59,12 +62,12 @@ impl Files {
 
     /// Stops reading uploads and sending downloads.
     pub fn stall(&self) {
-        self.1.send_replace(true);
+        self.stalled.send_replace(true);
     }
 
     /// Resumes after [`stall`](Self::stall).
     pub fn go_on(&self) {
-        self.1.send_replace(false);
+        self.stalled.send_replace(false);
     }
 
     /// Makes later downloads fail after `bytes` bytes.
@@ -111,7 +114,7 @@ impl Files {
     }
 
     async fn unless_stalled(&self) {
-        let _ = self.1.subscribe().wait_for(|stalled| !stalled).await;
+        let _ = self.stalled.subscribe().wait_for(|stalled| !stalled).await;
     }
 
     fn keep(&self, begin: Begin, finish: Finish, bytes: Bytes) -> UploadResponse {

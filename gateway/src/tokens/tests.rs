@@ -231,7 +231,7 @@ async fn a_key_listed_by_one_replica_survives_the_answer_of_another() {
     }
     // In the end all replicas have only the new key.
     *auth.seeds.lock() = Some(vec![2]);
-    tokio::time::sleep(KEEP + FETCH_EVERY * 2).await;
+    tokio::time::sleep(KEY_LIFETIME + FETCH_EVERY * 2).await;
     eventually(|| tokens.keys().is_some_and(|keys| keys.by_id.len() == 1)).await;
     assert_eq!(code(&tokens, &token(2)).await, None);
     assert_eq!(code(&tokens, &token(1)).await, Some(Code::Unauthorized));

@@ -153,10 +153,7 @@ struct Feed<'a> {
 
 impl Read for Feed<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self.input.is_empty() {
-            true => Err(io::ErrorKind::WouldBlock.into()),
-            false => self.input.read(buffer),
-        }
+        if self.input.is_empty() { Err(io::ErrorKind::WouldBlock.into()) } else { self.input.read(buffer) }
     }
 }
 

@@ -24,10 +24,7 @@ pub async fn next_frame(body: &mut Body, pace: &mut Pace) -> Result<Option<Frame
     let since = Instant::now();
     let Some(frame) = timeout(SILENCE_LIMIT, body.frame()).await.map_err(|_| too_slow())? else { return Ok(None) };
     let frame = frame.map_err(|_| Error::new(Code::InvalidRequest, "the body ended early"))?;
-    match pace.keeps(frame.data_ref().map_or(0, Bytes::len), since.elapsed()) {
-        true => Ok(Some(frame)),
-        false => Err(too_slow()),
-    }
+    if pace.keeps(frame.data_ref().map_or(0, Bytes::len), since.elapsed()) { Ok(Some(frame)) } else { Err(too_slow()) }
 }
 
 /// Reads a complete body of at most `most` bytes, and counts it in `held` while it arrives. The limits of time are

@@ -124,10 +124,12 @@ impl Queue {
             }
             return fits;
         }
-        match frame.is_answer() {
-            _ if self.cost.all == 0 => true,
-            true => self.cost.answers + frame.cost() <= MAX_ANSWERS,
-            false => self.cost.unasked() + frame.cost() <= MAX_BYTES,
+        if self.cost.all == 0 {
+            true
+        } else if frame.is_answer() {
+            self.cost.answers + frame.cost() <= MAX_ANSWERS
+        } else {
+            self.cost.unasked() + frame.cost() <= MAX_BYTES
         }
     }
 

@@ -31,7 +31,7 @@ use crate::rest::openapi::problems::{
     Called, InvalidRequest, NotFound, PreconditionFailed, RangeNotSatisfiable, RateLimited, Unauthorized,
 };
 use crate::rest::openapi::{bytes as answers, params};
-use crate::upload::PATIENCE;
+use crate::upload::FILE_STALL_LIMIT;
 
 const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
 
@@ -207,7 +207,7 @@ async fn pass(
 }
 
 async fn next(bytes: &mut Streaming<DownloadResponse>) -> Result<Option<Bytes>, Error> {
-    match timeout(PATIENCE, bytes.message()).await {
+    match timeout(FILE_STALL_LIMIT, bytes.message()).await {
         Ok(message) => Ok(message?.map(|message| message.chunk)),
         Err(_) => Err(Error::unavailable("the file service")),
     }

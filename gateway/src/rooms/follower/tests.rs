@@ -173,13 +173,13 @@ async fn a_partition_is_followed_for_a_while_after_its_last_client_left() {
     let follows = || follower.followed.lock().contains_key(&partition());
     for _ in 0..2 {
         hub.leave(room, client.socket.id());
-        sleep(LINGER - Duration::from_secs(2)).await;
+        sleep(FOLLOW_LINGER - Duration::from_secs(2)).await;
         assert!(follows());
         hub.begin_join(room, partition(), &client.socket);
         sleep(2 * POLL).await;
     }
     hub.leave(room, client.socket.id());
-    sleep(LINGER - Duration::from_secs(2)).await;
+    sleep(FOLLOW_LINGER - Duration::from_secs(2)).await;
     assert!(follows());
     eventually(|| !follows()).await;
     // The partition's channel is unsubscribed as well.

@@ -44,7 +44,7 @@ const LEAST_PART: u64 = 5 * 1024 * 1024;
 const MOST_PARTS: u64 = 10_000;
 /// Parts being sent at once in this process.
 const PARTS: usize = 8;
-const CONNECT: Duration = Duration::from_secs(1);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// Time limit for a small request.
 const ANSWER_LIMIT: Duration = Duration::from_secs(1);
 /// Time limit for creating the bucket.
@@ -152,8 +152,10 @@ fn credentials(http: SharedHttpClient, region: &str) -> SharedCredentialsProvide
 
 /// Returns time limits for one attempt and for all attempts together.
 fn patience(attempt: Duration, all: Duration) -> Builder {
-    let timeouts =
-        TimeoutConfig::builder().connect_timeout(CONNECT).operation_attempt_timeout(attempt).operation_timeout(all);
+    let timeouts = TimeoutConfig::builder()
+        .connect_timeout(CONNECT_TIMEOUT)
+        .operation_attempt_timeout(attempt)
+        .operation_timeout(all);
     Config::builder().timeout_config(timeouts.build())
 }
 

@@ -15,7 +15,7 @@ use tokio::time::timeout;
 
 use crate::trust::Authorities;
 
-const CONNECT: Duration = Duration::from_secs(1);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// Time limit for finding the master. A Sentinel that does not answer takes one second of it.
 const FIND_MASTER_LIMIT: Duration = Duration::from_secs(4);
 /// The default port of a Sentinel.
@@ -55,13 +55,13 @@ impl Address {
     pub async fn publisher(&self) -> Option<MultiplexedConnection> {
         let client = self.client().await.ok()?;
         let config = AsyncConnectionConfig::new().set_response_timeout(None);
-        timeout(CONNECT, client.get_multiplexed_async_connection_with_config(&config)).await.ok()?.ok()
+        timeout(CONNECT_TIMEOUT, client.get_multiplexed_async_connection_with_config(&config)).await.ok()?.ok()
     }
 
     /// Opens a connection for subscriptions, or returns the reason of the failure.
     pub async fn subscriber(&self) -> Result<PubSub, String> {
         let client = self.client().await?;
-        match timeout(CONNECT, client.get_async_pubsub()).await {
+        match timeout(CONNECT_TIMEOUT, client.get_async_pubsub()).await {
             Ok(connected) => connected.map_err(|error| error.to_string()),
             Err(_) => Err("Redis does not answer".into()),
         }

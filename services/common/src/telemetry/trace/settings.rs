@@ -10,7 +10,7 @@ use tonic::transport::Endpoint;
 const RATIO: f64 = 0.01;
 /// The default time limit for an answer of the collector.
 const DEFAULT_ANSWER_LIMIT: Duration = Duration::from_secs(10);
-const CONNECT: Duration = Duration::from_secs(2);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// How often an idle connection to the collector is pinged, and the time limit for the answer.
 const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs(10));
 
@@ -62,7 +62,7 @@ impl Settings {
 
 fn endpoint(url: &str) -> Option<Endpoint> {
     let uri = url.parse::<http::Uri>().ok().filter(|uri| uri.scheme_str() == Some("http") && uri.port().is_some())?;
-    let endpoint = Endpoint::from(uri).connect_timeout(CONNECT).http2_keep_alive_interval(KEEPALIVE.0);
+    let endpoint = Endpoint::from(uri).connect_timeout(CONNECT_TIMEOUT).http2_keep_alive_interval(KEEPALIVE.0);
     Some(endpoint.keep_alive_timeout(KEEPALIVE.1))
 }
 

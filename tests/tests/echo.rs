@@ -177,12 +177,13 @@ async fn an_unknown_namespace_is_refused_and_disconnect_leaves_the_session_open(
     assert_eq!(client.receive().await.unwrap(), "3");
 }
 
-/// Echoes of one stock client over each transport; `has_bytes`: it sends and receives bytes within events.
-async fn stock_clients_are_echoed(stock: Stock, has_bytes: bool) {
+/// Echoes of one stock client over each transport, up to `largest` characters; `has_bytes`: it sends and receives bytes
+/// within events.
+async fn stock_clients_are_echoed(stock: Stock, has_bytes: bool, largest: usize) {
     let (echo, stock) = (Echo::start().await, stock.of_another_server());
     for transports in [Transports::Polling, Transports::WebSocket, Transports::Upgrade] {
         let socket = stock.connect(&echo.url, "none", transports).await.unwrap();
-        for value in [json!("text ✓"), json!({"nested": [1, null, {"a": true}]}), json!("x".repeat(100_000))] {
+        for value in [json!("text ✓"), json!({"nested": [1, null, {"a": true}]}), json!("x".repeat(largest))] {
             assert_eq!(socket.emit("asked", value.clone()).await.unwrap(), value, "{transports:?}");
         }
         if has_bytes {
@@ -202,15 +203,16 @@ async fn stock_clients_are_echoed(stock: Stock, has_bytes: bool) {
 
 #[tokio::test]
 async fn the_javascript_client_is_echoed() {
-    stock_clients_are_echoed(Stock::javascript().unwrap(), true).await;
+    stock_clients_are_echoed(Stock::javascript().unwrap(), true, 100_000).await;
 }
 
 #[tokio::test]
 async fn the_python_client_is_echoed() {
-    stock_clients_are_echoed(Stock::python().unwrap(), true).await;
+    stock_clients_are_echoed(Stock::python().unwrap(), true, 100_000).await;
 }
 
 #[tokio::test]
 async fn the_rust_client_is_echoed() {
-    stock_clients_are_echoed(Stock::rust().unwrap(), false).await;
+    // Over polling, rust_socketio 0.6 takes each piece of an answer that its HTTP client reads for a whole payload.
+    stock_clients_are_echoed(Stock::rust().unwrap(), false, 4000).await;
 }

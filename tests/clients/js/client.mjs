@@ -46,7 +46,7 @@ const commands = {
   connect,
   emit({ id, ref, event, args, ack }) {
     const values = args.map(bytes);
-    if (ack) sockets.get(id).emit(event, ...values, (...answer) => tell({ id, kind: "ack", ref, args: answer }));
+    if (ack) sockets.get(id).emit(event, ...values, (...answer) => tell({ id, kind: "ack", ref, args: answer.map(plain) }));
     else sockets.get(id).emit(event, ...values);
   },
   reconnect: ({ id }) => sockets.get(id).connect(),

@@ -54,7 +54,11 @@ async fn sockets(count: usize, url: &str, account: &Account) -> Vec<WebSocket> {
 async fn program_works_while_all_connections_are_taken() {
     let confab = Embedded::start_with(Some(DESCRIPTORS), &[]).await.unwrap();
     let log = || fs::read_to_string(&confab.daemon().log).unwrap();
-    assert!(log().contains("the descriptor limit, not CONFAB_MAX_CONNECTIONS, bounds the connections"), "{}", log());
+    assert!(
+        log().contains("the descriptor limit, not CONFAB_MAX_CONNECTIONS, limits the number of connections"),
+        "{}",
+        log()
+    );
     let api = Api::new(confab.url());
     let [to, admin] =
         [confab.admin_port() - 1, confab.admin_port()].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));

@@ -10,6 +10,7 @@
 //! | delivered: acknowledged by TCP, or followed by another request on the connection | next packets | next packets |
 //! | lost: the connection has ended, or [`SETTLES_WITHIN`] has passed | the session ends | the same bytes |
 //! | unknown: the node that proxied it has stopped | next packets | the same bytes |
+//! | untracked: the HTTP server does not report outcomes | next packets | next packets |
 //!
 //! If `t` is a clock and the answer is lost, the server cannot distinguish a repeat, which needs the bytes, from a new
 //! GET, which must not receive them twice. It therefore ends the session: the client reconnects and requests the events
@@ -53,8 +54,10 @@ pub enum Route {
     Here(Answer),
     /// Through another node.
     Through(Passage),
-    /// Through a node that does not identify the GET, or without a connection, as in tests.
+    /// Through a node that does not identify the GET.
     Unknown,
+    /// Over an HTTP server that does not track its answers.
+    Untracked,
 }
 
 impl Route {

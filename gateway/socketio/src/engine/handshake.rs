@@ -96,8 +96,10 @@ async fn handle<A: Application>(
     }
     match (server.registry.get(sid), &server.cluster) {
         (Some(session), _) => {
-            let route =
-                request.extensions().get().map_or(Route::Unknown, |tally: &Tally| Route::Here(tally.answer().clone()));
+            let route = request
+                .extensions()
+                .get()
+                .map_or(Route::Untracked, |tally: &Tally| Route::Here(tally.answer().clone()));
             serve(&server, session, websocket, parameters.t, route, request).await
         }
         // The client continues to poll through another node.

@@ -131,3 +131,14 @@ async fn a_payload_before_connect_is_small_and_counted_while_it_arrives() {
     assert_eq!(receiving.await.unwrap().err(), Some(Refusal::BadRequest), "the session has ended");
     assert!(session.outbox.bytes() < 1000);
 }
+
+#[tokio::test]
+async fn without_a_tracking_server_no_packet_is_sent_twice() {
+    let server = server(Config::default(), usize::MAX);
+    let session = known(&server, 1);
+    for packet in ["4a", "4b", "4c"] {
+        session.outbox.push(Frame::engine(packet));
+        let answer = poll(&server, session.clone(), Some("the same"), Route::Untracked).await.unwrap();
+        assert_eq!(payload(answer).await, packet);
+    }
+}

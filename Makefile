@@ -53,8 +53,8 @@ chaos: ## inject random faults for MINUTES=10, reproducibly with SEED=; proves t
 	target/release/chaos --profile long --minutes $(or $(MINUTES),10) $(and $(SEED),--seed $(SEED))
 
 lint: ## check the format, clippy and the dependency rules
-	@scripts/ensure-deny.sh
-	@scripts/ensure-machete.sh
+	@scripts/ensure-cargo-tool.sh cargo-deny 0.20.2
+	@scripts/ensure-cargo-tool.sh cargo-machete 0.9.2
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	cargo clippy --workspace --features confab-message/failpoints,confab-gateway/failpoints -- -D warnings

@@ -3,11 +3,7 @@
 # these two. A finding is stored in fuzz/artifacts/, and the run fails. `make test` replays fuzz/corpus/.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-VERSION=0.13.1
-if [ "$(.tools/bin/cargo-fuzz --version 2>/dev/null)" != "cargo-fuzz $VERSION" ]; then
-    echo "installing cargo-fuzz $VERSION"
-    cargo install --quiet --locked --root .tools --version "$VERSION" cargo-fuzz
-fi
+scripts/ensure-cargo-tool.sh cargo-fuzz 0.13.1
 targets=("$@")
 [ ${#targets[@]} -gt 0 ] || mapfile -t targets < <(ls fuzz/corpus)
 for target in "${targets[@]}"; do

@@ -5,7 +5,6 @@ pub mod services;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
@@ -14,6 +13,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use confab_common::Error;
 use confab_common::bus::Bus;
 use confab_common::grpc::{Transport, in_process};
+pub use confab_common::testing::eventually;
 use confab_proto::auth::v1::UserRef;
 use http_body_util::{BodyExt, Full};
 use tonic::Status;
@@ -60,16 +60,6 @@ pub fn identity() -> Identity {
     let user_id = Uuid::from_u128(7);
     let user = UserRef { id: user_id.to_string(), username: "zoë".into() };
     Identity { user_id, user, session_id: SESSION, expires_at: i64::MAX }
-}
-
-/// Waits until a condition holds.
-pub async fn eventually(mut condition: impl FnMut() -> bool) {
-    let waiting = async {
-        while !condition() {
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(10), waiting).await.expect("the condition to hold within 10 s");
 }
 
 /// A complete response.

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use confab_socketio::budget::{Budget, Share};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Maximum number of sends and uploads of one user in flight.
 const MAX_SENDS: usize = 128;
@@ -34,29 +34,26 @@ impl Default for Permits {
 /// Permits for a user's sends in flight, released when dropped.
 pub struct SendPermits {
     sends: Arc<Semaphore>,
-    count: usize,
+    taken: Option<OwnedSemaphorePermit>,
 }
 
 impl SendPermits {
     /// Waits for a permit to send.
     pub async fn acquire(share: &Share) -> Self {
         let sends = share.extension::<Permits>().sends.clone();
-        let count = usize::from(sends.acquire().await.map(SemaphorePermit::forget).is_ok());
-        Self { sends, count }
+        let taken = sends.clone().acquire_owned().await.ok();
+        Self { sends, taken }
     }
 
     /// Acquires up to `wanted` more permits without waiting; returns their number.
     pub fn try_more(&mut self, wanted: usize) -> usize {
         let more = wanted.min(self.sends.available_permits());
-        let taken = self.sends.try_acquire_many(more as u32).map(SemaphorePermit::forget).map_or(0, |()| more);
-        self.count += taken;
-        taken
-    }
-}
-
-impl Drop for SendPermits {
-    fn drop(&mut self) {
-        self.sends.add_permits(self.count);
+        let Ok(others) = self.sends.clone().try_acquire_many_owned(more as u32) else { return 0 };
+        match &mut self.taken {
+            Some(taken) => taken.merge(others),
+            None => self.taken = Some(others),
+        }
+        more
     }
 }
 

@@ -229,7 +229,7 @@ impl<A: Application> Server<A> {
         let ending = session.ending();
         METRICS.session_ends.hit(ending.code());
         tracing::debug!(session = session.id(), ?transport, %ending, cause = ending.cause(), "session ended");
-        session.outbox.release(session.protocol.end());
+        session.end_protocol();
         session.outbox.release_all();
         self.registry.remove(session);
         self.app.closed(session);
@@ -280,7 +280,7 @@ impl<A: Application> Server<A> {
         match largest {
             Largest::Session(session) => {
                 if session.outbox.closing() != Some(Close::Now) {
-                    session.outbox.release(session.protocol.end());
+                    session.end_protocol();
                     self.app.evicted(&session);
                     session.evict();
                 }

@@ -122,7 +122,7 @@ impl<C> Session<C> {
     /// not reconnect after DISCONNECT.
     pub fn disconnect(&self, name: &str, argument: &impl Serialize) {
         self.record_ending(Ending::Disconnected);
-        self.outbox.release(self.protocol.end());
+        self.end_protocol();
         self.outbox.disconnect(&[Frame::event(name, argument), Frame::engine("41")]);
     }
 
@@ -176,6 +176,11 @@ impl<C> Session<C> {
         Ending::of_number(self.ending.load(Ordering::Relaxed))
             .or_else(|| self.outbox.cause())
             .unwrap_or(Ending::ConnectionLost)
+    }
+
+    /// Takes no more packets, and releases the bytes of an incomplete one.
+    pub(crate) fn end_protocol(&self) {
+        self.outbox.release(self.protocol.end());
     }
 
     pub(crate) fn transport(&self) -> MutexGuard<'_, Transport> {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use axum::http::HeaderMap;
+pub use confab_common::testing::eventually;
 use uuid::Uuid;
 
 use crate::application::Application;
@@ -56,14 +57,4 @@ pub fn known(server: &Arc<Server<Silent>>, owner: u128) -> Arc<Session<()>> {
     server.registry.identify(&session, Uuid::from_u128(owner));
     session.outbox.take_some(9, usize::MAX);
     session
-}
-
-/// Waits until a condition holds.
-pub async fn eventually(mut condition: impl FnMut() -> bool) {
-    let waiting = async {
-        while !condition() {
-            tokio::time::sleep(std::time::Duration::from_millis(2)).await;
-        }
-    };
-    tokio::time::timeout(std::time::Duration::from_secs(10), waiting).await.expect("the condition to hold within 10 s");
 }

@@ -10,7 +10,7 @@ use super::client::Socket;
 /// Acknowledges an event if its client requests an acknowledgement.
 pub fn answer(socket: &Socket, ack: Option<u64>, answer: &impl Serialize) {
     if let Some(id) = ack {
-        socket.outbox.answer(&[Frame::ack(id, answer)]);
+        socket.acknowledge(id, answer, &[]);
     }
 }
 
@@ -29,10 +29,11 @@ pub fn refusal(ack: u64, error: &Error) -> Frame {
 
 /// Queues an event that belongs to no room.
 pub fn emit(socket: &Socket, name: &str, argument: &impl Serialize) {
-    let event = Frame::event(name, argument);
     match socket.client.recovery.get() {
-        Some(recovery) => recovery.queue_event(&event, |frames| socket.outbox.push_all(frames)),
-        None => socket.outbox.push(event),
+        Some(recovery) => {
+            recovery.queue_event(&Frame::event(name, argument), |frames| socket.outbox.push_all(frames));
+        }
+        None => socket.emit(name, argument, &[]),
     }
 }
 

@@ -1,4 +1,5 @@
-//! Real servers for contract tests. `make test` starts the servers and sets their addresses.
+//! Real servers for contract tests, and what tests of several crates share. `make test` starts the servers and sets their
+//! addresses.
 
 mod leaving;
 mod silence;
@@ -99,6 +100,19 @@ pub fn s3() -> S3 {
         Some(S3 { endpoint: format!("{scheme}://{host}"), key: key.into(), secret: secret.into() })
     };
     parts().expect("a URL with an access key and its secret")
+}
+
+/// Waits until a condition holds.
+///
+/// # Panics
+/// When it does not within 10 s.
+pub async fn eventually(mut condition: impl FnMut() -> bool) {
+    let waiting = async {
+        while !condition() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), waiting).await.expect("the condition to hold within 10 s");
 }
 
 fn variable(name: &str) -> String {

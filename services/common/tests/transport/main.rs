@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use confab_common::grpc::{self, Transport};
+use confab_common::testing::eventually;
 use http::{Request, Response};
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
@@ -115,13 +116,4 @@ async fn one_attempt_is_lost(call: impl AsyncFn(), asked: impl Fn() -> u64) {
         }
     }
     assert!(met.is_some(), "the hanging replica was not called");
-}
-
-async fn eventually(condition: impl Fn() -> bool) {
-    let met = async {
-        while !condition() {
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(10), met).await.expect("the condition to be met");
 }

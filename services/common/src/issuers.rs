@@ -134,16 +134,22 @@ impl Issuers {
 
     async fn check(&self, token: &str, now: i64) -> Result<Option<ForeignToken>, Failure> {
         let parts = Parts::split(token)?;
+        // Before the signature, so that an expired token causes no fetch of keys.
+        let Some((issuer, claims)) = self.check_claims(&parts, now)? else { return Ok(None) };
+        let head = parts.head()?;
+        let head = Head::check(&Object::parse(&head)?, &issuer.entry.algorithms)?;
+        issuer.check_signature(&head, parts.signed, &parts.signature()?).await?;
+        Ok(Some(issuer.identify(claims, parts.signed)))
+    }
+
+    /// Returns the issuer that the token names, and the claims. The decoded payload, which can need 100 KiB, is freed
+    /// before the token waits for keys.
+    fn check_claims(&self, parts: &Parts<'_>, now: i64) -> Result<Option<(&Issuer, Claims)>, Reason> {
         let payload = parts.payload()?;
         let claims = Object::parse(&payload)?;
         let Some(name) = claims.text("iss")? else { return Ok(None) };
         let Some(issuer) = self.0.issuers.iter().find(|issuer| *issuer.entry.issuer == *name) else { return Ok(None) };
-        let head = parts.head()?;
-        let head = Head::check(&Object::parse(&head)?, &issuer.entry.algorithms)?;
-        // Checked before the signature, so that an expired token causes no fetch of keys.
-        let claims = Claims::check(&claims, &issuer.entry, now)?;
-        issuer.check_signature(&head, parts.signed, &parts.signature()?).await?;
-        Ok(Some(issuer.identify(claims, parts.signed)))
+        Ok(Some((issuer, Claims::check(&claims, &issuer.entry, now)?)))
     }
 }
 

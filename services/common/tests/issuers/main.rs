@@ -66,6 +66,16 @@ async fn code(issuers: &Issuers, token: &str) -> Option<Code> {
     })
 }
 
+/// Waits until this check of a token has this result.
+async fn becomes(expected: Option<Code>, mut check: impl AsyncFnMut() -> Option<Code>) {
+    let becoming = async {
+        while check().await != expected {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), becoming).await.expect("the new keys");
+}
+
 /// Advances the clock of tokio. The clock runs otherwise, because these tests use the network.
 async fn later(time: Duration) {
     tokio::time::pause();

@@ -7,6 +7,7 @@ pub mod draft;
 pub mod edge;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
+pub mod limits;
 mod metrics;
 mod payload;
 pub mod problem;
@@ -29,6 +30,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use axum::Router;
+use axum::middleware::from_fn_with_state;
 use confab_common::bus::Bus;
 use confab_common::cluster_key::ClusterKey;
 use confab_common::config::CommonConfig;
@@ -47,6 +49,7 @@ use config::{GatewayConfig, RealtimeConfig, peers};
 use edge::TraceTrust;
 use edge::cors::Origins;
 use edge::hosts::Hosts;
+use limits::Limits;
 use revocations::Revocations;
 use send::Sender;
 use server::{Admission, ShutdownPlan, places};
@@ -203,7 +206,8 @@ pub async fn start(
     let server = Server::in_cluster(chat, socketio, registry, cluster, server::into_tcp);
     let pages = Pages::new(budget.clone());
     let app = Arc::new(App { clients, tokens, revocations, config: config.clone(), sender, pages });
-    let routes = rest::routes(app)?;
+    let limits = Arc::new(Limits::open(&config.limits, &bus, key));
+    let routes = rest::routes(app)?.layer(from_fn_with_state(limits, limits::apply));
     let routes = edge::around(routes.merge(confab_socketio::routes(&server)), origins, hosts, trust);
     Ok(Gateway { routes, server, places, budget, forward: listener })
 }

@@ -13,6 +13,12 @@ pub static LIMITS: LazyLock<Counters> = LazyLock::new(|| {
     Counters::new("confab_limits_total", "Connections, requests and packets that exceeded a limit, by limit", "limit")
 });
 
+pub fn limits_shared() -> Gauge {
+    let help =
+        "1 while the replicas share rate limits through Redis or there is one replica, 0 while each applies them alone";
+    gauge("confab_limits_shared", help, &[])
+}
+
 pub fn tasks() -> Gauge {
     gauge("confab_tasks", "Live tasks of the Tokio runtime", &[])
 }

@@ -1,15 +1,15 @@
 //! Rate limits that all replicas share: token buckets in Redis, and a copy of each bucket in this process.
 //!
-//! A [`Rule`] is a limit, and a [`Bucket`] is one key under a rule, such as one address. Acts are charged in one of three
-//! ways; one rule is used in one way only:
+//! A [`Rule`] is a limit, and a [`Bucket`] is one key under a rule, such as one address. Acts are charged in one of
+//! three ways; one rule is used in one way only:
 //!
-//! * [`Bucket::check`] is for rare acts. It is exact over all replicas and costs one round trip to Redis, which takes
-//!   at most 30 ms. A key that has reached its limit costs no round trip until its bucket has refilled.
-//! * [`Bucket::take`] is for frequent acts. It never waits: this replica's copy of the bucket decides. A task reports the
-//!   cost to Redis for every 100 ms' worth of acts and reads there what the other replicas have charged. Before that
-//!   first report, each replica can admit a whole burst, so the replicas can admit too much together. The excess is a
-//!   debt: the bucket admits nothing more until it is paid, so the rate over a longer time is exact. The cost is
-//!   reported afterwards rather than leased beforehand, because the first acts of a burst could not wait for a lease.
+//! * [`Bucket::check`] is for rare acts. It is exact over all replicas and costs one round trip to Redis, of at most
+//!   30 ms. A key that has reached its limit costs no round trip until its bucket has refilled enough.
+//! * [`Bucket::take`] is for frequent acts. It never waits: this replica's copy of the bucket decides. A task reports
+//!   each 100 ms' worth of acts to Redis and reads there what the other replicas have charged. Before the first report,
+//!   each replica can admit a whole burst, so all together can admit too much. The excess is a debt: the bucket admits
+//!   nothing more until the debt is paid, so the rate over a longer time is exact. The cost is reported afterwards
+//!   rather than leased beforehand, because the first acts of a burst could not wait for a lease.
 //! * [`Bucket::peek`] and [`Bucket::penalize`] are for failures. Only failed acts are charged, so concurrent acts can
 //!   fail more often than the rule allows; their debt delays the next acts accordingly.
 //!

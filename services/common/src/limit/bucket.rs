@@ -81,8 +81,8 @@ impl Bucket {
         self.level(&cell)
     }
 
-    /// Refills the bucket, as after a success. A replica that has rejected acts with this key rejects them until the time
-    /// that it has reported.
+    /// Refills the bucket, as after a success. Another replica that has just rejected an act of this key goes on until
+    /// the time that it has returned.
     pub async fn forget(&self) {
         let cell = self.cell();
         self.shared(&cell, self.rule.forced(-self.rule.debt())).await;

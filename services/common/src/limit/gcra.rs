@@ -1,5 +1,5 @@
-//! The arithmetic of a token bucket, as the generic cell rate algorithm (GCRA): the whole bucket is one number, the time
-//! at which it will be full. `bucket.lua` computes the same in Redis; a test compares the two.
+//! The arithmetic of a token bucket, as the generic cell rate algorithm (GCRA): the whole bucket is one number, the
+//! time at which it will be full. `bucket.lua` computes the same in Redis; a test compares the two.
 
 /// What to charge to a bucket. Costs and sizes are times: how long the bucket takes to refill that much.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -60,8 +60,8 @@ impl Link {
         self.state.connection.lock().is_ok()
     }
 
-    /// Charges the bucket at a key. Returns `None` if Redis is away, or does not answer within the limit: then Redis may
-    /// have charged or not.
+    /// Charges the bucket at a key. Returns `None` if Redis is away, or does not answer in time: then Redis may have
+    /// charged or not.
     pub async fn charge(&self, key: &str, charge: Charge) -> Option<Outcome> {
         self.state.charge(key, charge).await
     }

@@ -14,8 +14,9 @@ use super::gcra::{self, Charge, Outcome};
 /// The HMAC of a rule and a key, truncated to 128 bits.
 pub type Id = [u8; 16];
 
-/// Most buckets in this process; each takes less than 500 bytes, so all take less than 25 MB. Beyond that, the bucket is
-/// forgotten that was not used for the longest time: a client must use 50,000 keys to get one full bucket early.
+/// Most buckets in this process; each takes less than 500 bytes, so all take less than 25 MB. Beyond that, the bucket
+/// is forgotten that was not used for the longest time. Redis still has it; without Redis, a client can refill one bucket
+/// early by using 50,000 keys.
 const CAPACITY: u64 = 50_000;
 /// A bucket is kept at least this long after its last use.
 const MIN_IDLE: Duration = Duration::from_secs(1);
@@ -158,7 +159,8 @@ mod tests {
         for n in 1..=2 * CAPACITY {
             assert!(table.cell(&id(n), Duration::from_secs(3600)).charge(0, charge).admitted);
             if n % 1000 == 0 {
-                assert!(table.len() <= CAPACITY);
+                // The cache removes entries in batches.
+                assert!(table.len() <= CAPACITY + CAPACITY / 100);
                 let again = table.cell(&id(0), Duration::from_secs(3600));
                 assert!(Arc::ptr_eq(&honest, &again), "a bucket in use is kept, also beside {n} others");
             }

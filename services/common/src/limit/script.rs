@@ -1,5 +1,5 @@
-//! Charges a bucket in Redis with one script: one GET, one SET, and the time of Redis, so that the clocks of the replicas
-//! do not matter.
+//! Charges a bucket in Redis with one script: one GET, one SET, and the time of Redis, so that the clocks of the
+//! replicas do not matter.
 
 use std::sync::LazyLock;
 

@@ -17,7 +17,9 @@ async fn limits_follow_the_master_that_sentinels_name() {
     let replica = RedisServer::with(&[&PLAIN[..], &["--replicaof", "127.0.0.1", &port]].concat()).await;
     let file = testing::directory().join("sentinel.conf");
     let settings = format!(
-        "sentinel monitor chat 127.0.0.1 {port} 1\nsentinel down-after-milliseconds chat 500\nsentinel failover-timeout chat 2000\n"
+        "sentinel monitor chat 127.0.0.1 {port} 1\n\
+         sentinel down-after-milliseconds chat 500\n\
+         sentinel failover-timeout chat 2000\n"
     );
     std::fs::write(&file, settings).expect("a file");
     let sentinel = RedisServer::with(&[file.to_str().expect("UTF-8"), "--sentinel"]).await;

@@ -57,8 +57,8 @@ impl Address {
         self.connection(None).await.ok()
     }
 
-    /// Opens a connection for commands to the server, or to this node (`host:port`) of its cluster. Returns the reason of
-    /// a failure. The callers have their own time limits for answers.
+    /// Opens a connection for commands to the server, or to this node (`host:port`) of its cluster. Returns the reason
+    /// of a failure. The callers have their own time limits for answers.
     pub async fn connection(&self, node: Option<&str>) -> Result<MultiplexedConnection, String> {
         let client = self.client().await?;
         let client = match node {

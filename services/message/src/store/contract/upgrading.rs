@@ -38,7 +38,7 @@ async fn upgrade_is_finished_after_all_rooms_are_open(fixture: Fixture) {
 
 /// The statement with which a replica of the release before appends.
 const FORMER_APPEND: &str = "SELECT fresh, closed, event_seq
-    FROM append_events(ARRAY[1], ARRAY[$1], ARRAY[1::smallint], ARRAY[$2], ARRAY[$3], ARRAY['c:' || $2::text], ARRAY['{}'], ARRAY[false], 1)";
+    FROM append_events(ARRAY[1], ARRAY[$1::uuid], ARRAY[1::smallint], ARRAY[$2::uuid], ARRAY[$3::uuid], ARRAY['c:' || $2::text], ARRAY['{}'], ARRAY[false], 1::bigint)";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn replica_of_the_release_before_appends_until_the_upgrade_is_finished() {

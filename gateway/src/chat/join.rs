@@ -1,5 +1,6 @@
 //! Joins a room without a lost or repeated event. The gateway first registers the client, then follows the partition,
-//! then checks the right to read, then reads history. Events that are fanned out meanwhile follow the answer.
+//! then reads history. The message service returns history only to a user who may read the room at the page's
+//! `last_seq`. Later changes of this right are events, which are fanned out like those that follow the answer.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +17,7 @@ use super::client::{Socket, left};
 use super::context::Chat;
 use super::request::Join;
 use crate::rooms::history::{MAX_BYTES, Page, Wanted};
-use crate::rooms::hub::{Arrival, Joining, NotLive};
+use crate::rooms::hub::{Arrival, Joining, Listener, NotLive};
 use crate::views::RoomJson;
 
 /// Pause before history is read again.
@@ -98,7 +99,7 @@ async fn go_live(
         .await?
         .into_inner();
     loop {
-        let page = chat.history.read(join.room, join.history).await?;
+        let page = chat.history.read(join.room, join.history, socket.user()).await?;
         let answer = ack.map(|id| Frame::ack(id, &answer(join, &room, &page)));
         let arrival = Arrival::Joined { answer, epoch: page.epoch().parse().unwrap_or_default() };
         match chat.hub.go_live(joining, socket, page.last_seq(), &arrival) {
@@ -140,7 +141,7 @@ fn answer<'a>(join: &Join, room: &'a Room, page: &'a Page) -> Answer<'a> {
             (taken, true)
         }
     };
-    Answer { ok: true, room: RoomJson::new(room, last_seq), last_seq, epoch, messages, complete, reset }
+    Answer { ok: true, room: RoomJson::new(room, last_seq, true), last_seq, epoch, messages, complete, reset }
 }
 
 #[cfg(test)]

@@ -14,9 +14,9 @@ use confab_common::grpc::Services;
 use confab_common::process::Process;
 use confab_common::{Code, Error};
 use confab_proto::auth::v1::{ListRevocationsRequest, ListRevocationsResponse, Revocation};
-use confab_proto::message::v1::{AccessChange, Event, GetHeadsRequest, GetHeadsResponse, Head, Hint, Kind};
+use confab_proto::message::v1::{AccessChange, Event, GetHeadsRequest, GetHeadsResponse, Head, Hint, Kind, RoomMember};
 use confab_proto::message::v1::{ListEventsRequest, ListEventsResponse, ReadLogRequest, ReadLogResponse};
-use confab_proto::room::v1::Visibility;
+use confab_proto::room::v1::{Role, Visibility};
 use confab_proto::{channel, partition};
 use confab_socketio::budget::Budget;
 use confab_socketio::net::ClientAddress;
@@ -78,6 +78,14 @@ impl Log {
                 Event { kind, event: name, data: "{}".into(), access: Some(access.clone()), ..event }
             }
         }
+    }
+
+    /// Appends a change of the room's visibility or members, without a hint; returns its number.
+    pub fn change(&self, name: &'static str, access: AccessChange) -> u64 {
+        let seq = self.head.load(Ordering::SeqCst) + 1;
+        self.changes.lock().insert(seq, (name, access));
+        self.head.store(seq, Ordering::SeqCst);
+        seq
     }
 
     /// The members at this `seq`, if the room is private then.
@@ -147,6 +155,23 @@ impl Log {
 /// The partition of the room.
 pub fn partition() -> u32 {
     partition::of_room(ROOM.parse().unwrap(), PARTITIONS)
+}
+
+/// A change of the members of a private room.
+pub fn access(members: &[u128], removed: &[u128]) -> AccessChange {
+    let id = |user: &u128| Uuid::from_u128(*user).to_string();
+    let member = |user: &u128| RoomMember { user_id: id(user), role: Role::Member.into() };
+    AccessChange {
+        members: members.iter().map(member).collect(),
+        removed: removed.iter().map(id).collect(),
+        visibility: Visibility::Private.into(),
+        changes_visibility: false,
+    }
+}
+
+/// A change that makes the room private, with these members.
+pub fn hide(members: &[u128]) -> AccessChange {
+    AccessChange { changes_visibility: true, ..access(members, &[]) }
 }
 
 /// The address 192.0.2.`last`.
@@ -246,11 +271,14 @@ impl World {
         socket
     }
 
-    /// A client in the room.
+    /// A client of user 7 in the room.
     pub async fn member(&self) -> Client {
-        let mut client = self.client();
-        client.emit(&connect(json!({})));
-        client.receives("40{").await;
+        self.joined(7, json!({})).await
+    }
+
+    /// A client of this user in the room.
+    pub async fn joined(&self, user: u128, auth: Value) -> Client {
+        let mut client = self.connected(user, auth).await;
         client.emit(&format!("420[\"joinRoom\",\"{ROOM}\"]"));
         client.receives("430[{\"ok\":true").await;
         client.received.clear();
@@ -264,13 +292,6 @@ impl World {
         client.receives("40{").await;
         client.received.clear();
         client
-    }
-
-    /// Appends a change of the room's visibility or members, without a hint; returns its number.
-    pub fn change(&self, name: &'static str, access: AccessChange) -> u64 {
-        let seq = self.log.head.load(Ordering::SeqCst) + 1;
-        self.log.changes.lock().insert(seq, (name, access));
-        self.append(1)
     }
 
     /// Appends events without a hint; returns the last one's number.

@@ -2,7 +2,6 @@ use axum::body::Body;
 use axum::http::Request;
 use serde_json::{Value, json};
 
-use super::*;
 use crate::rest::tests::{authorized, gateway_with, problem};
 use crate::testing::files::Files;
 use crate::testing::services::{BOB, PRIVATE, ROOM};
@@ -57,7 +56,11 @@ async fn members_are_added_by_id_name_or_me() {
     assert_eq!((unchanged.status, &unchanged.json["role"]), (200, &json!("owner")));
     for user in ["x", "@", "@carol", "%ff", "me%00", "0193a4c0-7d50-7cc3-98a5-2f6b8e1d0c02"] {
         let unknown = put(&routes, user, "{}").await;
-        assert_eq!((problem(&unknown), &unknown.json["detail"]), ((404, "not_found"), &json!("no such user")), "{user}");
+        assert_eq!(
+            (problem(&unknown), &unknown.json["detail"]),
+            ((404, "not_found"), &json!("no such user")),
+            "{user}"
+        );
     }
 }
 
@@ -74,7 +77,10 @@ async fn an_absent_body_is_an_empty_object() {
     assert_eq!(problem(&send_body(&routes, form(), "role=admin").await), (415, "unsupported_media_type"));
     for (body, field) in [(r#"{"role":"guest"}"#, "role"), (r#"{"role":""}"#, "role"), (r#"{"role":1}"#, "role")] {
         let rejected = put(&routes, BOB, body).await;
-        assert_eq!((problem(&rejected), &rejected.json["errors"][0]["field"]), ((400, "invalid_request"), &json!(field)));
+        assert_eq!(
+            (problem(&rejected), &rejected.json["errors"][0]["field"]),
+            ((400, "invalid_request"), &json!(field))
+        );
     }
     assert_eq!(problem(&put(&routes, BOB, "[]").await), (400, "invalid_request"));
     assert_eq!(problem(&put(&routes, BOB, "x".repeat(300_000)).await), (413, "too_large"));

@@ -52,7 +52,8 @@ fn history(last: u64, permits: usize) -> (Arc<Log>, Arc<History>) {
             0 => Err(Error::unavailable("the message service")),
             _ => {
                 let members = theirs.members.lock();
-                let is_member = |user: &String| members.as_ref().is_some_and(|all| all.contains(&user.parse().unwrap()));
+                let is_member =
+                    |user: &String| members.as_ref().is_some_and(|all| all.contains(&user.parse().unwrap()));
                 let readers = request.readers.into_iter().filter(is_member).collect::<Vec<_>>();
                 if members.is_some() && readers.is_empty() {
                     return Err(Error::new(Code::NotFound, "the room is not open to the readers"));
@@ -168,10 +169,7 @@ async fn one_read_of_a_private_room_serves_only_its_members() {
     let not_found = (Code::NotFound, Error::not_found("room").detail);
     let seqs = pages.iter().map(|page| page.as_ref().map(seqs).map_err(|error| (error.code, error.detail.clone())));
     let (member, stranger) = (Ok(vec![8, 9]), Err(not_found));
-    assert_eq!(
-        seqs.collect::<Vec<_>>(),
-        [member.clone(), stranger.clone(), stranger.clone(), member.clone(), member]
-    );
+    assert_eq!(seqs.collect::<Vec<_>>(), [member.clone(), stranger.clone(), stranger.clone(), member.clone(), member]);
     assert_eq!((log.reads.load(Ordering::SeqCst), log.most_users.load(Ordering::SeqCst)), (1, 3));
     // Without a member among the readers, the service rejects the whole read, in other words.
     let pages = join_all([user(2), None].map(|user| history.read(ROOM, Wanted::End, user))).await;
@@ -180,7 +178,9 @@ async fn one_read_of_a_private_room_serves_only_its_members() {
         assert_eq!(Err((error.code, error.detail)), stranger);
     }
     *log.members.lock() = None;
-    assert!(join_all([user(2), None].map(|user| history.read(ROOM, Wanted::End, user))).await.iter().all(Result::is_ok));
+    assert!(
+        join_all([user(2), None].map(|user| history.read(ROOM, Wanted::End, user))).await.iter().all(Result::is_ok)
+    );
     eventually(|| history.waiting.lock().is_empty()).await;
 }
 

@@ -196,7 +196,10 @@ fn a_deleted_room_evicts_after_its_last_event() {
     let last = [Delivery { room: ROOM, seq: 1, effect: Effect::Closes, event: () }];
     hub.fan_out(&last, |()| Frame::engine("deleted"), &mut Vec::new());
     hub.check_invariants();
-    assert_eq!((client.received(), late.received()), (vec!["deleted".into(), "evicted".into()], vec!["evicted".into()]));
+    assert_eq!(
+        (client.received(), late.received()),
+        (vec!["deleted".into(), "evicted".into()], vec!["evicted".into()])
+    );
     assert_eq!(hub.go_live(&joining, &late, 1, &plain()), Err(NotLive::Cancelled));
 }
 

@@ -184,7 +184,9 @@ fn random_changes_of_members_never_reach_a_removed_user() {
                     log.push(log[log.len() - 1].next(&mut random));
                 }
             }
-            2 | 3 if fanned < last => fanned = fan_out(&log, fanned, fanned + 1 + random((last - fanned) as u64) as usize),
+            2 | 3 if fanned < last => {
+                fanned = fan_out(&log, fanned, fanned + 1 + random((last - fanned) as u64) as usize)
+            }
             4 | 5 => {
                 joins[at] = match joins[at] {
                     None => Some((hub.begin_join(ROOM, 0, client), None)),

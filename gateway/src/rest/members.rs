@@ -58,7 +58,8 @@ impl MemberChange {
     tag = "Rooms",
     params(params::Room, params::Limit, params::Cursor),
     responses(
-        (status = 200, description = "A page of members", body = Page<MemberJson>, example = json!(examples::members())),
+        (status = 200, description = "A page of members", body = Page<MemberJson>,
+            example = json!(examples::members())),
         InvalidRequest, Unauthorized, NotFound, Called
     ),
     security(("bearer" = []))
@@ -96,8 +97,10 @@ async fn list(
     params(params::Room, params::User),
     request_body(content = Option<MemberChange>, example = json!({"role": "admin"})),
     responses(
-        (status = 201, description = "The user is a new member", body = MemberJson, example = json!(examples::member(Role::Member))),
-        (status = 200, description = "The user was a member before", body = MemberJson, example = json!(examples::member(Role::Admin))),
+        (status = 201, description = "The user is a new member", body = MemberJson,
+            example = json!(examples::member(Role::Member))),
+        (status = 200, description = "The user was a member before", body = MemberJson,
+            example = json!(examples::member(Role::Admin))),
         Body, Unauthorized, Forbidden, NotFound, Conflict, Called
     ),
     security(("bearer" = []))
@@ -122,8 +125,8 @@ async fn set(
 
 /// Remove a member
 ///
-/// The owner and admins may remove members, and members may remove themselves. The owner cannot be removed. In a private
-/// room, the event `memberLeft` is the last event that the user's sockets receive.
+/// The owner and admins may remove members, and members may remove themselves. The owner cannot be removed. In a
+/// private room, the event `memberLeft` is the last event that the user's sockets receive.
 #[utoipa::path(
     delete,
     path = "/api/rooms/{roomId}/members/{userId}",

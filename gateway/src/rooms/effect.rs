@@ -41,7 +41,7 @@ impl Effect {
 
     /// Whether the event takes any client out of the room.
     pub fn is_some(&self) -> bool {
-        *self != Self::None
+        !matches!(self, Self::None)
     }
 
     /// Whether the event takes the clients of this user out of the room.

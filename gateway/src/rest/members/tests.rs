@@ -54,7 +54,7 @@ async fn members_are_added_by_id_name_or_me() {
     assert_eq!(problem(&put(&routes, "me", r#"{"role":"admin"}"#).await), (409, "conflict"));
     let unchanged = put(&routes, "me", "{}").await;
     assert_eq!((unchanged.status, &unchanged.json["role"]), (200, &json!("owner")));
-    for user in ["x", "@", "@carol", "%ff", "me%00", "0193a4c0-7d50-7cc3-98a5-2f6b8e1d0c02"] {
+    for user in ["x", "@", "@carol", "me%00", "0193a4c0-7d50-7cc3-98a5-2f6b8e1d0c02"] {
         let unknown = put(&routes, user, "{}").await;
         assert_eq!(
             (problem(&unknown), &unknown.json["detail"]),
@@ -94,7 +94,7 @@ async fn members_are_removed_by_id_name_or_me() {
         assert_eq!(remove(user).await.status, 204, "{user}");
     }
     assert_eq!(problem(&remove("me").await), (409, "conflict"));
-    for user in ["x", "@carol", "0193a4c0-7d50-7cc3-98a5-2f6b8e1d0c02"] {
+    for user in ["x", "@carol", "%ff", "0193a4c0-7d50-7cc3-98a5-2f6b8e1d0c02"] {
         assert_eq!(problem(&remove(user).await), (404, "not_found"), "{user}");
     }
 }

@@ -135,15 +135,15 @@ impl State {
     fn next(&self, random: &mut impl FnMut(u64) -> u64) -> Self {
         let mut next = Self { effect: Effect::None, ..self.clone() };
         let user = random(USERS as u64) as usize;
-        match random(10) {
-            0 => {
+        match random(30) {
+            0 | 1 => {
                 next.members[user] = false;
                 if self.private {
                     next.effect = removes(id_of(user));
                 }
             }
-            1 | 2 => next.members[user] = true,
-            3 => {
+            2..=5 => next.members[user] = true,
+            6 => {
                 next.private = !self.private;
                 if next.private {
                     next.effect = Effect::Hides;
@@ -189,6 +189,7 @@ fn random_changes_of_members_never_reach_a_removed_user() {
             }
             4 | 5 => {
                 joins[at] = match joins[at] {
+                    None if random(8) > 0 => None,
                     None => Some((hub.begin_join(ROOM, 0, client), None)),
                     Some((joining, None)) if log[last].admits(at % USERS) => Some((joining, Some(last))),
                     Some((_, None)) => {
@@ -245,5 +246,5 @@ fn random_changes_of_members_never_reach_a_removed_user() {
             assert_eq!(next, Some(last + 1), "a client in the room has all events");
         }
     }
-    assert!(evicted > 100 && resynced > 100 && behind > 100, "{evicted} {resynced} {behind}");
+    assert!(evicted > 20 && resynced > 20 && behind > 20, "{evicted} {resynced} {behind}");
 }

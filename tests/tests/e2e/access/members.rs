@@ -91,7 +91,7 @@ async fn a_room_has_exactly_one_owner(scene: Scene) {
     // The former owner and the new one act at the same time: one owner remains.
     let rivals = [scene.one.signup().await.unwrap(), scene.one.signup().await.unwrap()];
     let acts = rivals.iter().map(|rival| scene.put(&scene.guest, &rival.id, json!({"role": "owner"})));
-    let statuses = futures::future::join_all(acts).await.into_iter().map(|answer| answer.status).collect::<Vec<_>>();
+    let statuses = futures_util::future::join_all(acts).await.into_iter().map(|answer| answer.status).collect::<Vec<_>>();
     assert!(statuses.contains(&201), "{statuses:?}");
     let listed = scene.other.get(&scene.path("/members"), &scene.guest).await.unwrap().expect(200).unwrap();
     let owners = listed["items"].as_array().unwrap().iter().filter(|member| member["role"] == "owner").count();

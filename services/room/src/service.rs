@@ -19,8 +19,6 @@ use crate::relay::Relay;
 use crate::store::{Position, Role, Room, Seen, Store, User, searchable};
 use crate::turns::{Caller, Turns};
 
-pub use members::MemberPage;
-
 /// Longest name, in Unicode scalar values.
 const MAX_NAME: usize = 80;
 /// Longest description, in Unicode scalar values.
@@ -211,8 +209,7 @@ impl Rooms {
         if self.relay.has_members().await? {
             return Ok(());
         }
-        let detail =
-            "the log is being upgraded; private rooms and members come with `confab-message finish-upgrade`";
+        let detail = "the log is being upgraded; private rooms and members come with `confab-message finish-upgrade`";
         Err(Error::new(Code::Unavailable, detail).retry_in(UPGRADE_RETRY))
     }
 }

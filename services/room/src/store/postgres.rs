@@ -255,13 +255,7 @@ impl RoomStore for PostgresStore {
         async move {
             let (folded, search) = (room.folded_name(), room.search());
             let mut values = values(&event).to_vec();
-            values.extend([
-                &room.name as &(dyn ToSql + Sync),
-                &folded,
-                &room.description,
-                &search,
-                &room.private,
-            ]);
+            values.extend([&room.name as &(dyn ToSql + Sync), &folded, &room.description, &search, &room.private]);
             Ok(self.execute(UPDATE, &values).await? == 1)
         }
         .boxed()

@@ -54,8 +54,7 @@ const ROOMS_OF: &str = "/* rooms_of */ SELECT room_id FROM members WHERE user_id
 
 const RAISE: &str = "/* change_members */ UPDATE rooms SET revision = ?2 WHERE id = ?1 AND revision = ?2 - 1";
 
-const COUNT: &str =
-    "/* change_members */ SELECT count(*) FROM (SELECT 1 FROM members WHERE user_id = ?1 LIMIT ?2)";
+const COUNT: &str = "/* change_members */ SELECT count(*) FROM (SELECT 1 FROM members WHERE user_id = ?1 LIMIT ?2)";
 
 const REMOVE: &str = "/* change_members */ DELETE FROM members WHERE room_id = ?1 AND user_id = ?2";
 

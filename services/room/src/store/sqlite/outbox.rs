@@ -125,8 +125,6 @@ impl OutboxStore for SqliteStore {
     }
 
     fn remove_opening(&self, room: Uuid) -> BoxFuture<'_, Result<()>> {
-        self.database
-            .write(move |connection| execute(connection, REMOVE_OPENING, [room.as_bytes()]).map(drop))
-            .boxed()
+        self.database.write(move |connection| execute(connection, REMOVE_OPENING, [room.as_bytes()]).map(drop)).boxed()
     }
 }

@@ -21,7 +21,7 @@ use crate::log::{Log, Opened, new_event};
 use crate::store::{Owed, RoomEvent, Store};
 
 /// How many rooms the sweep opens at once.
-const OPENINGS_AT_ONCE: usize = 16;
+const OPENINGS_AT_ONCE: u32 = 16;
 
 /// Relays events from the outbox to the log.
 pub struct Relay {
@@ -92,7 +92,7 @@ impl Relay {
     /// Opens rooms, a few at once. Returns the outcomes in their order.
     async fn open_all(&self, rooms: &[Uuid]) -> Vec<Result<Opened>> {
         let mut outcomes = Vec::with_capacity(rooms.len());
-        for rooms in rooms.chunks(OPENINGS_AT_ONCE) {
+        for rooms in rooms.chunks(OPENINGS_AT_ONCE as usize) {
             outcomes.extend(join_all(rooms.iter().map(|room| self.open(*room))).await);
         }
         outcomes
@@ -104,12 +104,12 @@ impl Relay {
         tokio::join!(outbox::sweep(|| self.sweep_openings()), outbox::sweep(|| self.sweep_events()));
     }
 
-    /// Tries to open every room once. Ends early when the log opens none.
+    /// Tries to open every room once. Ends early when the log opens none of several rooms.
     async fn sweep_openings(&self) -> Result<Swept> {
         let mut swept = Swept::default();
         let mut after = Uuid::nil();
         loop {
-            let page = self.store.unopened(after, BATCH).await?;
+            let page = self.store.unopened(after, OPENINGS_AT_ONCE).await?;
             let Some(last) = page.last() else { return Ok(swept) };
             after = *last;
             let outcomes = self.open_all(&page).await;

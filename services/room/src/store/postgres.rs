@@ -80,7 +80,8 @@ fn stored(row: &Row) -> Stored {
 const CREATE: &str = "/* create */
     WITH fresh AS (
         INSERT INTO room_ids (id) VALUES ($1::uuid) ON CONFLICT (id) DO NOTHING RETURNING id)
-    INSERT INTO rooms (id, name, folded_name, description, search, owner_id, owner_name, created_at_ms, revision, private)
+    INSERT INTO rooms (
+        id, name, folded_name, description, search, owner_id, owner_name, created_at_ms, revision, private)
     SELECT id, $2, $3, $4, $5, $6::uuid, $7, $8::bigint, $9::bigint, $10::boolean FROM fresh";
 
 const GET: &str = "/* get */
@@ -101,7 +102,8 @@ const LIST: &str = "/* list */
          FROM members CROSS JOIN LATERAL (
              SELECT id, name, description, owner_id, owner_name, created_at_ms, revision, private FROM rooms
              WHERE rooms.id = members.room_id AND private OFFSET 0) own
-         WHERE user_id = $4::uuid AND (created_at_ms, id) < ($1, $2) ORDER BY created_at_ms DESC, id DESC LIMIT $3)
+         WHERE user_id = $4::uuid AND (created_at_ms, id) < ($1, $2)
+         ORDER BY created_at_ms DESC, id DESC LIMIT $3)
     ) rooms
     ORDER BY created_at_ms DESC, id DESC LIMIT $3";
 
@@ -137,7 +139,8 @@ const SEARCH_OWN: &str = "/* search */
     ORDER BY created_at_ms DESC, id DESC LIMIT $3";
 
 const BEYOND_ASCII: &str = "/* beyond_ascii */
-    SELECT id, name, description, owner_id, owner_name, created_at_ms, revision, private, folded_name, search FROM rooms
+    SELECT id, name, description, owner_id, owner_name, created_at_ms, revision, private, folded_name, search
+    FROM rooms
     WHERE id > $1 AND octet_length(name || description) > char_length(name || description) ORDER BY id LIMIT $2";
 
 const REFOLD_SEARCH: &str = "/* refold */ UPDATE rooms SET search = $3 WHERE id = $1 AND revision = $2";
@@ -147,8 +150,8 @@ const REFOLD_NAME: &str = "/* refold */ UPDATE rooms SET folded_name = $3 WHERE 
 // An unchanged name may keep the compared form of an earlier release.
 const UPDATE: &str = "/* update */
     WITH changed AS (
-        UPDATE rooms SET name = $10, folded_name = CASE WHEN name = $10 THEN folded_name ELSE $11 END, description = $12, search = $13,
-                         private = $14, revision = $3::bigint
+        UPDATE rooms SET name = $10, folded_name = CASE WHEN name = $10 THEN folded_name ELSE $11 END,
+                         description = $12, search = $13, private = $14, revision = $3::bigint
         WHERE id = $2::uuid AND revision = $3::bigint - 1 RETURNING id)
     INSERT INTO outbox (id, room_id, number, sender_id, sender_name, event, data, closes_room, access)
     SELECT $1::uuid, id, $3, $4::uuid, $5, $6, $7, $8::boolean, $9 FROM changed";

@@ -92,7 +92,8 @@ const TAKE_ID: &str = "/* create */ INSERT INTO room_ids (id) VALUES (?1) ON CON
 
 // A trigger adds the owner and the opening.
 const CREATE: &str = "/* create */
-    INSERT INTO rooms (id, name, folded_name, description, search, owner_id, owner_name, created_at_ms, revision, private)
+    INSERT INTO rooms (
+        id, name, folded_name, description, search, owner_id, owner_name, created_at_ms, revision, private)
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
 
 const GET: &str = "/* get */
@@ -113,7 +114,8 @@ const LIST: &str = "/* list */
         SELECT * FROM (
             SELECT id, name, description, owner_id, owner_name, created_at_ms, revision, private
             FROM members CROSS JOIN rooms ON id = room_id
-            WHERE user_id = ?4 AND private AND (created_at_ms, id) < (?1, ?2) ORDER BY created_at_ms DESC, id DESC LIMIT ?3)
+            WHERE user_id = ?4 AND private AND (created_at_ms, id) < (?1, ?2)
+            ORDER BY created_at_ms DESC, id DESC LIMIT ?3)
     ) rooms
     ORDER BY created_at_ms DESC, id DESC LIMIT ?3";
 
@@ -124,7 +126,8 @@ const COUNT_INDEXED: &str =
 const SEARCH_INDEXED: &str = "/* search */
     SELECT rooms.id, name, description, owner_id, owner_name, created_at_ms, revision, private,
            (SELECT role FROM members WHERE room_id = rooms.id AND user_id = ?5)
-    FROM room_search CROSS JOIN room_numbers ON number = room_search.rowid CROSS JOIN rooms ON rooms.id = room_numbers.id
+    FROM room_search
+    CROSS JOIN room_numbers ON number = room_search.rowid CROSS JOIN rooms ON rooms.id = room_numbers.id
     WHERE room_search MATCH ?6 AND NOT private AND (created_at_ms, rooms.id) < (?1, ?2) AND instr(search, ?4) > 0
     ORDER BY created_at_ms DESC, rooms.id DESC LIMIT ?3";
 
@@ -142,7 +145,8 @@ const SEARCH_OWN: &str = "/* search */
     ORDER BY created_at_ms DESC, id DESC LIMIT ?3";
 
 const BEYOND_ASCII: &str = "/* beyond_ascii */
-    SELECT id, name, description, owner_id, owner_name, created_at_ms, revision, private, folded_name, search FROM rooms
+    SELECT id, name, description, owner_id, owner_name, created_at_ms, revision, private, folded_name, search
+    FROM rooms
     WHERE id > ?1 AND length(CAST(name || description AS BLOB)) > length(name || description) ORDER BY id LIMIT ?2";
 
 const REFOLD_SEARCH: &str = "/* refold */ UPDATE rooms SET search = ?3 WHERE id = ?1 AND revision = ?2";
@@ -152,7 +156,8 @@ const REFOLD_NAME: &str = "/* refold */
 
 // An unchanged name may keep the compared form of an earlier release.
 const UPDATE: &str = "/* update */
-    UPDATE rooms SET name = ?3, folded_name = CASE WHEN name = ?3 THEN folded_name ELSE ?4 END, description = ?5, search = ?6, private = ?7, revision = ?2
+    UPDATE rooms SET name = ?3, folded_name = CASE WHEN name = ?3 THEN folded_name ELSE ?4 END, description = ?5,
+                     search = ?6, private = ?7, revision = ?2
     WHERE id = ?1 AND revision = ?2 - 1";
 
 const DELETE: &str = "/* delete */ DELETE FROM rooms WHERE id = ?1 AND revision = ?2 - 1";

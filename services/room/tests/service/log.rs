@@ -108,7 +108,9 @@ fn apply(roles: &mut BTreeMap<String, Role>, access: &AccessChange) {
     assert_ne!(access.visibility(), Visibility::Unspecified);
     let named = access.members.iter().map(|member| &member.user_id).chain(&access.removed);
     assert_eq!(named.clone().collect::<BTreeSet<_>>().len(), named.count(), "a user is named once");
-    access.removed.iter().for_each(|user| drop(roles.remove(user)));
+    for user in &access.removed {
+        roles.remove(user);
+    }
     for member in &access.members {
         assert_ne!(member.role(), Role::Unspecified);
         roles.insert(member.user_id.clone(), member.role());

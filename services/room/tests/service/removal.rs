@@ -31,10 +31,8 @@ async fn deleted_user_leaves_all_rooms(location: Location) {
     assert!(!service.remove_user(&ada).await.unwrap(), "safe to repeat");
     for (room, heir) in [(&with_admins, &cleo), (&with_member, &bob)] {
         let event = eventually(async || Some(log.last(room)).filter(|event| event.event == "memberLeft")).await;
-        let data = format!(
-            r#"{{"user":{{"id":"{0}","username":"ada"}},"role":"owner","by":{{"id":"{0}","username":"ada"}},"newOwner":{{"id":"{1}","username":"{2}"}}}}"#,
-            ada.id, heir.id, heir.username
-        );
+        let json = |user: &UserRef| format!(r#"{{"id":"{}","username":"{}"}}"#, user.id, user.username);
+        let data = format!(r#"{{"user":{0},"role":"owner","by":{0},"newOwner":{1}}}"#, json(&ada), json(heir));
         assert_eq!((event.data, event.sender), (data, Some(ada.clone())));
         let visibility = service.get_as(heir, room).await.unwrap().visibility().into();
         let members = vec![RoomMember { user_id: heir.id.clone(), role: Role::Owner.into() }];

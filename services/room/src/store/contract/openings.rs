@@ -22,7 +22,7 @@ async fn new_room_is_unopened(store: Arc<dyn Store>) {
     for _ in 0..2 {
         store.remove_opening(tea.id).await.unwrap();
         assert_eq!(store.opening(tea.id).await.unwrap(), None);
-        assert_eq!(store.unopened(Uuid::nil(), 10).await.unwrap(), []);
+        assert!(store.unopened(Uuid::nil(), 10).await.unwrap().is_empty());
     }
     assert!(!store.oldest(tea.id).await.unwrap().unwrap().unopened);
     assert!(!store.oldest_of_rooms(Uuid::nil(), 10).await.unwrap()[0].unopened);
@@ -69,5 +69,5 @@ async fn unopened_rooms_are_paged(store: Arc<dyn Store>) {
     rooms.sort();
     assert_eq!(store.unopened(Uuid::nil(), 2).await.unwrap(), rooms[..2]);
     assert_eq!(store.unopened(rooms[1], 10).await.unwrap(), rooms[2..]);
-    assert_eq!(store.unopened(rooms[4], 10).await.unwrap(), []);
+    assert!(store.unopened(rooms[4], 10).await.unwrap().is_empty());
 }

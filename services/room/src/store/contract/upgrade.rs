@@ -2,7 +2,6 @@
 
 use confab_common::Secret;
 use confab_common::pg::violates;
-use confab_common::store::StoreUrl;
 use refinery::Target;
 use tokio_postgres::{Client, NoTls};
 
@@ -20,7 +19,8 @@ fn creation(room: &Room, id: impl Fn(Uuid) -> String) -> [String; 2] {
     [
         format!("INSERT INTO room_ids (id) VALUES ({room_id}) ON CONFLICT (id) DO NOTHING"),
         format!(
-            "INSERT INTO rooms (id, name, folded_name, description, search, owner_id, owner_name, created_at_ms, revision)
+            "INSERT INTO rooms (
+                id, name, folded_name, description, search, owner_id, owner_name, created_at_ms, revision)
             VALUES ({room_id}, '{name}', '{folded}', '', '{search}', {owner_id}, '{owner}', {created_at_ms}, 0)"
         ),
     ]
@@ -117,7 +117,8 @@ async fn triggers_need_no_rights_beyond_the_tables() {
     let role = format!("room_{}", Uuid::now_v7().simple());
     let rights = format!(
         "CREATE ROLE {role}; GRANT USAGE ON SCHEMA room TO {role};
-        GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA room TO {role}; SET ROLE {role}; SET search_path TO ''"
+        GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA room TO {role};
+        SET ROLE {role}; SET search_path TO ''"
     );
     owner.batch_execute(&rights).await.unwrap();
     let tea = room("Tea");

@@ -51,10 +51,12 @@ const FIRST_OTHER: &str = "/* first_other */
 
 const ROOMS_OF: &str = "/* rooms_of */ SELECT room_id FROM members WHERE user_id = $1 ORDER BY room_id LIMIT $2";
 
-// The last row is NULL and counts no rooms unless a user joins.
+// Counts no rooms unless a user joins, because no member has the id NULL. Concurrent joins of one user may exceed the
+// limit by their number.
 const CHANGE_MEMBERS: &str = "/* change_members */
     WITH joining AS MATERIALIZED (
-        SELECT count(*) AS rooms FROM (SELECT 1 FROM members WHERE user_id = $10::uuid LIMIT $11::bigint) counted
+        SELECT count(*) AS rooms FROM (
+            SELECT 1 FROM members WHERE user_id = $10::uuid LIMIT $11::bigint) counted
     ), changed AS (
         UPDATE rooms SET revision = $3::bigint
         WHERE id = $2::uuid AND revision = $3::bigint - 1 AND (SELECT rooms FROM joining) < $11::bigint RETURNING id
@@ -63,7 +65,8 @@ const CHANGE_MEMBERS: &str = "/* change_members */
     ), given AS (
         INSERT INTO members (room_id, user_id, username, role, joined_at_ms)
         SELECT changed.id, users.id, users.username, users.role, users.joined_at_ms
-        FROM changed, unnest($13::uuid[], $14::text[], $15::smallint[], $16::bigint[]) AS users (id, username, role, joined_at_ms)
+        FROM changed, unnest($13::uuid[], $14::text[], $15::smallint[], $16::bigint[])
+            AS users (id, username, role, joined_at_ms)
         ON CONFLICT (room_id, user_id) DO UPDATE SET role = excluded.role
     ), owed AS (
         INSERT INTO outbox (id, room_id, number, sender_id, sender_name, event, data, closes_room, access)

@@ -38,7 +38,8 @@ const MEMBERS: &str = "/* members */
     SELECT user_id, username, role, joined_at_ms FROM (
         SELECT * FROM (
             SELECT user_id, username, role, joined_at_ms FROM members
-            WHERE room_id = ?1 AND role = ?2 AND (joined_at_ms, user_id) > (?3, ?4) ORDER BY joined_at_ms, user_id LIMIT ?5)
+            WHERE room_id = ?1 AND role = ?2 AND (joined_at_ms, user_id) > (?3, ?4)
+            ORDER BY joined_at_ms, user_id LIMIT ?5)
         UNION ALL
         SELECT * FROM (
             SELECT user_id, username, role, joined_at_ms FROM members

@@ -11,6 +11,7 @@ use confab_proto::auth::v1::UserRef;
 use confab_proto::message::v1::message_service_client::MessageServiceClient;
 use confab_proto::message::v1::{
     AccessChange, AppendRequest, GetRoomHeadsRequest, Kind, NewEvent, OpenRoomRequest, Outcome, RoomMember,
+    RoomsOpenedRequest,
 };
 use confab_proto::room::v1::{Role as PbRole, Visibility};
 use uuid::Uuid;
@@ -82,6 +83,20 @@ impl Log {
                 Ok(Opened::Later)
             }
             Err(status) => Err(status.into()),
+        }
+    }
+
+    /// Reports that all rooms are open, while the log has no members yet: the upgrade waits for this.
+    ///
+    /// # Errors
+    /// When the log is unreachable.
+    pub async fn all_opened(&self) -> Result<()> {
+        if self.has_members().await? {
+            return Ok(());
+        }
+        match self.message.clone().rooms_opened(request(RoomsOpenedRequest {}, DELIVERY)).await {
+            Err(status) if status.code() != tonic::Code::Unimplemented => Err(status.into()),
+            _ => Ok(()),
         }
     }
 

@@ -110,7 +110,12 @@ impl Relay {
         let mut after = Uuid::nil();
         loop {
             let page = self.store.unopened(after, OPENINGS_AT_ONCE).await?;
-            let Some(last) = page.last() else { return Ok(swept) };
+            let Some(last) = page.last() else {
+                if after.is_nil() {
+                    self.log.all_opened().await?;
+                }
+                return Ok(swept);
+            };
             after = *last;
             let outcomes = self.open_all(&page).await;
             let opened = outcomes.iter().filter(|outcome| matches!(outcome, Ok(Opened::Now))).count();

@@ -30,6 +30,8 @@ struct State {
     /// Whether the replica is of the release before, which opens no rooms.
     is_old: bool,
     openings: BTreeMap<String, OpenRoomRequest>,
+    /// Whether the room service has reported that all rooms are open.
+    all_opened: bool,
     events: Vec<NewEvent>,
     attempts: usize,
 }
@@ -40,7 +42,8 @@ pub struct Log(Arc<Mutex<State>>);
 impl Default for Log {
     fn default() -> Self {
         let (openings, events) = (BTreeMap::new(), Vec::new());
-        Self(Arc::new(Mutex::new(State { mood: Mood::Well, format: 2, is_old: false, openings, events, attempts: 0 })))
+        let (mood, format, is_old, all_opened) = (Mood::Well, 2, false, false);
+        Self(Arc::new(Mutex::new(State { mood, format, is_old, openings, all_opened, events, attempts: 0 })))
     }
 }
 
@@ -85,6 +88,11 @@ impl Log {
     /// Returns how the log opened a room.
     pub fn opening(&self, room: &str) -> Option<OpenRoomRequest> {
         self.state().openings.get(room).cloned()
+    }
+
+    /// Returns whether the room service has reported that all rooms are open.
+    pub fn all_opened(&self) -> bool {
+        self.state().all_opened
     }
 
     /// Returns what the log knows of a room: its visibility, and the roles of its members.
@@ -186,6 +194,15 @@ impl MessageService for Log {
             Mood::Away => Err(Status::unavailable("away")),
             _ => Ok(Response::new(GetRoomHeadsResponse { format: state.format, ..GetRoomHeadsResponse::default() })),
         }
+    }
+
+    async fn rooms_opened(&self, _: Request<RoomsOpenedRequest>) -> Result<Response<RoomsOpenedResponse>, Status> {
+        let mut state = self.state();
+        if state.is_old {
+            return Err(Status::unimplemented("RoomsOpened"));
+        }
+        state.all_opened = true;
+        Ok(Response::new(RoomsOpenedResponse {}))
     }
 
     async fn list_events(&self, _: Request<ListEventsRequest>) -> Result<Response<ListEventsResponse>, Status> {

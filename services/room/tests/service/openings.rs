@@ -93,8 +93,10 @@ async fn log_of_the_release_before_needs_no_openings(location: Location) {
     service.delete(&ada, &deleted).await.unwrap();
     assert_eq!(log.opening(&used), None);
     // The replicas of the message service are replaced, and then the log gets its new format.
+    assert!(!log.all_opened());
     log.has_format(1, false);
-    eventually(async || log.opening(&unused)).await;
+    eventually(async || log.all_opened().then_some(())).await;
+    assert!(log.opening(&used).is_some() && log.opening(&unused).is_some());
     log.has_format(2, false);
     service.rename(&ada, &used, "Black tea").await.unwrap();
     service.rename(&ada, &unused, "Hot coffee").await.unwrap();

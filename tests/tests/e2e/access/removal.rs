@@ -36,8 +36,7 @@ async fn nothing_above_the_removal_reaches_the_user(scene: Scene) {
         }
         done.store(true, Ordering::SeqCst);
     };
-    let (owners, guests, ()) =
-        tokio::join!(talk(&scene.owner, &scene.one), talk(&scene.guest, &scene.other), removal);
+    let (owners, guests, ()) = tokio::join!(talk(&scene.owner, &scene.one), talk(&scene.guest, &scene.other), removal);
     assert!(owners.is_empty() && guests.iter().all(|status| *status == 404), "{owners:?} {guests:?}");
     let history = scene.history().await;
     let removal = history.iter().find(|event| event["event"] == "memberLeft").unwrap();

@@ -190,6 +190,7 @@ pub async fn start(
     let hosts = Hosts::new(&config.public_hosts, listen.ip().is_loopback());
     let trust = if config.trust_traceparent { TraceTrust::All } else { TraceTrust::LinkOnly };
     let budget = Arc::new(Budget::new(config.realtime.max_outbox_bytes, revocations.pauses().clone()));
+    let limits = Arc::new(Limits::open(&config.limits, &bus, key));
     let parts = Parts {
         config: RealtimeConfig { max_sockets_per_user, ..config.realtime.clone() },
         clients: clients.clone(),
@@ -198,6 +199,7 @@ pub async fn start(
         revocations: revocations.clone(),
         origins: origins.clone(),
         budget: budget.clone(),
+        limits: limits.clone(),
     };
     let chat = Chat::new(parts, &bus, process);
     chat.start_tasks();
@@ -206,7 +208,6 @@ pub async fn start(
     let server = Server::in_cluster(chat, socketio, registry, cluster, server::into_tcp);
     let pages = Pages::new(budget.clone());
     let app = Arc::new(App { clients, tokens, revocations, config: config.clone(), sender, pages });
-    let limits = Arc::new(Limits::open(&config.limits, &bus, key));
     let routes = rest::routes(app)?.layer(from_fn_with_state(limits, limits::apply));
     let routes = edge::around(routes.merge(confab_socketio::routes(&server)), origins, hosts, trust);
     Ok(Gateway { routes, server, places, budget, forward: listener })

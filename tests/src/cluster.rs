@@ -17,6 +17,15 @@ use crate::servers::{nginx, redis, seaweed};
 use crate::wait::eventually;
 use crate::{programs, secrets};
 
+/// All test clients have one address, and some send as much as the server can take.
+pub const UNLIMITED: [(&str, &str); 5] = [
+    ("CONFAB_LIMIT_SIGNUP", "0"),
+    ("CONFAB_LIMIT_LOGIN", "0"),
+    ("CONFAB_LIMIT_SEND", "0"),
+    ("CONFAB_LIMIT_JOIN_ROOM", "0"),
+    ("CONFAB_LIMIT_CREATE_ROOM", "0"),
+];
+
 /// Time limit for a process to become ready.
 const READY_LIMIT: Duration = Duration::from_secs(60);
 /// Time limit for a graceful shutdown of a process.
@@ -86,6 +95,7 @@ impl Cluster {
         let guard = Guard::new("cluster")?;
         let mut cluster = Self::with(Plan::free(guard.directory(), gateways, replicas)?, durable)?;
         cluster.inherits_settings = false;
+        cluster.set(UNLIMITED.map(|(name, value)| (name.to_owned(), value.to_owned())));
         cluster._guard = Some(guard);
         Ok(cluster)
     }

@@ -14,6 +14,7 @@ use super::sign_ins::SignIns;
 use crate::clients::Clients;
 use crate::config::RealtimeConfig;
 use crate::edge::cors::Origins;
+use crate::limits::Limits;
 use crate::revocations::Revocations;
 use crate::rooms::follower::Follower;
 use crate::rooms::history::History;
@@ -38,6 +39,7 @@ pub struct Chat {
     /// The sessions of the server, for the identification of their clients.
     pub(crate) registry: Arc<Registry<Client>>,
     pub(super) sign_ins: SignIns,
+    pub(super) limits: Arc<Limits>,
     /// Bounds concurrent recoveries, because each holds the events that its client missed.
     pub(super) restores: Arc<Semaphore>,
 }
@@ -51,6 +53,7 @@ pub struct Parts {
     pub revocations: Revocations,
     pub origins: Origins,
     pub budget: Arc<Budget>,
+    pub limits: Arc<Limits>,
 }
 
 impl Chat {
@@ -70,6 +73,7 @@ impl Chat {
             follower,
             registry: Arc::new(Registry::new(parts.budget)),
             sign_ins: SignIns::default(),
+            limits: parts.limits,
             restores: Arc::new(Semaphore::new(RESTORES)),
         })
     }

@@ -17,6 +17,7 @@ use super::lanes::Pending;
 use super::request::Request;
 use super::{file_upload, join};
 use crate::draft::Draft;
+use crate::limits::Act;
 use crate::metrics::METRICS;
 use crate::send::{Sending, Sent};
 use crate::views::MessageJson;
@@ -96,6 +97,7 @@ pub async fn handle(chat: &Arc<Chat>, socket: &Arc<Socket>, room: Uuid, events: 
 fn begin_send(chat: &Chat, socket: &Socket, message: Draft, deadline: Instant) -> Result<Sending> {
     let identity = socket.client.identity().ok_or_else(|| Error::new(Code::Unauthorized, "not connected"))?;
     let (room, event) = message.into_event(identity)?;
+    chat.limits.take(Act::Send, identity.user_id)?;
     chat.sender.begin(room, event, deadline.saturating_duration_since(Instant::now()))
 }
 

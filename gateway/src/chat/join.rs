@@ -16,6 +16,7 @@ use uuid::Uuid;
 use super::client::{Socket, left};
 use super::context::Chat;
 use super::request::Join;
+use crate::limits::Act;
 use crate::rooms::history::{MAX_BYTES, Page, Wanted};
 use crate::rooms::hub::{Arrival, Joining, Listener, NotLive};
 use crate::views::RoomJson;
@@ -47,6 +48,8 @@ pub async fn join(
     join: Join,
     deadline: Instant,
 ) -> Result<()> {
+    let user = socket.client.identity().map(|identity| identity.user_id);
+    user.map_or(Ok(()), |user| chat.limits.take(Act::JoinRoom, user))?;
     let preparing =
         async { (socket.client.join_permit(&socket.outbox).await, chat.follower.partition_of(join.room).await) };
     let prepared = timeout_at(deadline, preparing);

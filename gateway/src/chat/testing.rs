@@ -31,6 +31,7 @@ use super::work::start_lanes;
 use super::{Chat, Parts};
 use crate::clients::Clients;
 use crate::edge::cors::Origins;
+use crate::limits::Limits;
 use crate::revocations::Revocations;
 use crate::send::Sender;
 use crate::testing::services::{self, ROOM};
@@ -245,7 +246,8 @@ impl World {
         let (sender, origins) = (Sender::new(&clients), Origins::new(None, true));
         let budget = Arc::new(Budget::new(config.realtime.max_outbox_bytes, revocations.pauses().clone()));
         let socketio = config.realtime.of_server(config.request_timeout);
-        let parts = Parts { config: config.realtime, clients, sender, tokens, revocations, origins, budget };
+        let limits = Arc::new(Limits::open(&config.limits, &bus, None));
+        let parts = Parts { config: config.realtime, clients, sender, tokens, revocations, origins, budget, limits };
         let chat = Chat::new(parts, &bus, &process);
         chat.start_tasks();
         let server = Server::new(chat.clone(), socketio, chat.registry.clone());

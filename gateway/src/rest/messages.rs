@@ -16,11 +16,14 @@ use utoipa_axum::routes;
 use uuid::Uuid;
 
 use super::extract::{Caller, Json, Params, Reader, RoomId, Turns};
-use super::openapi::problems::{Body, Called, Conflict, Forbidden, InvalidRequest, NotFound, Unauthorized};
+use super::openapi::problems::{
+    Body, Called, Conflict, Forbidden, InvalidRequest, NotFound, RateLimited, Unauthorized,
+};
 use super::openapi::{examples, params};
 use crate::App;
 use crate::draft::Draft;
 use crate::edge::cors::IDEMPOTENCY_KEY;
+use crate::limits::{Act, RequestLimits};
 use crate::problem::Problem;
 use crate::tokens::Identity;
 use crate::views::history::{self, Position};
@@ -49,7 +52,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
         (status = 200,
             description = "A repeat of this `clientMessageId`: the first message, whatever this request contains",
             body = Repeated<MessageJson>, example = json!(Repeated::from(examples::message()))),
-        Body, Unauthorized, Forbidden, NotFound, Conflict, Called
+        Body, Unauthorized, Forbidden, NotFound, Conflict, RateLimited, Called
     ),
     security(("bearer" = []))
 )]
@@ -57,10 +60,12 @@ async fn post(
     State(app): State<Arc<App>>,
     Caller(caller): Caller,
     headers: HeaderMap,
+    limits: RequestLimits,
     Json(mut draft): Json<Draft>,
 ) -> Result<Response, Problem> {
     draft.client_message_id = client_message_id(&headers, draft.client_message_id)?;
     let (room, event) = draft.into_event(&caller)?;
+    limits.take(Act::Send, caller.user_id)?;
     let sent = app.sender.send(room, event, app.config.request_timeout).await?;
     let message = MessageJson::from(&sent.event);
     Ok(if sent.duplicate {

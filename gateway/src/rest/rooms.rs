@@ -11,6 +11,7 @@ use confab_common::Error;
 use confab_common::grpc::request;
 use confab_proto::message::v1::GetRoomHeadsRequest;
 use confab_proto::room::v1::{CreateRoomRequest, DeleteRoomRequest, ListRoomsRequest, UpdateRoomRequest, Visibility};
+use confab_socketio::net::ClientAddress;
 use serde::Deserialize;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
@@ -21,9 +22,12 @@ use super::Deadline;
 use super::extract::{Caller, Json, Params, Reader, RoomId, Turns};
 use super::late::refuse_late;
 use super::messages::readable_events;
-use super::openapi::problems::{Body, Called, Forbidden, InvalidRequest, NotFound, RoomNameTaken, Unauthorized};
+use super::openapi::problems::{
+    Body, Called, Forbidden, InvalidRequest, NotFound, RateLimited, RoomNameTaken, Unauthorized,
+};
 use super::openapi::{examples, params};
 use crate::App;
+use crate::limits::{Act, RequestLimits, Subject};
 use crate::problem::Problem;
 use crate::views::history::{self, Position};
 use crate::views::{Details, Page, RoomJson, VisibilityJson};
@@ -81,16 +85,18 @@ fn visibility(text: Option<&str>) -> Result<Option<Visibility>, Error> {
     responses(
         (status = 201, description = "The room was created", headers(("Location" = String, description = "The path of the room")),
             body = RoomJson, example = json!(examples::room(0))),
-        Body, Unauthorized, RoomNameTaken, Called
+        Body, Unauthorized, RoomNameTaken, RateLimited, Called
     ),
     security(("bearer" = []))
 )]
 async fn create(
     State(app): State<Arc<App>>,
     Caller(caller): Caller,
+    limits: RequestLimits,
     Json(new): Json<NewRoom>,
 ) -> Result<Response, Problem> {
     let visibility = visibility(new.visibility.as_deref())?.unwrap_or(Visibility::Public);
+    limits.check(Act::CreateRoom, caller.user_id).await?;
     let create = CreateRoomRequest {
         id: Uuid::now_v7().to_string(),
         caller: Some(caller.user),
@@ -114,23 +120,29 @@ async fn create(
     params(params::Limit, params::Cursor, params::Search),
     responses(
         (status = 200, description = "A page of rooms", body = Page<RoomJson>, example = json!(examples::rooms())),
-        InvalidRequest, Unauthorized, Called
+        InvalidRequest, Unauthorized, RateLimited, Called
     ),
     security(("bearer" = []))
 )]
 async fn list(
     State(app): State<Arc<App>>,
     Reader(reader): Reader,
+    address: ClientAddress,
+    limits: RequestLimits,
     params: Params,
     turns: Turns,
 ) -> Result<Response, Problem> {
     let (deadline, is_signed_in) = (Deadline::of(&app), reader.is_some());
+    let searcher = Subject::of(reader.as_ref().map(|reader| reader.user_id), address);
     let list = ListRoomsRequest {
         caller: reader.map(|reader| reader.user),
         limit: params.limit()?,
         cursor: params.cursor()?,
         query: params.text("q").unwrap_or_default().into(),
     };
+    if !list.query.is_empty() {
+        limits.check(Act::Search, searcher).await?;
+    }
     // The room service limits concurrent searches itself.
     let _turn = if list.query.is_empty() { turns.next().await? } else { None };
     let page = refuse_late(app.clients.room.clone().list_rooms(deadline.reading(list)).await).await?.into_inner();

@@ -116,6 +116,14 @@ async fn everything(api: &Api) -> anyhow::Result<()> {
     let change = json!({"description": "Green and black"});
     api.call(Method::PATCH, &path, Some(&ada), Some(change)).await?.expect(200)?;
 
+    let bob = api.signup().await?;
+    let member = format!("{path}/members/{}", bob.id);
+    for status in [201, 200] {
+        api.call(Method::PUT, &member, Some(&ada), None).await?.expect(status)?;
+    }
+    api.get(&format!("{path}/members"), &ada).await?.expect(200)?;
+    api.call(Method::DELETE, &member, Some(&ada), None).await?.expect(204)?;
+
     let message = json!({"roomId": room, "content": "Milk first?", "clientMessageId": "a"});
     for status in [201, 200] {
         api.post("/api/messages", &ada, message.clone()).await?.expect(status)?;

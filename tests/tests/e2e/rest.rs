@@ -235,13 +235,6 @@ async fn invalid_input_gets_the_documented_error() {
         (
             post.clone(),
             "/api/rooms".into(),
-            json!({"name": unique("r"), "visibility": "private"}),
-            400,
-            "invalid_request",
-        ),
-        (
-            post.clone(),
-            "/api/rooms".into(),
             json!({"name": unique("r"), "visibility": "secret"}),
             400,
             "invalid_request",

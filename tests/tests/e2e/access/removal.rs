@@ -67,7 +67,7 @@ async fn reads_end_with_the_removal(scene: Scene) {
     for path in [url, &format!("{url}/link"), &format!("/api/messages/{}", scene.room), &scene.path("")] {
         fails(&scene.other.get(path, &scene.guest).await.unwrap(), 404, "not_found");
     }
-    fails(&scene.other.call(Method::GET, link, None, None).await.unwrap(), 404, "not_found");
+    fails(&scene.other.call(Method::GET, link, None, None).await.unwrap(), 401, "unauthorized");
     assert_eq!(scene.other.get(url, &scene.owner).await.unwrap().bytes, b"mine");
 }
 

@@ -189,6 +189,7 @@ mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
+    use crate::testing::{Authority, eventually};
 
     #[tokio::test]
     async fn connections_above_the_limit_wait() {
@@ -205,5 +206,27 @@ mod tests {
         shutdown.cancel();
         assert!(connections.next().await.is_none(), "a server at its limit ends as well");
         drop((second, third, clients));
+    }
+
+    #[tokio::test]
+    async fn stalled_handshake_holds_its_permit_until_it_is_cut() {
+        let authority = Authority::new();
+        let security = Security::open(&authority.calls("DNS:room.confab"), None).unwrap();
+        let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (address, shutdown) = (socket.local_addr().unwrap(), CancellationToken::new());
+        // One permit is for the connection that the listener waits for.
+        let (listener, places) = (Listener::new(socket, shutdown.clone()), Arc::new(Semaphore::new(2)));
+        let connections = accept(listener, places.clone(), security, shutdown.clone());
+        let accepting = tokio::spawn(connections.count());
+        let stalled = std::net::TcpStream::connect(address).unwrap();
+        eventually(|| places.available_permits() == 0).await;
+        tokio::time::pause();
+        tokio::time::advance(HANDSHAKE_LIMIT - Duration::from_secs(1)).await;
+        assert_eq!(places.available_permits(), 0);
+        tokio::time::advance(Duration::from_secs(2)).await;
+        eventually(|| places.available_permits() == 1).await;
+        shutdown.cancel();
+        assert_eq!(accepting.await.unwrap(), 0, "no connection was established");
+        drop(stalled);
     }
 }

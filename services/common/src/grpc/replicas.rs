@@ -16,6 +16,8 @@ use super::{CONNECTION_WINDOW, FRAME, STREAM_WINDOW};
 
 /// How long a replica is avoided after a failed connection.
 const AVOID_DEAD: Duration = Duration::from_secs(1);
+/// Time limit of a TCP handshake.
+const TCP_LIMIT: Duration = Duration::from_secs(1);
 /// How long a replica is avoided after it missed a time limit.
 const AVOID_SLOW: Duration = Duration::from_secs(5);
 
@@ -104,7 +106,6 @@ impl Replica {
         // The connector starts TLS, so the endpoint itself has none. The origin is what the calls name.
         let endpoint = Endpoint::from_shared(format!("http://{address}"))?
             .origin(format!("{scheme}://{address}").parse()?)
-            .connect_timeout(Duration::from_secs(1))
             .tcp_nodelay(true)
             .http2_keep_alive_interval(Duration::from_secs(10))
             .keep_alive_timeout(Duration::from_secs(5))
@@ -115,7 +116,7 @@ impl Replica {
         // Both connections are made on first use.
         let connect = || match connector {
             Some(connector) => connector.channel(endpoint.clone(), address),
-            None => endpoint.connect_lazy(),
+            None => endpoint.clone().connect_timeout(TCP_LIMIT).connect_lazy(),
         };
         let (channel, streams) = (connect(), connect());
         Ok(Arc::new(Self { address, channel, streams, avoid_until: AtomicU64::new(0) }))

@@ -133,3 +133,77 @@ pub(super) async fn keep_current(tls: Weak<Tls>) {
         sleep(REREAD_EVERY).await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Authority;
+
+    fn open(config: &CallsConfig, program: Option<Role>) -> Result<Arc<Tls>, String> {
+        Tls::open(config, program).map(|tls| tls.expect("files are set")).map_err(|error| format!("{error:#}"))
+    }
+
+    #[test]
+    fn changed_files_are_used_unless_broken() {
+        let (authority, other) = (Authority::new(), Authority::new());
+        let config = authority.calls("DNS:room.confab");
+        let (certificate, key) = (config.tls_cert_file.clone().unwrap(), config.tls_key_file.clone().unwrap());
+        let tls = open(&config, Some(Role::Room)).unwrap();
+        let before = tls.current();
+        assert!(!tls.reread(), "the files are unchanged");
+
+        let (wrong_role, wrong_key) = authority.issue("DNS:file.confab");
+        let (new_certificate, new_key) = other.issue("DNS:room.confab");
+        for (source, target) in [(&new_key, &key), (&wrong_role, &certificate), (&wrong_key, &key)] {
+            std::fs::copy(source, target).unwrap();
+            assert!(tls.reread() && !tls.reread(), "a change is used or logged once");
+            assert!(Arc::ptr_eq(&before, &tls.current()), "files that do not fit are not used");
+        }
+        std::fs::remove_file(&certificate).unwrap();
+        assert!(tls.reread() && !tls.reread());
+        std::fs::copy(&new_certificate, &certificate).unwrap();
+        std::fs::copy(&new_key, &key).unwrap();
+        assert!(tls.reread() && !Arc::ptr_eq(&before, &tls.current()));
+    }
+
+    #[test]
+    fn errors_name_the_setting() {
+        let authority = Authority::new();
+        let config = authority.calls("DNS:room.confab");
+        let error = open(&config, Some(Role::Auth)).err().unwrap();
+        assert!(error.contains("CONFAB_TLS_CERT_FILE must have the role auth; its roles are: room"), "{error}");
+        assert!(open(&config, None).is_ok());
+        let stranger = authority.calls("DNS:tea.example");
+        assert!(open(&stranger, None).err().unwrap().contains("must have a role; its roles are: none"));
+        let named = CallsConfig { peers: PeerNames::parse("auth=tea.example").ok(), ..stranger.clone() };
+        assert!(open(&named, Some(Role::Auth)).is_ok());
+        let (certificate, key) = (config.tls_cert_file.clone(), config.tls_key_file.clone());
+        for (changed, why) in [
+            (CallsConfig { tls_cert_file: key.clone(), ..config.clone() }, "CONFAB_TLS_CERT_FILE: "),
+            (CallsConfig { tls_key_file: certificate, ..config.clone() }, "CONFAB_TLS_KEY_FILE: "),
+            (CallsConfig { tls_ca_file: key, ..config.clone() }, "CONFAB_TLS_CA_FILE: "),
+            (CallsConfig { tls_key_file: stranger.tls_key_file, ..config.clone() }, "do not belong together"),
+            (
+                CallsConfig { tls_key_file: Some("/nowhere".into()), ..config },
+                "CONFAB_TLS_KEY_FILE: cannot read /nowhere",
+            ),
+        ] {
+            let error = open(&changed, None).err().unwrap();
+            assert!(error.contains(why) && !error.contains("BEGIN"), "{error}");
+        }
+    }
+
+    #[test]
+    fn validity_ends_with_the_certificate_or_its_authority() {
+        let (authority, other) = (Authority::new(), Authority::new());
+        let days = |config: &CallsConfig| open(config, None).unwrap().current().days_left();
+        let mut config = authority.calls("DNS:room.confab");
+        // The authority itself is valid for two days.
+        assert!([Some(1), Some(2)].contains(&days(&config)), "{:?}", days(&config));
+        let (certificate, key) = authority.issue_for("DNS:room.confab", 900);
+        (config.tls_cert_file, config.tls_key_file) = (Some(certificate), Some(key));
+        assert!([Some(1), Some(2)].contains(&days(&config)), "{:?}", days(&config));
+        config.tls_ca_file = Some(other.certificate());
+        assert_eq!(days(&config), None);
+    }
+}

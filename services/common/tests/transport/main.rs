@@ -4,6 +4,7 @@
 mod calls;
 mod leaving;
 mod streams;
+mod tls;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;

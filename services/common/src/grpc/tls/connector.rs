@@ -40,10 +40,12 @@ impl Connector {
     /// Returns a channel to a replica. The connection is made on first use, with the identity that is current then.
     pub fn channel(&self, endpoint: Endpoint, address: SocketAddr) -> Channel {
         let (connector, reported) = (self.clone(), Arc::new(Reported::default()));
-        endpoint.connect_timeout(CONNECT_LIMIT).connect_with_connector_lazy(service_fn(move |_| {
+        // The time limit is inside the connector, so that exceeding it is recognised as a failure to connect.
+        endpoint.connect_with_connector_lazy(service_fn(move |_| {
             let (connector, reported) = (connector.clone(), reported.clone());
             async move {
-                let connected = connector.connect(address).await;
+                let connected = timeout(CONNECT_LIMIT, connector.connect(address)).await;
+                let connected = connected.unwrap_or_else(|elapsed| Err(elapsed.into()));
                 reported.report(connector.role, address, connected.as_ref().err());
                 connected
             }

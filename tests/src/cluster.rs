@@ -15,7 +15,7 @@ use crate::plan::{Member, Plan, Role, file};
 use crate::servers::postgres::Postgres;
 use crate::servers::{nginx, redis, seaweed};
 use crate::wait::eventually;
-use crate::{programs, secrets};
+use crate::{certificates, programs, secrets};
 
 /// Time limit for a process to become ready.
 const READY_LIMIT: Duration = Duration::from_secs(60);
@@ -108,6 +108,7 @@ impl Cluster {
     pub async fn up(&self) -> anyhow::Result<Vec<Member>> {
         let _lock = self.lock()?;
         secrets::prepare(&self.plan.secrets())?;
+        certificates::make(&self.plan.certificates())?;
         for member in self.unplanned() {
             self.stop(member).await?;
         }
@@ -248,6 +249,7 @@ impl Cluster {
             ("CONFAB_S3_ACCESS_KEY_ID".into(), seaweed::KEY.into()),
             ("CONFAB_S3_SECRET_ACCESS_KEY_FILE".into(), secret("s3-secret-access-key")),
         ];
+        settings.extend(certificates::settings(&self.plan.certificates(), member.0.name()));
         for service in Role::SERVICES {
             let name = service.name().to_uppercase();
             let replicas = (1..=self.plan.replicas).map(|n| self.plan.url((service, n))).collect::<Vec<_>>();

@@ -87,7 +87,7 @@ file: {port: 50054, portName: grpc, preStop: 10, acceptDrain: 5, drain: 60, grac
 {{- $programs := include "confab.programs" .root | fromYaml -}}
 {{- $settings := dict -}}
 {{- range (get $programs .component).calls -}}
-{{- $_ := set $settings (printf "CONFAB_%s_URL" (upper .)) (printf "https://%s-%s:%v" $name . (int (get $programs .).port)) -}}
+{{- $_ := set $settings (printf "CONFAB_%s_URL" (upper .)) (printf "%s://%s-%s:%v" $.root.Values.tls.urlScheme $name . (int (get $programs .).port)) -}}
 {{- end -}}
 {{- if eq .component "gateway" -}}
 {{- $_ := set $settings "CONFAB_GATEWAY_URL" (printf "http://%s-gateway-peers:7250" $name) -}}

@@ -10,11 +10,20 @@ export const variables = {
   otherToken: "",
   roomId: "",
   fileId: "",
+  userId: "",
 };
 
 const credentials = { username: "{{username}}", password: "{{password}}" };
 /** A unique name. */
 const random = "${Date.now().toString(36)}${Math.random().toString(36).slice(2, 8)}";
+
+/** Creates another account, whose id the next requests use. */
+const anotherUser = [
+  "pm.sendRequest({",
+  '  url: pm.variables.replaceIn("{{baseUrl}}/api/auth/signup"), method: "POST", header: { "Content-Type": "application/json" },',
+  `  body: { mode: "raw", raw: JSON.stringify({ username: \`bob-${random}\`, password: pm.variables.get("password") }) },`,
+  '}, (error, answer) => pm.collectionVariables.set("userId", answer.json().user.id));',
+];
 
 export const folders = [
   {
@@ -38,6 +47,14 @@ export const folders = [
       list_rooms: { status: 200 },
       show_room: { status: 200 },
       change_room: { status: 200, body: { description: "Green, black and white" } },
+    },
+  },
+  {
+    name: "Members",
+    steps: {
+      set_member: { status: 201, body: {}, before: anotherUser },
+      list_members: { status: 200 },
+      remove_member: { status: 204 },
     },
   },
   {

@@ -338,6 +338,10 @@ impl Listener for Socket {
         Self::id(self)
     }
 
+    fn user(&self) -> Option<Uuid> {
+        self.client.identity().map(|identity| identity.user_id)
+    }
+
     fn deliver(&self, room: Uuid, first: u64, frames: &[Frame], joined: &Frame) -> bool {
         match self.client.recovery.get() {
             None => self.queue(frames, joined),

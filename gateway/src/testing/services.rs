@@ -2,22 +2,35 @@
 
 use bytes::Bytes;
 use confab_common::{Code, Error};
-use confab_proto::auth::v1::{Jwks, ListRevocationsResponse, LogoutResponse, Session, SignupRequest, User};
+use confab_proto::auth::v1::{
+    GetUserRequest, Jwks, ListRevocationsResponse, LogoutResponse, Session, SignupRequest, User, UserRef,
+};
 use confab_proto::file::v1::File;
-use confab_proto::message::v1::{AppendRequest, AppendResponse, Event, ListEventsResponse, Outcome, outcome};
+use confab_proto::message::v1::{
+    AppendRequest, AppendResponse, Event, ListEventsRequest, ListEventsResponse, Outcome, outcome,
+};
 use confab_proto::message::v1::{
     GetHeadsRequest, GetHeadsResponse, GetRoomHeadsRequest, GetRoomHeadsResponse, Head, RoomHead,
 };
-use confab_proto::room::v1::{CreateRoomRequest, GetRoomRequest, ListRoomsResponse, Room, UpdateRoomRequest};
+use confab_proto::room::v1::{
+    CreateRoomRequest, GetRoomRequest, ListMembersRequest, ListMembersResponse, ListRoomsResponse, Member,
+    RemoveMemberRequest, RemoveMemberResponse, Role, Room, SetMemberRequest, SetMemberResponse, UpdateRoomRequest,
+    Visibility,
+};
 use parking_lot::Mutex;
 use prost::Message;
 
+use crate::testing::identity;
 use crate::tokens::tests::jwks;
 
-/// The only room.
+/// The public room.
 pub const ROOM: &str = "0193a4c0-7d50-7cc3-98a5-2f6b8e1d0c01";
+/// The private room. Only the log knows that `zoë` is its only member; the room service shows it to all callers.
+pub const PRIVATE: &str = "0193a4c0-7d50-7cc3-98a5-2f6b8e1d0c0f";
+/// The user `bob`.
+pub const BOB: &str = "0193a4c0-7d50-7cc3-98a5-2f6b8e1d0b0b";
 
-/// An auth service with one account.
+/// An auth service with the account `bob`.
 pub fn auth(method: &str, body: Bytes) -> Result<Vec<u8>, Error> {
     let session = |id: String, username: String| {
         Session { token: "t".into(), expires_at_ms: 0, user: Some(User { id, username, created_at_ms: 0 }) }
@@ -31,17 +44,21 @@ pub fn auth(method: &str, body: Bytes) -> Result<Vec<u8>, Error> {
         }
         "Login" => Err(Error::new(Code::InvalidCredentials, "wrong user or password")),
         "Logout" => Ok(LogoutResponse {}.encode_to_vec()),
+        "GetUser" if [BOB, "@bob"].contains(&&*GetUserRequest::decode(body.clone()).unwrap().id) => {
+            Ok(User { id: BOB.into(), username: "bob".into(), created_at_ms: 0 }.encode_to_vec())
+        }
         _ => Err(Error::not_found("user")),
     }
 }
 
-/// A room service with the room [`ROOM`].
+/// A room service with the rooms [`ROOM`] and [`PRIVATE`].
 pub fn room(method: &str, body: Bytes) -> Result<Vec<u8>, Error> {
     let room = |id: &str, name: String| Room { id: id.into(), name, ..Room::default() };
     match method {
         "CreateRoom" => {
             let create = CreateRoomRequest::decode(body).unwrap();
-            Ok(room(&create.id, create.name).encode_to_vec())
+            let (visibility, role) = (create.visibility, Role::Owner.into());
+            Ok(Room { visibility, role, ..room(&create.id, create.name) }.encode_to_vec())
         }
         "ListRooms" => {
             Ok(ListRoomsResponse { rooms: vec![room(ROOM, "Tea".into())], next_cursor: "next".into() }.encode_to_vec())
@@ -49,11 +66,53 @@ pub fn room(method: &str, body: Bytes) -> Result<Vec<u8>, Error> {
         "GetRoom" if GetRoomRequest::decode(body.clone()).unwrap().id == ROOM => {
             Ok(room(ROOM, "Tea".into()).encode_to_vec())
         }
-        "UpdateRoom" => {
-            Ok(room(ROOM, UpdateRoomRequest::decode(body).unwrap().name.unwrap_or_default()).encode_to_vec())
+        "GetRoom" if GetRoomRequest::decode(body.clone()).unwrap().id == PRIVATE => {
+            Ok(Room { visibility: Visibility::Private.into(), ..room(PRIVATE, "Attic".into()) }.encode_to_vec())
         }
+        "UpdateRoom" => {
+            let update = UpdateRoomRequest::decode(body).unwrap();
+            let visibility = update.visibility.unwrap_or_default();
+            Ok(Room { visibility, ..room(ROOM, update.name.unwrap_or_default()) }.encode_to_vec())
+        }
+        "ListMembers" | "SetMember" | "RemoveMember" => members(method, body),
         "DeleteRoom" => Err(Error::new(Code::Forbidden, "only its owner may")),
         _ => Err(Error::not_found("room")),
+    }
+}
+
+/// The members of [`ROOM`]: its owner `zoë`.
+fn members(method: &str, body: Bytes) -> Result<Vec<u8>, Error> {
+    let in_room = |room: &str| if room == ROOM { Ok(()) } else { Err(Error::new(Code::NotFound, "hidden")) };
+    let member = |user: Option<UserRef>, role: Role| Member { user, role: role.into(), joined_at_ms: 0 };
+    match method {
+        "ListMembers" => {
+            let list = ListMembersRequest::decode(body).unwrap();
+            in_room(&list.room_id)?;
+            let members = vec![member(Some(identity().user), Role::Owner)];
+            let next_cursor = if list.limit == 1 { "next".into() } else { list.cursor };
+            Ok(ListMembersResponse { members, next_cursor }.encode_to_vec())
+        }
+        "SetMember" => {
+            let set = SetMemberRequest::decode(body).unwrap();
+            in_room(&set.room_id)?;
+            let (role, user) = (set.role(), set.user.ok_or_else(|| Error::not_found("user"))?);
+            let is_owner = user == identity().user;
+            if is_owner && !matches!(role, Role::Owner | Role::Unspecified) {
+                return Err(Error::new(Code::Conflict, "the owner has another role"));
+            }
+            let role = if is_owner { Role::Owner } else { Role::try_from(set.role.max(1)).unwrap() };
+            let member = Some(member(Some(user), role));
+            Ok(SetMemberResponse { member, created: !is_owner }.encode_to_vec())
+        }
+        _ => {
+            let remove = RemoveMemberRequest::decode(body).unwrap();
+            in_room(&remove.room_id)?;
+            match &*remove.user_id {
+                BOB => Ok(RemoveMemberResponse {}.encode_to_vec()),
+                id if id == identity().user.id => Err(Error::new(Code::Conflict, "the owner stays")),
+                _ => Err(Error::not_found("member")),
+            }
+        }
     }
 }
 
@@ -86,6 +145,10 @@ pub fn message() -> impl Fn(&str, Bytes) -> Result<Vec<u8>, Error> {
                 Ok(AppendResponse { epoch: "e".into(), outcomes }.encode_to_vec())
             }
             "ListEvents" => {
+                let list = ListEventsRequest::decode(body).unwrap();
+                if list.room_id == PRIVATE && list.readers != [identity().user.id] {
+                    return Err(Error::new(Code::NotFound, "the room is not open to the readers"));
+                }
                 Ok(ListEventsResponse { last_seq: log.len() as u64, events: log.clone(), more: true, ..<_>::default() }
                     .encode_to_vec())
             }
@@ -95,7 +158,7 @@ pub fn message() -> impl Fn(&str, Bytes) -> Result<Vec<u8>, Error> {
                     seq: 3,
                     closed: false,
                 });
-                Ok(GetRoomHeadsResponse { epoch: "e".into(), heads: heads.collect() }.encode_to_vec())
+                Ok(GetRoomHeadsResponse { epoch: "e".into(), heads: heads.collect(), format: 2 }.encode_to_vec())
             }
             "GetHeads" => {
                 let partitions = GetHeadsRequest::decode(body).unwrap().partitions;

@@ -83,6 +83,8 @@ pub enum Command {
     Migrate,
     /// Renew the log's epoch after its database was restored to an older state, and exit
     RenewEpoch,
+    /// After an upgrade: raise the log to the newest format once no program of the version before is running, and exit
+    FinishUpgrade,
 }
 
 #[cfg(test)]

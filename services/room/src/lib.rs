@@ -1,8 +1,11 @@
-//! The room service: rooms, their owners, and users' permissions. Changes of rooms reach the log through an outbox, so
+//! The room service: rooms, their members, and users' permissions. Changes of rooms reach the log through an outbox, so
 //! that a change and its event commit together.
 
 mod config;
+mod event;
 mod grpc;
+mod lanes;
+mod log;
 mod refold;
 mod relay;
 mod service;
@@ -22,6 +25,7 @@ pub use config::{Program, RoomArgs, RoomConfig};
 pub use grpc::RoomApi;
 pub use store::tables::SCHEMA;
 
+use log::Log;
 use relay::Relay;
 use service::Rooms;
 use store::Store;
@@ -41,7 +45,7 @@ pub async fn start(
     LIMITS.exist(&["searches", "search_time"]);
     let services = services.called_by(Role::Room);
     let store = open(config, &storage.serving(process)).await?;
-    let relay = Arc::new(Relay::new(store.clone(), services.message));
+    let relay = Arc::new(Relay::new(store.clone(), Log::new(services.message)));
     tokio::spawn(process.shutdown.clone().run_until_cancelled_owned(relay.clone().run()));
     tokio::spawn(process.shutdown.clone().run_until_cancelled_owned(refold::run(store.clone())));
     let api = RoomApi::new(Rooms::new(store, relay));

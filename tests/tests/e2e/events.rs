@@ -47,12 +47,17 @@ async fn every_documented_message_occurs() {
         .unwrap()
         .expect(200)
         .unwrap();
+    let member = format!("{path}/members/{}", bob.id);
+    api.call(Method::PUT, &member, Some(&ada), None).await.unwrap().expect(201).unwrap();
+    api.call(Method::DELETE, &member, Some(&ada), None).await.unwrap().expect(204).unwrap();
     let other = api.room(&ada).await.unwrap();
     socket.emit("joinRoom", json!(other)).await.unwrap();
     socket.emit("leaveRoom", json!(other)).await.unwrap();
     socket.emit("leaveRoom", json!(7)).await.unwrap();
     api.call(Method::DELETE, &path, Some(&ada), None).await.unwrap().expect(204).unwrap();
-    for name in ["session", "message", "fileUpload", "error", "roomUpdated", "roomDeleted"] {
+    for name in
+        ["session", "message", "fileUpload", "error", "memberJoined", "memberLeft", "roomUpdated", "roomDeleted"]
+    {
         receives(&socket, name).await;
     }
     let leaver = stock.connect(&api.url, &bob.token, Transports::WebSocket).await.unwrap();

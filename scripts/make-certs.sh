@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # Makes the certificates with which programs authenticate each other over gRPC: make-certs.sh DIR [NAME]…
 #
-# DIR/gateway, DIR/auth and so on contain tls.crt, tls.key and ca.crt for CONFAB_TLS_CERT_FILE, _KEY_FILE and _CA_FILE, and
-# DIR contains the certificate authority. A certificate has the DNS name gateway.confab, auth.confab and so on, is valid
-# for a year, and each NAME is another program. Run it at least every two months: it renews the certificates that expire
-# within three months. Running programs use the new files within 10 s.
+# DIR/gateway, DIR/auth and so on contain tls.crt, tls.key and ca.crt for CONFAB_TLS_CERT_FILE, CONFAB_TLS_KEY_FILE and
+# CONFAB_TLS_CA_FILE, and DIR contains the certificate authority. A certificate has the DNS name gateway.confab,
+# auth.confab and so on, and is valid for a year. Each NAME is another program. Run it at least every two months: it renews
+# the certificates that expire within three months. Running programs use the new files within 10 s.
 set -euo pipefail
 [ $# -gt 0 ] || { sed -n '2,8s/^# \?//p' "$0" >&2; exit 1; }
 directory=$1
@@ -29,8 +29,8 @@ key() { # FILE MODE
 }
 # sign SECTION DAYS OPTION…: signs a request on standard input. The settings of the system's openssl.cnf do not apply.
 sign() {
-    openssl x509 -req -days "$2" -set_serial "0x$(openssl rand -hex 16)" -extfile extensions -extensions "$1" "${@:3}" 2> said.new ||
-        { cat said.new >&2; return 1; }
+    openssl x509 -req -days "$2" -set_serial "0x$(openssl rand -hex 16)" -extfile extensions -extensions "$1" \
+        "${@:3}" 2> said.new || { cat said.new >&2; return 1; }
 }
 is_current() { # NAME
     lasts "$1/tls.crt" "$program_renewal" && openssl verify -CAfile ca.crt "$1/tls.crt" > /dev/null 2>&1 &&

@@ -50,7 +50,10 @@ async fn wrong_settings_are_reported_before_any_side_effect() {
             "its option `pool_max_conns`: is not supported",
         ),
         ("confab-file --ca-file=/nowhere/ca.pem", "CONFAB_CA_FILE: cannot read /nowhere/ca.pem"),
-        ("confab-room --listen=0.0.0.0:0", "CONFAB_TLS_CERT_FILE, CONFAB_TLS_KEY_FILE and CONFAB_TLS_CA_FILE are not set"),
+        (
+            "confab-room --listen=0.0.0.0:0",
+            "CONFAB_TLS_CERT_FILE, CONFAB_TLS_KEY_FILE and CONFAB_TLS_CA_FILE are not set",
+        ),
         ("confab-room --tls-cert-file=tls.crt", "also set CONFAB_TLS_KEY_FILE and CONFAB_TLS_CA_FILE"),
         (
             "confab-room --tls-cert-file=/nowhere/tls.crt --tls-key-file=x --tls-ca-file=x",

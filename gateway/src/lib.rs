@@ -34,7 +34,7 @@ use axum::middleware::from_fn_with_state;
 use confab_common::bus::Bus;
 use confab_common::cluster_key::ClusterKey;
 use confab_common::config::CommonConfig;
-use confab_common::grpc::{self, Services};
+use confab_common::grpc::{self, Role, Services};
 use confab_common::listen::Reserved;
 use confab_common::process::{Process, Settings};
 use confab_common::store::BusConfig;
@@ -84,16 +84,20 @@ pub struct Program {
     /// Settings of the gateway.
     #[command(flatten)]
     pub gateway: GatewayConfig,
-    /// Where the auth service is: http://host:port, or several separated by commas; all addresses of a name are used
+    /// Where the auth service is: http://host:port, with TLS https://host:port, or several separated by commas; all
+    /// addresses of a name are used
     #[arg(long, env = "CONFAB_AUTH_URL", help_heading = "Services", default_value = "http://127.0.0.1:50051", value_name = "URL", value_parser = grpc::urls)]
     pub auth_url: String,
-    /// Where the room service is: http://host:port, or several separated by commas; all addresses of a name are used
+    /// Where the room service is: http://host:port, with TLS https://host:port, or several separated by commas; all
+    /// addresses of a name are used
     #[arg(long, env = "CONFAB_ROOM_URL", help_heading = "Services", default_value = "http://127.0.0.1:50052", value_name = "URL", value_parser = grpc::urls)]
     pub room_url: String,
-    /// Where the message service is: http://host:port, or several separated by commas; all addresses of a name are used
+    /// Where the message service is: http://host:port, with TLS https://host:port, or several separated by commas; all
+    /// addresses of a name are used
     #[arg(long, env = "CONFAB_MESSAGE_URL", help_heading = "Services", default_value = "http://127.0.0.1:50053", value_name = "URL", value_parser = grpc::urls)]
     pub message_url: String,
-    /// Where the file service is: http://host:port, or several separated by commas; all addresses of a name are used
+    /// Where the file service is: http://host:port, with TLS https://host:port, or several separated by commas; all
+    /// addresses of a name are used
     #[arg(long, env = "CONFAB_FILE_URL", help_heading = "Services", default_value = "http://127.0.0.1:50054", value_name = "URL", value_parser = grpc::urls)]
     pub file_url: String,
 }
@@ -167,7 +171,7 @@ pub async fn start(
     process: &Process,
 ) -> anyhow::Result<Gateway> {
     LazyLock::force(&metrics::METRICS);
-    let clients = Clients::new(services, config.request_timeout);
+    let clients = Clients::new(services.called_by(Role::Gateway), config.request_timeout);
     let revocations = Revocations::start(clients.auth.clone(), &bus, process);
     let tokens = Tokens::start(clients.auth.clone(), revocations.clone(), process);
     let sender = Sender::new(&clients);
@@ -222,10 +226,10 @@ pub async fn run(program: Program, process: Process) -> anyhow::Result<()> {
     let taken = || format!("cannot listen on {listen}: is another Confab running? If not, set CONFAB_LISTEN");
     let port = Reserved::new(listen).with_context(taken)?;
     let services = Services {
-        auth: grpc::connect(&program.auth_url).context("CONFAB_AUTH_URL")?,
-        room: grpc::connect(&program.room_url).context("CONFAB_ROOM_URL")?,
-        message: grpc::connect(&program.message_url).context("CONFAB_MESSAGE_URL")?,
-        file: grpc::connect(&program.file_url).context("CONFAB_FILE_URL")?,
+        auth: process.security.connect(Role::Auth, &program.auth_url).context("CONFAB_AUTH_URL")?,
+        room: process.security.connect(Role::Room, &program.room_url).context("CONFAB_ROOM_URL")?,
+        message: process.security.connect(Role::Message, &program.message_url).context("CONFAB_MESSAGE_URL")?,
+        file: process.security.connect(Role::File, &program.file_url).context("CONFAB_FILE_URL")?,
     };
     let (bus, key) = (program.bus.open()?, program.bus.key()?);
     let gateway = start(&program.gateway, listen, services, bus, key.as_ref(), &process).await?;

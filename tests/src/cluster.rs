@@ -15,7 +15,7 @@ use crate::plan::{Member, Plan, Role, file};
 use crate::servers::postgres::Postgres;
 use crate::servers::{nginx, redis, seaweed};
 use crate::wait::eventually;
-use crate::{programs, secrets};
+use crate::{certificates, programs, secrets};
 
 /// All test clients have one address, and some send as much as the server can take.
 pub const UNLIMITED: [(&str, &str); 5] = [
@@ -118,6 +118,7 @@ impl Cluster {
     pub async fn up(&self) -> anyhow::Result<Vec<Member>> {
         let _lock = self.lock()?;
         secrets::prepare(&self.plan.secrets())?;
+        certificates::make(&self.plan.certificates())?;
         for member in self.unplanned() {
             self.stop(member).await?;
         }
@@ -258,6 +259,7 @@ impl Cluster {
             ("CONFAB_S3_ACCESS_KEY_ID".into(), seaweed::KEY.into()),
             ("CONFAB_S3_SECRET_ACCESS_KEY_FILE".into(), secret("s3-secret-access-key")),
         ];
+        settings.extend(certificates::settings(&self.plan.certificates(), member.0.name()));
         for service in Role::SERVICES {
             let name = service.name().to_uppercase();
             let replicas = (1..=self.plan.replicas).map(|n| self.plan.url((service, n))).collect::<Vec<_>>();

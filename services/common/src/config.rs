@@ -1,6 +1,7 @@
 //! Settings: `CONFAB_…` variables. Each setting is also a `--flag`, and can be read from the file that `CONFAB_…_FILE`
 //! names.
 
+mod calls;
 mod read;
 
 use std::net::{IpAddr, SocketAddr};
@@ -8,6 +9,8 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+pub use calls::{CallsConfig, TlsFiles};
+pub(crate) use calls::{TLS_FILES, check_listener};
 pub use read::read;
 
 /// Every setting of every Confab program, without the prefix `CONFAB_`. All replicas of a cluster can share one
@@ -33,6 +36,7 @@ pub const KNOWN: &[&str] = &[
     "GRPC_REFLECTION",
     "IDLE_TIMEOUT",
     "INSECURE_BUS",
+    "INSECURE_GRPC",
     "LIMIT_CREATE_ROOM",
     "LIMIT_FILE_LINK",
     "LIMIT_JOIN_ROOM",
@@ -64,6 +68,7 @@ pub const KNOWN: &[&str] = &[
     "OBJECTS",
     "ORPHAN_AGE",
     "PARTITIONS",
+    "PEERS",
     "PING_INTERVAL",
     "PING_TIMEOUT",
     "POSTGRES_CONNECTIONS",
@@ -78,6 +83,9 @@ pub const KNOWN: &[&str] = &[
     "S3_SESSION_TOKEN",
     "SIGNING_KEY",
     "SWEEP_EVERY",
+    "TLS_CA_FILE",
+    "TLS_CERT_FILE",
+    "TLS_KEY_FILE",
     "TOKEN_TTL",
     "TRUSTED_PROXIES",
     "TRUST_TRACEPARENT",
@@ -133,6 +141,9 @@ pub struct CommonConfig {
     /// How long to accept connections after SIGTERM, until the load balancer has removed this process
     #[arg(long, env = "CONFAB_ACCEPT_DRAIN", default_value = "0s", value_name = "DURATION", value_parser = duration)]
     pub accept_drain: Duration,
+    /// Settings of calls between programs
+    #[command(flatten)]
+    pub calls: CallsConfig,
 }
 
 /// The format of log lines

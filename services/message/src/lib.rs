@@ -23,7 +23,7 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use confab_common::Code;
 use confab_common::bus::Bus;
-use confab_common::grpc::{Services, connect, serve};
+use confab_common::grpc::{Role, Services, serve};
 use confab_common::process::Process;
 use confab_common::store::{StorageConfig, StoreUrl};
 use confab_proto::message::v1::message_service_server::MessageServiceServer;
@@ -60,7 +60,9 @@ pub async fn run(program: Program, process: Process) -> anyhow::Result<()> {
         Some(Command::RenewEpoch) => renew_epoch(&message, &storage).await,
         Some(Command::FinishUpgrade) => finish_upgrade(&message, &storage).await,
         None => {
-            let services = Services { room: connect(&room_url)?, file: connect(&file_url)?, ..Services::none() };
+            let room = process.security.connect(Role::Room, &room_url)?;
+            let file = process.security.connect(Role::File, &file_url)?;
+            let services = Services { room, file, ..Services::none() };
             let bus = bus.open()?;
             let log = start(&message, &storage, bus.clone(), services, &process).await?;
             process.readiness.started();
@@ -100,6 +102,7 @@ pub async fn start(
     process: &Process,
 ) -> anyhow::Result<Log> {
     LazyLock::force(&metrics::METRICS);
+    let services = services.called_by(Role::Message);
     let opened = process.readiness.condition("the log");
     let (store, lanes) = open_store(config, &storage.serving(process)).await?;
     let state = loop {

@@ -14,7 +14,7 @@ mod turns;
 
 use std::sync::Arc;
 
-use confab_common::grpc::{MAX_MESSAGE, Services, connect, serve};
+use confab_common::grpc::{MAX_MESSAGE, Role, Services, serve};
 use confab_common::metrics::LIMITS;
 use confab_common::process::Process;
 use confab_common::program::Command;
@@ -43,6 +43,7 @@ pub async fn start(
     process: &Process,
 ) -> anyhow::Result<RoomServiceServer<RoomApi>> {
     LIMITS.exist(&["searches", "search_time"]);
+    let services = services.called_by(Role::Room);
     let store = open(config, &storage.serving(process)).await?;
     let relay = Arc::new(Relay::new(store.clone(), Log::new(services.message)));
     tokio::spawn(process.shutdown.clone().run_until_cancelled_owned(relay.clone().run()));
@@ -67,7 +68,8 @@ pub async fn run(program: Program, process: Process) -> anyhow::Result<()> {
     if let Some(Command::Migrate) = command {
         return migrate(&room, &storage).await;
     }
-    let services = Services { message: connect(&message_url)?, ..Services::none() };
+    let message = process.security.connect(Role::Message, &message_url)?;
+    let services = Services { message, ..Services::none() };
     let server = start(&room, &storage, services, &process).await?;
     process.readiness.started();
     serve(&process, common.listen, common.drain, reflection.routes(server, confab_proto::DESCRIPTORS)?).await

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use confab_common::grpc::MAX_MESSAGE;
-use confab_common::{Error, Result};
+use confab_common::grpc::{MAX_MESSAGE, Peer, Role, caller};
+use confab_common::{Code, Error, Result};
 use confab_proto::message::v1 as pb;
 use confab_proto::message::v1::message_service_server::{MessageService, MessageServiceServer};
 use confab_proto::room::v1::Visibility;
@@ -28,7 +28,8 @@ pub fn server(service: Arc<Service>) -> MessageServiceServer<Grpc> {
 #[tonic::async_trait]
 impl MessageService for Grpc {
     async fn append(&self, request: Request<pb::AppendRequest>) -> Result<Response<pb::AppendResponse>, Status> {
-        let events = request.into_inner().events.into_iter().map(new_event).collect();
+        let peer = caller(&request);
+        let events = request.into_inner().events.into_iter().map(|event| new_event(event, &peer)).collect();
         let (epoch, sent) = self.0.append(events).await?;
         let outcomes = sent.into_iter().map(outcome).collect();
         Ok(Response::new(pb::AppendResponse { epoch: epoch.to_string(), outcomes }))
@@ -110,7 +111,16 @@ impl MessageService for Grpc {
     }
 }
 
-fn new_event(event: pb::NewEvent) -> Result<NewEvent> {
+/// Converts an event that this program sends. Each kind of event has one author among the programs.
+fn new_event(event: pb::NewEvent, peer: &Peer) -> Result<NewEvent> {
+    let author = match event.kind() {
+        pb::Kind::File => Role::File,
+        pb::Kind::System => Role::Room,
+        pb::Kind::Message | pb::Kind::Unspecified => Role::Gateway,
+    };
+    if !peer.is(author) {
+        return Err(Error::new(Code::Forbidden, "another program appends events of this kind"));
+    }
     Ok(NewEvent {
         files: event.files.into_iter().map(|file| convert::new_file(file, &event.room_id)).collect::<Result<_>>()?,
         id: event.id,

@@ -198,9 +198,8 @@ impl Revocations {
 impl Inner {
     fn measure(&self) {
         let ended = self.ended.read();
-        let (blocked, others) = ended.users();
-        METRICS.revocations.set((ended.sessions() + others) as f64);
-        METRICS.blocked_users.set(blocked as f64);
+        METRICS.revocations.set((ended.sessions() + ended.cuts()) as f64);
+        METRICS.blocked_users.set(ended.blocked() as f64);
         drop(ended);
         METRICS.revocations_age.set(self.read.lock().elapsed().as_secs_f64());
     }

@@ -142,7 +142,8 @@ async fn signup(
     tag = "Auth",
     request_body(content = Credentials, example = json!({"username": "ada", "password": "correct horse battery"})),
     responses(
-        (status = 200, description = "A new token for the account", body = Opened, example = json!(examples::session())),
+        (status = 200, description = "A new token for the account",
+            body = Opened, example = json!(examples::session())),
         Body, InvalidCredentials, Forbidden, Called
     ),
     security(())
@@ -176,7 +177,8 @@ async fn login(
     tag = "Auth",
     request_body(content = RefreshToken, example = json!({"refreshToken": examples::REFRESH_TOKEN})),
     responses(
-        (status = 200, description = "A new token of the session", body = Opened, example = json!(examples::refreshed())),
+        (status = 200, description = "A new token of the session",
+            body = Opened, example = json!(examples::refreshed())),
         Body, Unauthorized, Called
     ),
     security(())

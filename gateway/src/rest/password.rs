@@ -99,7 +99,10 @@ struct PasswordReset {
     tag = "Auth",
     request_body(
         content = PasswordReset,
-        example = json!({"token": "cfp_q83vEjRWeJCrze8SNFZ4kKvN7xI0VniQq83vEjRWeJA", "newPassword": "staple battery horse"})
+        example = json!({
+            "token": "cfp_q83vEjRWeJCrze8SNFZ4kKvN7xI0VniQq83vEjRWeJA",
+            "newPassword": "staple battery horse"
+        })
     ),
     responses((status = 204, description = "The password is set"), Body, Forbidden, Called),
     security(())

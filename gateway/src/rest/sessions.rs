@@ -66,7 +66,7 @@ async fn end(
     let end = EndSessionRequest { user_id: caller.user.id, session_id: id.to_string() };
     let ended = app.clients.auth.clone().end_session(request(end, app.clients.call)).await?.into_inner();
     // This gateway rejects the tokens at once; the other gateways receive a hint.
-    app.revocations.add_all(ended.revocation.as_slice());
+    app.revocations.add_all(&ended.revocations);
     Ok(StatusCode::NO_CONTENT)
 }
 

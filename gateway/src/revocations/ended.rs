@@ -51,19 +51,15 @@ pub enum Taken {
     Malformed,
 }
 
-/// All revoked tokens.
+/// All revoked tokens. Entries may arrive in any order, so the highest number about a user counts.
 #[derive(Default)]
 pub struct Ended {
     /// The expiry of each revoked session's last token, in ms since the Unix epoch.
     sessions: HashMap<Uuid, i64>,
-    users: HashMap<Uuid, OfUser>,
-}
-
-/// The revocations of a user. Entries may arrive in any order, so the highest number of each kind counts.
-#[derive(Default)]
-struct OfUser {
-    cut: Option<Cut>,
-    block: Option<Block>,
+    /// Users whose earlier tokens are revoked.
+    cuts: HashMap<Uuid, Cut>,
+    /// Users who are, or were, suspended or deleted.
+    blocks: HashMap<Uuid, Block>,
 }
 
 struct Cut {
@@ -81,20 +77,16 @@ struct Block {
     expires_at_ms: i64,
 }
 
-impl OfUser {
-    fn ends(&self, sign_in: SignIn) -> bool {
-        let is_cut = |cut: &Cut| sign_in.issued_at < cut.not_before && cut.except != Some(sign_in.session_id);
-        self.block.as_ref().is_some_and(|block| block.is_blocked) || self.cut.as_ref().is_some_and(is_cut)
-    }
-}
-
 impl Ended {
     /// Returns why a token of this user is revoked, or `None` when it is not.
     pub fn cause(&self, user_id: Uuid, sign_in: SignIn) -> Option<Cause> {
         if self.sessions.contains_key(&sign_in.session_id) {
             return Some(Cause::LoggedOut);
         }
-        self.users.get(&user_id).filter(|user| user.ends(sign_in)).map(|_| Cause::Revoked)
+        let is_cut = |cut: &Cut| sign_in.issued_at < cut.not_before && cut.except != Some(sign_in.session_id);
+        let is_revoked = self.blocks.get(&user_id).is_some_and(|block| block.is_blocked)
+            || self.cuts.get(&user_id).is_some_and(is_cut);
+        is_revoked.then_some(Cause::Revoked)
     }
 
     /// Adds an entry of the list.
@@ -122,33 +114,27 @@ impl Ended {
 
     fn of_user(&mut self, user_id: Uuid, kind: RevocationKind, revocation: &Revocation) -> Taken {
         let Revocation { number, not_before, expires_at_ms, .. } = *revocation;
-        let user = self.users.entry(user_id).or_default();
         if kind == RevocationKind::NotBefore {
-            if user.cut.as_ref().is_some_and(|cut| cut.number >= number) {
+            if self.cuts.get(&user_id).is_some_and(|cut| cut.number >= number) {
                 return Taken::Known;
             }
             let except = revocation.except_session_id.parse().ok();
-            user.cut = Some(Cut { number, not_before, except, expires_at_ms });
-        } else {
-            if user.block.as_ref().is_some_and(|block| block.number >= number) {
-                return Taken::Known;
-            }
-            let is_blocked = kind == RevocationKind::Blocked;
-            user.block = Some(Block { number, is_blocked, expires_at_ms });
-            if !is_blocked {
-                return Taken::Known;
-            }
+            self.cuts.insert(user_id, Cut { number, not_before, except, expires_at_ms });
+            return Taken::News(Revoked::User(user_id));
         }
-        Taken::News(Revoked::User(user_id))
+        if self.blocks.get(&user_id).is_some_and(|block| block.number >= number) {
+            return Taken::Known;
+        }
+        let is_blocked = kind == RevocationKind::Blocked;
+        self.blocks.insert(user_id, Block { number, is_blocked, expires_at_ms });
+        if is_blocked { Taken::News(Revoked::User(user_id)) } else { Taken::Known }
     }
 
     /// Forgets the numbers, because auth assigns them again after a restore. What is revoked stays so until an entry of
     /// the restored list replaces it.
     pub fn renumber(&mut self) {
-        for user in self.users.values_mut() {
-            user.cut.iter_mut().for_each(|cut| cut.number = 0);
-            user.block.iter_mut().for_each(|block| block.number = 0);
-        }
+        self.cuts.values_mut().for_each(|cut| cut.number = 0);
+        self.blocks.values_mut().for_each(|block| block.number = 0);
     }
 
     /// Removes the revocations of tokens that have expired. Blocks stay.
@@ -156,12 +142,10 @@ impl Ended {
         let lasts = |expires_at_ms: i64| expires_at_ms.saturating_add(REMEMBER_MS) > now_ms;
         self.sessions.retain(|_, expires_at_ms| lasts(*expires_at_ms));
         tables::shrink(&mut self.sessions);
-        self.users.retain(|_, user| {
-            user.cut.take_if(|cut| !lasts(cut.expires_at_ms));
-            user.block.take_if(|block| !block.is_blocked && !lasts(block.expires_at_ms));
-            user.cut.is_some() || user.block.is_some()
-        });
-        tables::shrink(&mut self.users);
+        self.cuts.retain(|_, cut| lasts(cut.expires_at_ms));
+        tables::shrink(&mut self.cuts);
+        self.blocks.retain(|_, block| block.is_blocked || lasts(block.expires_at_ms));
+        tables::shrink(&mut self.blocks);
     }
 
     /// The number of revoked sessions.
@@ -169,11 +153,14 @@ impl Ended {
         self.sessions.len()
     }
 
-    /// The numbers of users with revoked tokens: those that are blocked, and the others.
-    pub fn users(&self) -> (usize, usize) {
-        let is_blocked = |user: &&OfUser| user.block.as_ref().is_some_and(|block| block.is_blocked);
-        let blocked = self.users.values().filter(is_blocked).count();
-        (blocked, self.users.len() - blocked)
+    /// The number of users whose earlier tokens are revoked.
+    pub fn cuts(&self) -> usize {
+        self.cuts.len()
+    }
+
+    /// The number of users whose tokens are all revoked.
+    pub fn blocked(&self) -> usize {
+        self.blocks.values().filter(|block| block.is_blocked).count()
     }
 }
 
@@ -222,7 +209,7 @@ mod tests {
         assert_eq!(ended.take(&entry(6, RevocationKind::Blocked)), Taken::News(Revoked::User(ADA)));
         assert_eq!(ended.cause(ADA, sign_in(1, i64::MAX)), Some(Cause::Revoked), "whatever the time of issue");
         ended.purge(i64::MAX);
-        assert_eq!((ended.cause(ADA, sign_in(1, 0)), ended.users()), (Some(Cause::Revoked), (1, 0)));
+        assert_eq!((ended.cause(ADA, sign_in(1, 0)), ended.blocked()), (Some(Cause::Revoked), 1));
         assert_eq!(ended.take(&entry(7, RevocationKind::Unblocked)), Taken::Known);
         assert_eq!(ended.cause(ADA, sign_in(1, 0)), None);
     }
@@ -243,7 +230,7 @@ mod tests {
             let of_user = Revocation { user_id: bad.into(), ..entry(1, RevocationKind::Blocked) };
             assert_eq!(ended.take(&of_user), Taken::Malformed);
         }
-        assert_eq!((ended.sessions(), ended.users()), (1, (0, 0)));
+        assert_eq!((ended.sessions(), ended.cuts(), ended.blocked()), (1, 0, 0));
     }
 
     #[test]
@@ -266,8 +253,8 @@ mod tests {
         ended.take(&cut(1, 100, None));
         ended.take(&entry(2, RevocationKind::Unblocked));
         ended.purge(5000 + REMEMBER_MS - 1);
-        assert_eq!((ended.sessions(), ended.users()), (1, (0, 1)));
+        assert_eq!((ended.sessions(), ended.cuts(), ended.blocks.len()), (1, 1, 1));
         ended.purge(5000 + REMEMBER_MS);
-        assert_eq!((ended.sessions(), ended.users()), (0, (0, 0)));
+        assert_eq!((ended.sessions(), ended.cuts(), ended.blocks.len()), (0, 0, 0));
     }
 }

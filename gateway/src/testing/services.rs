@@ -46,19 +46,19 @@ pub fn auth(method: &str, body: Bytes) -> Result<Vec<u8>, Error> {
         }
         "EndSession" if EndSessionRequest::decode(body.clone()).unwrap().session_id == OTHER => {
             let session_id = OTHER.into();
-            let revocation = Some(Revocation { session_id, expires_at_ms: i64::MAX, ..Revocation::default() });
-            Ok(EndSessionResponse { revocation }.encode_to_vec())
+            let revocation = Revocation { session_id, expires_at_ms: i64::MAX, ..Revocation::default() };
+            Ok(Revocations { revocations: vec![revocation] }.encode_to_vec())
         }
         "EndSession" => Err(Error::not_found("session")),
         "EndSessions" => {
             let EndSessionsRequest { user_id, except_session_id } = EndSessionsRequest::decode(body).unwrap();
-            Ok(EndSessionsResponse { revocations: vec![cut(user_id, except_session_id)] }.encode_to_vec())
+            Ok(Revocations { revocations: vec![cut(user_id, except_session_id)] }.encode_to_vec())
         }
         "ChangePassword" => {
             let ChangePasswordRequest { user_id, session_id, current_password, .. } =
                 ChangePasswordRequest::decode(body).unwrap();
             confirmed(&current_password)?;
-            Ok(ChangePasswordResponse { revocations: vec![cut(user_id, session_id)] }.encode_to_vec())
+            Ok(Revocations { revocations: vec![cut(user_id, session_id)] }.encode_to_vec())
         }
         "ResetPassword" => Err(Error::new(Code::Forbidden, "the token is not valid")),
         "DeleteAccount" => {
@@ -66,7 +66,7 @@ pub fn auth(method: &str, body: Bytes) -> Result<Vec<u8>, Error> {
             confirmed(&password)?;
             let (number, kind) = (2, RevocationKind::Blocked.into());
             let revocations = vec![Revocation { number, kind, user_id, ..Revocation::default() }];
-            Ok(DeleteAccountResponse { revocations }.encode_to_vec())
+            Ok(Revocations { revocations }.encode_to_vec())
         }
         "UpdateProfile" => {
             let UpdateProfileRequest { user_id: id, display_name, avatar_file_id, data } =

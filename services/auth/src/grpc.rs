@@ -56,29 +56,28 @@ impl AuthService for Service {
         Ok(Response::new(v1::ListSessionsResponse { sessions }))
     }
 
-    async fn end_session(&self, request: Request<v1::EndSessionRequest>) -> Answer<v1::EndSessionResponse> {
+    async fn end_session(&self, request: Request<v1::EndSessionRequest>) -> Answer<v1::Revocations> {
         let v1::EndSessionRequest { user_id, session_id } = request.into_inner();
         let user_id = text::id("userId", &user_id)?;
         // A malformed id belongs to no session.
         let session_id = text::id("sessionId", &session_id).map_err(|_| Error::not_found("session"))?;
-        let revocation = Some(self.0.end_session(user_id, session_id).await?.into());
-        Ok(Response::new(v1::EndSessionResponse { revocation }))
+        Ok(added([self.0.end_session(user_id, session_id).await?]))
     }
 
-    async fn end_sessions(&self, request: Request<v1::EndSessionsRequest>) -> Answer<v1::EndSessionsResponse> {
+    async fn end_sessions(&self, request: Request<v1::EndSessionsRequest>) -> Answer<v1::Revocations> {
         let v1::EndSessionsRequest { user_id, except_session_id } = request.into_inner();
         let except = optional_id("exceptSessionId", &except_session_id)?;
         let ended = self.0.end_sessions(user(&user_id)?, except).await?;
-        Ok(Response::new(v1::EndSessionsResponse { revocations: all(ended) }))
+        Ok(added(ended))
     }
 
-    async fn change_password(&self, request: Request<v1::ChangePasswordRequest>) -> Answer<v1::ChangePasswordResponse> {
+    async fn change_password(&self, request: Request<v1::ChangePasswordRequest>) -> Answer<v1::Revocations> {
         let v1::ChangePasswordRequest { user_id, session_id, current_password, new_password, client_address } =
             request.into_inner();
         let (user_id, session_id) = (user(&user_id)?, text::id("sessionId", &session_id)?);
         let address = Client::parse(&client_address, "")?.address;
         let ended = self.0.change_password(user_id, session_id, current_password, new_password, address).await?;
-        Ok(Response::new(v1::ChangePasswordResponse { revocations: all(ended) }))
+        Ok(added(ended))
     }
 
     async fn reset_password(&self, request: Request<v1::ResetPasswordRequest>) -> Answer<v1::ResetPasswordResponse> {
@@ -94,26 +93,25 @@ impl AuthService for Service {
         Ok(Response::new(self.0.update_profile(user(&user_id)?, change).await?.into()))
     }
 
-    async fn delete_account(&self, request: Request<v1::DeleteAccountRequest>) -> Answer<v1::DeleteAccountResponse> {
+    async fn delete_account(&self, request: Request<v1::DeleteAccountRequest>) -> Answer<v1::Revocations> {
         let v1::DeleteAccountRequest { user_id, password, client_address } = request.into_inner();
         let address = Client::parse(&client_address, "")?.address;
         let ended = self.0.delete_own(user(&user_id)?, password, address).await?;
-        Ok(Response::new(v1::DeleteAccountResponse { revocations: all(ended) }))
+        Ok(added(ended))
     }
 
-    async fn suspend_user(&self, request: Request<v1::SuspendUserRequest>) -> Answer<v1::SuspendUserResponse> {
+    async fn suspend_user(&self, request: Request<v1::SuspendUserRequest>) -> Answer<v1::Revocations> {
         let ended = self.0.suspend(user(&request.into_inner().user_id)?).await?;
-        Ok(Response::new(v1::SuspendUserResponse { revocations: all(ended) }))
+        Ok(added(ended))
     }
 
-    async fn restore_user(&self, request: Request<v1::RestoreUserRequest>) -> Answer<v1::RestoreUserResponse> {
-        let restored = self.0.restore(user(&request.into_inner().user_id)?).await?;
-        Ok(Response::new(v1::RestoreUserResponse { revocation: restored.map(Into::into) }))
+    async fn restore_user(&self, request: Request<v1::RestoreUserRequest>) -> Answer<v1::Revocations> {
+        Ok(added(self.0.restore(user(&request.into_inner().user_id)?).await?))
     }
 
-    async fn delete_user(&self, request: Request<v1::DeleteUserRequest>) -> Answer<v1::DeleteUserResponse> {
+    async fn delete_user(&self, request: Request<v1::DeleteUserRequest>) -> Answer<v1::Revocations> {
         let ended = self.0.delete(user(&request.into_inner().user_id)?).await?;
-        Ok(Response::new(v1::DeleteUserResponse { revocations: all(ended) }))
+        Ok(added(ended))
     }
 
     async fn create_invite(&self, request: Request<v1::CreateInviteRequest>) -> Answer<v1::CreateInviteResponse> {
@@ -142,7 +140,8 @@ impl AuthService for Service {
     ) -> Answer<v1::ListRevocationsResponse> {
         let v1::ListRevocationsRequest { after, limit } = request.into_inner();
         let page = self.0.revocations(after, limit).await?;
-        Ok(Response::new(v1::ListRevocationsResponse { revocations: all(page.items), head: page.head }))
+        let revocations = page.items.into_iter().map(Into::into).collect();
+        Ok(Response::new(v1::ListRevocationsResponse { revocations, head: page.head }))
     }
 }
 
@@ -155,6 +154,6 @@ fn optional_id(field: &str, id: &str) -> Result<Option<Uuid>, Error> {
     if id.is_empty() { Ok(None) } else { text::id(field, id).map(Some) }
 }
 
-fn all(revocations: Vec<Revocation>) -> Vec<v1::Revocation> {
-    revocations.into_iter().map(Into::into).collect()
+fn added(revocations: impl IntoIterator<Item = Revocation>) -> Response<v1::Revocations> {
+    Response::new(v1::Revocations { revocations: revocations.into_iter().map(Into::into).collect() })
 }

@@ -21,8 +21,8 @@ use crate::username;
 const LENGTHS: std::ops::RangeInclusive<usize> = 8..=256;
 /// How long a hash waits for its turn.
 const TURN_WAIT_LIMIT: Duration = Duration::from_secs(5);
-/// Compared with the password when the name has no account, so that such a login costs as much as a wrong password. Also
-/// the hash of a deleted account, for replicas of the previous version.
+/// Compared with the password when the name has no account, so that such a login costs as much as a wrong password.
+/// Also the hash of a deleted account, for replicas of the previous version.
 pub const NO_ACCOUNT: &str =
     "$argon2id$v=19$m=19456,t=2,p=1$bm9ib2R5IGhhcyB0aGlzIQ$bm9ib2R5J3MgcGFzc3dvcmQgaGFzaGVzIHRvIHRoaXM";
 

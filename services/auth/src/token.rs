@@ -71,8 +71,8 @@ impl Tokens {
         Ok(Self { key: EncodingKey::from_ed_der(&keys.signing().pkcs8()?), header, jwks })
     }
 
-    /// Issues a token for a session of a user, valid for `life` from `now` (seconds since the Unix epoch). All tokens of
-    /// a session have the same `jti`, its id.
+    /// Issues a token for a session of a user, valid for `life` from `now` (seconds since the Unix epoch). All tokens
+    /// of a session have the same `jti`, its id.
     ///
     /// # Errors
     /// `internal` when signing fails.

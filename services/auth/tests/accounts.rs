@@ -66,7 +66,7 @@ async fn an_invite_creates_as_many_accounts_as_it_has_uses() {
     });
     let outcomes = join_all(attempts).await;
     assert_eq!(outcomes.iter().filter(|outcome| outcome.is_ok()).count(), 2);
-    // The queue for hashes may reject some of so many concurrent signups.
+    // The queue for hashes may reject some of 50 concurrent signups.
     let refused = |code: Code| matches!(code, Code::Forbidden | Code::Unavailable);
     assert!(outcomes.into_iter().filter_map(Result::err).all(refused));
     assert_eq!(invited(&mut client, "eve", &invite.code).await.unwrap_err().code, Code::Forbidden);
@@ -157,9 +157,9 @@ async fn a_suspended_user_is_recognised_only_by_the_right_password() {
     assert_eq!(client.get_user(by_id).await.unwrap().into_inner().state(), AccountState::Suspended);
 
     let restore = || call(RestoreUserRequest { user_id: user_id.clone() });
-    let restored = client.restore_user(restore()).await.unwrap().into_inner().revocation.unwrap();
+    let restored = client.restore_user(restore()).await.unwrap().into_inner().revocations.remove(0);
     assert_eq!(RevocationRef::of(&restored), (RevocationKind::Unblocked, user_id.clone()));
-    assert_eq!(client.restore_user(restore()).await.unwrap().into_inner().revocation, None);
+    assert!(client.restore_user(restore()).await.unwrap().into_inner().revocations.is_empty());
     assert_eq!(refresh(&mut client, &session.refresh_token).await.unwrap_err().code, Code::Unauthorized);
     login(&mut client, "ada", PASSWORD).await.unwrap();
     let unknown = Uuid::now_v7().to_string();

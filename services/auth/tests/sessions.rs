@@ -174,7 +174,7 @@ async fn users_end_single_and_all_sessions() {
         assert_eq!(error.code, Code::NotFound, "{unknown}");
     }
     for _ in 0..2 {
-        let ended = client.end_session(end(&session_id(&second))).await.unwrap().into_inner().revocation.unwrap();
+        let ended = client.end_session(end(&session_id(&second))).await.unwrap().into_inner().revocations.remove(0);
         assert_eq!((ended.number, ended.session_id), (1, session_id(&second)));
     }
     let all = |except: &str| call(EndSessionsRequest { user_id: ada.clone(), except_session_id: except.into() });

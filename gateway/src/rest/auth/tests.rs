@@ -48,7 +48,12 @@ async fn sessions_are_listed_and_ended() {
     assert_eq!(problem(&send(&routes, Request::get("/api/auth/sessions")).await), (401, "unauthorized"));
     let listed = send(&routes, authorized(Request::get("/api/auth/sessions"))).await.json;
     let time = "1970-01-01T00:00:00.000Z";
-    let session = |id: &str, current: bool, agent: Value, address: Value| json!({"id": id, "current": current, "createdAt": time, "lastSeenAt": time, "userAgent": agent, "address": address});
+    let session = |id: &str, current: bool, user_agent: Value, address: Value| {
+        let mut session = json!({"id": id, "current": current, "userAgent": user_agent, "address": address});
+        session["createdAt"] = json!(time);
+        session["lastSeenAt"] = json!(time);
+        session
+    };
     let current = session(&SESSION.to_string(), true, Value::Null, Value::Null);
     assert_eq!(listed, json!({"items": [current, session(OTHER, false, json!("phone"), json!("203.0.113.0/24"))]}));
     for id in ["x", ROOM, "%ff"] {

@@ -40,7 +40,7 @@ impl Accounts {
                 Ok(Session { token, refresh: Some(Refresh { token: next, expires_at_ms }), user: *user })
             }
             Rotated::Reused { user_id, token_expires_at_ms } => {
-                tracing::warn!(session = %session_id, user = %user_id, "an old refresh token was used: the session ends");
+                tracing::warn!(%session_id, %user_id, "an old refresh token was used; the session ends");
                 let revocation = self.store.revoke(session_id, user_id, token_expires_at_ms).await?;
                 self.announce(&[revocation]);
                 Err(refused())

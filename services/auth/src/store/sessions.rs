@@ -167,8 +167,8 @@ pub trait SessionStore: Send + Sync {
     /// [`MAX_SESSIONS`].
     fn sessions(&self, user_id: Uuid, now_ms: i64) -> BoxFuture<'_, Result<Vec<StoredSession>>>;
 
-    /// Revokes a session of a user, or returns its existing revocation. `None` for a session that is unknown, expired at
-    /// `now_ms`, or of another user.
+    /// Revokes a session of a user, or returns its existing revocation. `None` for a session that is unknown, expired
+    /// at `now_ms`, or of another user.
     fn end_session(&self, user_id: Uuid, id: Uuid, now_ms: i64) -> BoxFuture<'_, Result<Option<Revocation>>>;
 
     /// Ends the sessions and tokens of a user. `None` for an unknown or deleted user.

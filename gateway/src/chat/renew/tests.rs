@@ -91,6 +91,17 @@ async fn a_token_that_expires_earlier_ends_the_session_earlier() {
 }
 
 #[tokio::test]
+async fn a_repeated_connect_presents_a_newer_token_of_the_session() {
+    let world = World::new(bus()).await;
+    let mut client = connected(&world).await;
+    let exp = until(600);
+    client.emit("41");
+    client.emit(&format!("40{}", json!({ "token": signed(1, &claims(json!({ "exp": exp }))) })));
+    client.receives("40{").await;
+    assert_eq!(client.socket.client.credential.sign_in().map(|sign_in| sign_in.expires_at), Some(exp as i64));
+}
+
+#[tokio::test]
 async fn revocations_of_a_user_end_sockets_by_the_time_of_issue_or_all() {
     let world = World::new(bus()).await;
     let (mut early, mut late) = (connected(&world).await, connected(&world).await);

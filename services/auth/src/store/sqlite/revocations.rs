@@ -41,7 +41,8 @@ impl RevocationStore for Sqlite {
     fn purge(&self, expired_before_ms: i64, limit: u32) -> BoxFuture<'_, Result<u64>> {
         Box::pin(self.0.write(move |connection| {
             const SQL: &str = "/* purge */ DELETE FROM revocations WHERE number IN (
-                    SELECT number FROM revocations WHERE expires_at_ms < ?1 AND kind <> 2 ORDER BY expires_at_ms LIMIT ?2)";
+                    SELECT number FROM revocations WHERE expires_at_ms < ?1 AND kind <> 2
+                    ORDER BY expires_at_ms LIMIT ?2)";
             Ok(connection.prepare_cached(SQL)?.execute(params![expired_before_ms, limit])? as u64)
         }))
     }

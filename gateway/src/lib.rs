@@ -17,6 +17,7 @@ mod rooms;
 mod seldom;
 pub mod send;
 pub mod server;
+mod sign_in;
 #[cfg(test)]
 mod testing;
 pub mod tokens;

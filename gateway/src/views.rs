@@ -11,7 +11,7 @@ pub use file::{FileJson, FileUrl, LinkJson, PresentFile};
 pub use message::{MessageJson, Repeated};
 pub use page::{Page, Time};
 pub use room::{Details, MemberJson, RoleJson, RoomJson, VisibilityJson};
-pub use user::{Account, Opened};
+pub use user::{Account, Opened, Sessions};
 
 #[cfg(test)]
 mod tests;

@@ -15,7 +15,7 @@ use super::client::{Socket, left};
 use super::context::Chat;
 use super::lanes::Pending;
 use super::request::Request;
-use super::{file_upload, join};
+use super::{file_upload, join, renew};
 use crate::draft::Draft;
 use crate::limits::Act;
 use crate::metrics::METRICS;
@@ -54,6 +54,17 @@ pub async fn handle(chat: &Arc<Chat>, socket: &Arc<Socket>, room: Uuid, events: 
                 METRICS.uploads.record(&uploaded, took(event.deadline));
                 match uploaded {
                     Ok(uploaded) => answer(socket, event.ack, &uploaded.answer()),
+                    Err(error) => {
+                        event.span.fail(error.code.as_str());
+                        refuse(socket, event.ack, &error);
+                    }
+                }
+            }
+            Request::Auth(token) => {
+                let renewed = event.span.instrument(renew::renew(chat, socket, &token)).await;
+                METRICS.renewals.record(&renewed, took(event.deadline));
+                match renewed {
+                    Ok(renewed) => answer(socket, event.ack, &renewed),
                     Err(error) => {
                         event.span.fail(error.code.as_str());
                         refuse(socket, event.ack, &error);

@@ -230,8 +230,9 @@ impl World {
             ("ListRevocations", AWAY) => Err(Error::new(Code::Unavailable, "not now")),
             ("ListRevocations", head) => {
                 let after = ListRevocationsRequest::decode(body).unwrap().after;
-                let revocation =
-                    |number| Revocation { number, session_id: SESSION.to_string(), expires_at_ms: i64::MAX };
+                let session_id = SESSION.to_string();
+                let revoked = Revocation { session_id, expires_at_ms: i64::MAX, ..Revocation::default() };
+                let revocation = |number| Revocation { number, ..revoked.clone() };
                 Ok(ListRevocationsResponse { revocations: (after + 1..=head).map(revocation).collect(), head }
                     .encode_to_vec())
             }

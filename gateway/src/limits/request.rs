@@ -7,7 +7,7 @@ use axum::http::request::Parts;
 use axum::middleware::Next;
 use axum::response::Response;
 use confab_common::limit::{Bucket, similar};
-use confab_common::{Error, Result};
+use confab_common::{Code, Error, Result};
 use confab_socketio::net::ClientAddress;
 use parking_lot::Mutex;
 
@@ -98,6 +98,25 @@ pub struct Attempt {
 }
 
 impl Attempt {
+    /// Reports the outcome of a call that checks the password: it was wrong if the call failed with this code.
+    ///
+    /// # Errors
+    /// The error of the call.
+    pub async fn judged<T>(self, outcome: Result<T, impl Into<Error>>, wrong: Code) -> Result<T> {
+        match outcome.map_err(Into::into) {
+            Ok(answer) => {
+                self.succeeded().await;
+                Ok(answer)
+            }
+            Err(error) => {
+                if error.code == wrong {
+                    self.failed().await;
+                }
+                Err(error)
+            }
+        }
+    }
+
     /// The password was wrong.
     pub async fn failed(self) {
         if let Some(bucket) = &self.bucket {

@@ -127,6 +127,17 @@ impl<S: Send + Sync> FromRequestParts<S> for FileId {
     }
 }
 
+/// The session id in a path.
+pub(super) struct SessionId(pub Uuid);
+
+impl<S: Send + Sync> FromRequestParts<S> for SessionId {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        path_id(parts, state, "sessionId", "session").await.map(Self)
+    }
+}
+
 /// A malformed id gets the same response as an unknown id.
 async fn path_id<S: Send + Sync>(parts: &mut Parts, state: &S, name: &str, what: &str) -> Result<Uuid, Problem> {
     let path = RawPathParams::from_request_parts(parts, state).await;

@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use axum::extract::{FromRequestParts, RawPathParams};
 use axum::http::request::Parts;
 use confab_common::{Code, Error, Result, text};
-use confab_proto::auth::v1::{GetUserRequest, UserRef};
+use confab_proto::auth::v1::{AccountState, GetUserRequest, UserRef};
 use uuid::Uuid;
 
 use super::Deadline;
@@ -62,12 +62,13 @@ pub(super) async fn resolve_user(
         UserPath::Me => return Ok(Some(caller.user.clone())),
         UserPath::Unknown => return Ok(None),
         UserPath::Id(id) => GetUserRequest { id: id.to_string(), ..GetUserRequest::default() },
-        UserPath::Name(name) => GetUserRequest { id: format!("@{name}"), ..GetUserRequest::default() },
+        UserPath::Name(name) => GetUserRequest { username: name.clone(), ..GetUserRequest::default() },
     };
     match app.clients.auth.clone().get_user(deadline.reading(ask)).await.map_err(Error::from) {
         Ok(user) => {
             let user = user.into_inner();
-            Ok(Some(UserRef { id: user.id, username: user.username }))
+            let exists = user.state() != AccountState::Deleted;
+            Ok(exists.then_some(UserRef { id: user.id, username: user.username }))
         }
         Err(error) if error.code == Code::NotFound => Ok(None),
         Err(error) => Err(error),

@@ -2,9 +2,7 @@
 
 use bytes::Bytes;
 use confab_common::{Code, Error};
-use confab_proto::auth::v1::{
-    GetUserRequest, Jwks, ListRevocationsResponse, LogoutResponse, Session, SignupRequest, User, UserRef,
-};
+use confab_proto::auth::v1::*;
 use confab_proto::file::v1::File;
 use confab_proto::message::v1::{
     AppendRequest, AppendResponse, Event, ListEventsRequest, ListEventsResponse, Outcome, outcome,
@@ -33,8 +31,8 @@ pub const BOB: &str = "0193a4c0-7d50-7cc3-98a5-2f6b8e1d0b0b";
 /// An auth service with the account `bob`.
 pub fn auth(method: &str, body: Bytes) -> Result<Vec<u8>, Error> {
     let session = |id: String, username: String| {
-        Session { token: "t".into(), expires_at_ms: 0, user: Some(User { id, username, created_at_ms: 0 }) }
-            .encode_to_vec()
+        let user = Some(User { id, username, ..User::default() });
+        Session { token: "t".into(), user, ..Session::default() }.encode_to_vec()
     };
     match method {
         "GetJwks" => Ok(Jwks { json: jwks(&[1]) }.encode_to_vec()),
@@ -44,11 +42,73 @@ pub fn auth(method: &str, body: Bytes) -> Result<Vec<u8>, Error> {
         }
         "Login" => Err(Error::new(Code::InvalidCredentials, "wrong user or password")),
         "Logout" => Ok(LogoutResponse {}.encode_to_vec()),
-        "GetUser" if [BOB, "@bob"].contains(&&*GetUserRequest::decode(body.clone()).unwrap().id) => {
-            Ok(User { id: BOB.into(), username: "bob".into(), created_at_ms: 0 }.encode_to_vec())
+        "GetUser" if is_bob(&GetUserRequest::decode(body.clone()).unwrap()) => {
+            Ok(User { id: BOB.into(), username: "bob".into(), ..User::default() }.encode_to_vec())
+        }
+        "Refresh" if RefreshRequest::decode(body.clone()).unwrap().refresh_token == "cfr_good" => {
+            let (refresh_token, refresh_expires_at_ms) = ("cfr_next".into(), 1000);
+            let user = Some(User { username: "zoë".into(), ..User::default() });
+            Ok(Session { token: "t".into(), user, refresh_token, refresh_expires_at_ms, ..Session::default() }
+                .encode_to_vec())
+        }
+        "Refresh" => Err(Error::new(Code::Unauthorized, "the refresh token is not valid")),
+        "ListSessions" => {
+            let session = |id: &str| SessionInfo { id: id.into(), ..SessionInfo::default() };
+            let agent = SessionInfo { user_agent: "phone".into(), address: "203.0.113.0/24".into(), ..session(OTHER) };
+            let sessions = vec![session(&crate::testing::SESSION.to_string()), agent];
+            Ok(ListSessionsResponse { sessions }.encode_to_vec())
+        }
+        "EndSession" if EndSessionRequest::decode(body.clone()).unwrap().session_id == OTHER => {
+            let session_id = OTHER.into();
+            let revocation = Revocation { session_id, expires_at_ms: i64::MAX, ..Revocation::default() };
+            Ok(Revocations { revocations: vec![revocation] }.encode_to_vec())
+        }
+        "EndSession" => Err(Error::not_found("session")),
+        "EndSessions" => {
+            let EndSessionsRequest { user_id, except_session_id } = EndSessionsRequest::decode(body).unwrap();
+            Ok(Revocations { revocations: vec![cut(user_id, except_session_id)] }.encode_to_vec())
+        }
+        "ChangePassword" => {
+            let ChangePasswordRequest { user_id, session_id, current_password, .. } =
+                ChangePasswordRequest::decode(body).unwrap();
+            confirmed(&current_password)?;
+            Ok(Revocations { revocations: vec![cut(user_id, session_id)] }.encode_to_vec())
+        }
+        "ResetPassword" => Err(Error::new(Code::Forbidden, "the token is not valid")),
+        "DeleteAccount" => {
+            let DeleteAccountRequest { user_id, password, .. } = DeleteAccountRequest::decode(body).unwrap();
+            confirmed(&password)?;
+            let (number, kind) = (2, RevocationKind::Blocked.into());
+            let revocations = vec![Revocation { number, kind, user_id, ..Revocation::default() }];
+            Ok(Revocations { revocations }.encode_to_vec())
+        }
+        "UpdateProfile" => {
+            let UpdateProfileRequest { user_id: id, display_name, avatar_file_id, data } =
+                UpdateProfileRequest::decode(body).unwrap();
+            let [display_name, avatar_file_id, data] =
+                [display_name, avatar_file_id, data].map(Option::unwrap_or_default);
+            Ok(User { id, username: "zoë".into(), display_name, avatar_file_id, data, ..User::default() }
+                .encode_to_vec())
         }
         _ => Err(Error::not_found("user")),
     }
+}
+
+/// The only other session of the account.
+pub const OTHER: &str = "0193a4c0-7d50-7cc3-98a5-2f6b8e1d0c0f";
+
+/// The revocation of all present tokens of a user, except those of one session.
+fn cut(user_id: String, except_session_id: String) -> Revocation {
+    let (number, kind, not_before, expires_at_ms) = (1, RevocationKind::NotBefore.into(), i64::MAX, i64::MAX);
+    Revocation { number, kind, user_id, not_before, except_session_id, expires_at_ms, ..Revocation::default() }
+}
+
+fn confirmed(password: &str) -> Result<(), Error> {
+    if password == "correct horse" { Ok(()) } else { Err(Error::new(Code::Forbidden, "the password is wrong")) }
+}
+
+fn is_bob(asked: &GetUserRequest) -> bool {
+    asked.id == BOB || asked.username == "bob"
 }
 
 /// A room service with the rooms [`ROOM`] and [`PRIVATE`].

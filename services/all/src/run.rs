@@ -26,14 +26,17 @@ pub async fn run(program: Program, process: Process) -> anyhow::Result<()> {
     let port = Reserved::new(listen).with_context(taken)?;
     let bus = parts.bus.open()?;
 
-    let to_auth = match elsewhere(&process, Role::Auth, &parts.auth_url)? {
-        Some(transport) => transport,
-        None => grpc::in_process(confab_auth::start(&parts.auth, &storage, bus.clone(), &process).await?),
-    };
-    // These three services call each other: message asks room about permissions and file about files; room and file
-    // append their events to the log.
+    // The services call each other: auth removes deleted users from rooms; message asks room about permissions and file
+    // about files; room and file append their events to the log.
     let (late_room, room_binder) = grpc::late();
     let (late_file, file_binder) = grpc::late();
+    let to_auth = match elsewhere(&process, Role::Auth, &parts.auth_url)? {
+        Some(transport) => transport,
+        None => {
+            let services = Services { room: late_room.clone(), ..Services::none() };
+            grpc::in_process(confab_auth::start(&parts.auth, &storage, bus.clone(), services, &process).await?)
+        }
+    };
     let (to_message, log) = match elsewhere(&process, Role::Message, &parts.message_url)? {
         Some(transport) => (transport, None),
         None => {

@@ -1,7 +1,7 @@
 //! Examples, serialised by the same types as the responses.
 
 use confab_common::{Code, Error};
-use confab_proto::auth::v1::{Session, User, UserRef};
+use confab_proto::auth::v1::{Session, SessionInfo, User, UserRef};
 use confab_proto::file::v1::File;
 use confab_proto::message::v1::{Event, Kind, ListEventsResponse};
 use confab_proto::room::v1::{Member, Role, Room, Visibility};
@@ -10,11 +10,14 @@ use serde_json::{Value, json};
 
 use crate::views::history::{self, Position};
 use crate::views::{
-    Account, Details, FileJson, FileUrl, LinkJson, MemberJson, MessageJson, Opened, Page, RoomJson, Time,
+    Account, Details, FileJson, FileUrl, LinkJson, MemberJson, MessageJson, Opened, Page, RoomJson, Sessions, Time,
 };
 
 pub const ROOM: &str = "01a20525-1183-7c58-9e5d-6a3b0c9d8e7f";
 pub const FILE: &str = "01a20525-118d-7e44-8f0a-2d4c6e8a0b1c";
+pub const SESSION: &str = "01a20524-8a31-7b02-9c4d-5e6f708192a3";
+pub const REFRESH_TOKEN: &str = "cfr_01a20524-8a31-7b02-9c4d-5e6f708192a3_\
+    q83vEjRWeJCrze8SNFZ4kKvN7xI0VniQq83vEjRWeJCrze8SNFZ4kKvN7xI0VniQ";
 pub const REQUEST: &str = "01a20525-11a1-7a10-b2c3-d4e5f6a7b8c9";
 pub const CLIENT_ID: &str = "phone-7-1042";
 pub const CONTENT: &str = "hello\n";
@@ -37,7 +40,15 @@ pub fn with_fields(error: Error) -> Error {
 }
 
 fn user() -> User {
-    User { id: USER.into(), username: "ada".into(), created_at_ms: CREATED }
+    User {
+        id: USER.into(),
+        username: "ada".into(),
+        created_at_ms: CREATED,
+        display_name: "Ada Lovelace".into(),
+        avatar_file_id: FILE.into(),
+        data: r#"{"theme":"dark"}"#.into(),
+        ..User::default()
+    }
 }
 
 fn ada() -> Option<UserRef> {
@@ -48,10 +59,34 @@ pub fn account() -> Value {
     json!(Account::from(&user()))
 }
 
-pub fn session() -> Value {
+fn opened() -> Session {
     let token = "eyJ0eXAiOiJKV1QiLCJhbGciOiJFZERTQSJ9.eyJuYW1lIjoiYWRhIn0.c2lnbmF0dXJl".into();
-    let session = Session { token, expires_at_ms: CREATED + 86_400_000, user: Some(user()) };
+    Session { token, expires_at_ms: CREATED + 86_400_000, user: Some(user()), ..Session::default() }
+}
+
+pub fn session() -> Value {
+    json!(Opened::try_from(&opened()).ok())
+}
+
+pub fn refreshed() -> Value {
+    let session = Session {
+        expires_at_ms: CREATED + 900_000,
+        refresh_token: REFRESH_TOKEN.into(),
+        refresh_expires_at_ms: CREATED + 2_592_000_000,
+        ..opened()
+    };
     json!(Opened::try_from(&session).ok())
+}
+
+pub fn sessions() -> Value {
+    let session = SessionInfo {
+        id: SESSION.into(),
+        created_at_ms: CREATED,
+        last_seen_at_ms: CREATED + 900_000,
+        user_agent: "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0".into(),
+        address: "203.0.113.0/24".into(),
+    };
+    json!(Sessions::new(&[session], SESSION))
 }
 
 /// The key of RFC 8037, appendix A.

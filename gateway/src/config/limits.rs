@@ -27,7 +27,7 @@ pub struct LimitsConfig {
     #[arg(long, env = "CONFAB_LIMIT_WRONG_PASSWORD", default_value = "10,2/m", value_name = "RATE")]
     pub limit_wrong_password: Rate,
     /// Rooms that one user creates
-    #[arg(long, env = "CONFAB_LIMIT_CREATE_ROOM", default_value = "100,10/m", value_name = "RATE")]
+    #[arg(long, env = "CONFAB_LIMIT_CREATE_ROOM", default_value = "200,1/s", value_name = "RATE")]
     pub limit_create_room: Rate,
     /// Joins of one user with all sockets
     #[arg(long, env = "CONFAB_LIMIT_JOIN_ROOM", default_value = "2000,100/s", value_name = "RATE")]
@@ -36,7 +36,7 @@ pub struct LimitsConfig {
     #[arg(long, env = "CONFAB_LIMIT_SEND", default_value = "4000,2000/s", value_name = "RATE")]
     pub limit_send: Rate,
     /// Uploads of one user
-    #[arg(long, env = "CONFAB_LIMIT_UPLOAD", default_value = "60,1/s", value_name = "RATE")]
+    #[arg(long, env = "CONFAB_LIMIT_UPLOAD", default_value = "1000,10/s", value_name = "RATE")]
     pub limit_upload: Rate,
     /// Searches of one user, or of one address without a token
     #[arg(long, env = "CONFAB_LIMIT_SEARCH", default_value = "30,5/s", value_name = "RATE")]
@@ -45,7 +45,7 @@ pub struct LimitsConfig {
     #[arg(long, env = "CONFAB_LIMIT_USER_DIRECTORY", default_value = "30,30/m", value_name = "RATE")]
     pub limit_user_directory: Rate,
     /// Links to files that one user, or one address without a token, requests
-    #[arg(long, env = "CONFAB_LIMIT_FILE_LINK", default_value = "600,20/s", value_name = "RATE")]
+    #[arg(long, env = "CONFAB_LIMIT_FILE_LINK", default_value = "2000,100/s", value_name = "RATE")]
     pub limit_file_link: Rate,
 }
 

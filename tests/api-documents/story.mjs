@@ -11,6 +11,8 @@ export const variables = {
   roomId: "",
   fileId: "",
   userId: "",
+  refreshToken: "",
+  sessionId: "",
 };
 
 const credentials = { username: "{{username}}", password: "{{password}}" };
@@ -25,6 +27,14 @@ const anotherUser = [
   '}, (error, answer) => pm.collectionVariables.set("userId", answer.json().user.id));',
 ];
 
+/** Logs in again. */
+const loggedIn = [
+  "pm.sendRequest({",
+  '  url: pm.variables.replaceIn("{{baseUrl}}/api/auth/login"), method: "POST", header: { "Content-Type": "application/json" },',
+  '  body: { mode: "raw", raw: JSON.stringify({ username: pm.variables.get("username"), password: pm.variables.get("password") }) },',
+  '}, (error, answer) => pm.collectionVariables.set("otherToken", answer.json().token));',
+];
+
 export const folders = [
   {
     name: "Auth",
@@ -35,8 +45,11 @@ export const folders = [
         body: credentials,
         keep: { otherToken: "token" },
       },
-      login: { status: 200, body: credentials, keep: { token: "token" } },
+      login: { status: 200, body: { ...credentials, refresh: true }, keep: { token: "token", refreshToken: "refreshToken" } },
+      refresh: { status: 200, body: { refreshToken: "{{refreshToken}}" }, keep: { token: "token" } },
       me: { status: 200 },
+      change_account: { status: 200, body: { displayName: "Ada", data: { theme: "dark" } } },
+      list_sessions: { status: 200, keep: { sessionId: "items.find((session) => !session.current).id" } },
       jwks: { status: 200 },
     },
   },
@@ -86,8 +99,16 @@ export const folders = [
     steps: {
       delete_file: { status: 204 },
       delete_room: { status: 204 },
+      end_session: { status: 204 },
       logout: { status: 200 },
-      logout_by_get: { status: 200, token: "{{otherToken}}" },
+      logout_by_get: { status: 200, before: loggedIn, token: "{{otherToken}}" },
+      change_password: {
+        status: 204, before: loggedIn, token: "{{otherToken}}",
+        body: { currentPassword: "{{password}}", newPassword: "staple battery horse" },
+      },
+      end_sessions: { status: 204, body: { current: false }, token: "{{otherToken}}" },
+      reset_password: { status: 403, body: { token: "cfp_unknown", newPassword: "battery staple horse" } },
+      delete_account: { status: 204, body: { password: "staple battery horse" }, token: "{{otherToken}}" },
     },
   },
 ];

@@ -19,6 +19,7 @@ macro_rules! everywhere {
     };
 }
 
+mod accounts;
 mod hidden;
 mod members;
 mod removal;

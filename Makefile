@@ -3,8 +3,8 @@
 .PHONY: help run test fuzz images chaos lint fmt api-docs cluster-up cluster-down cluster-status cluster-test bench attack
 
 PYTHON := python3:python3 venv:python3-venv
-SERVERS := '/usr/lib/postgresql/*/bin/postgres:postgresql' redis-server:redis-server nginx:nginx $(PYTHON)
-BETWEEN := pgbouncer:pgbouncer openssl:openssl
+SERVERS := '/usr/lib/postgresql/*/bin/postgres:postgresql' redis-server:redis-server nginx:nginx openssl:openssl $(PYTHON)
+BETWEEN := pgbouncer:pgbouncer
 FORTUNES := /usr/share/games/fortunes
 TEXTS := $(FORTUNES)/cookie:fortunes $(FORTUNES)/de:fortunes-de $(FORTUNES)/ru:fortunes-ru $(FORTUNES)/tang300:fortunes-zh
 CLIENTS := node:nodejs npm:npm $(PYTHON)

@@ -113,7 +113,9 @@ def secrets_have_the_names_of_the_script() -> None:
         made = subprocess.run(script, env=environment, capture_output=True, text=True, check=True).stdout
         pods = [each["spec"]["template"]["spec"] for kind in ("Deployment", "Job") for each in of(kind, objects(values, "chat"))]
         mounted = {source["secret"]["name"] for pod in pods for source in pod["volumes"][0]["projected"]["sources"]}
-        assert mounted == {secret["metadata"]["name"] for secret in yaml.safe_load_all(made)}, mounted
+        certificates = {f"chat-confab-{program}-tls" for program in PROGRAMS}
+        assert mounted - certificates == {secret["metadata"]["name"] for secret in yaml.safe_load_all(made)}, mounted
+        assert certificates <= mounted, mounted
     for missing in variables.keys() - {"PATH"}:
         environment = {name: value for name, value in variables.items() if name != missing}
         said = subprocess.run(script, env=environment, capture_output=True, text=True)
@@ -134,6 +136,19 @@ def empty_lists_permit_nothing() -> None:
 def a_named_account_is_shared() -> None:
     account, = of("ServiceAccount", objects("{serviceAccount: {name: shared, annotations: {a: b}}}"))
     assert account["metadata"]["name"] == "shared" and account["metadata"]["annotations"] == {"a": "b"}, account
+
+
+def certificates_have_an_authority() -> None:
+    found = objects("{tls: {certManager: {enabled: true}}}")
+    certificates = {each["metadata"]["name"]: each["spec"] for each in of("Certificate", found)}
+    assert len(certificates) == 1 + len(PROGRAMS) and len(of("Issuer", found)) == 2, found
+    assert all(certificates[f"confab-{program}"]["dnsNames"] == [f"{program}.confab"] for program in PROGRAMS), certificates
+    found = objects("{tls: {certManager: {enabled: true, issuerRef: {kind: ClusterIssuer, name: a}}, existingSecrets: {auth: b}}}")
+    specs = [each["spec"] for each in of("Certificate", found)]
+    assert not of("Issuer", found) and all(spec["issuerRef"] == {"kind": "ClusterIssuer", "name": "a"} for spec in specs), found
+    auth, = (each for each in of("Deployment", found) if each["metadata"]["name"] == "confab-auth")
+    mounted = [source["secret"]["name"] for source in auth["spec"]["template"]["spec"]["volumes"][0]["projected"]["sources"]]
+    assert "b" in mounted and "b" in [spec["secretName"] for spec in specs], mounted
 
 
 def autoscaled_deployments_have_no_replicas() -> None:
@@ -223,6 +238,7 @@ def main() -> None:
         secrets_have_the_names_of_the_script,
         empty_lists_permit_nothing,
         a_named_account_is_shared,
+        certificates_have_an_authority,
         autoscaled_deployments_have_no_replicas,
         labels_are_merged,
         jobs_and_tests_have_no_sidecar,

@@ -30,7 +30,7 @@ for n in "${!sets[@]}"; do
     rm -r "$rendered/k8s"
 done
 for component in k8s/components/*; do
-    [[ " ${sets[*]} httproute monitoring " == *" $(basename "$component") "* ]] || { echo "no set contains $component" >&2; exit 1; }
+    [[ " ${sets[*]} httproute cert-manager monitoring " == *" $(basename "$component") "* ]] || { echo "no set contains $component" >&2; exit 1; }
 done
 # The components also change objects of the overlay: the route uses this installation's own Gateway, and Prometheus
 # scrapes through the mesh.

@@ -1,6 +1,7 @@
 //! The gateway's settings.
 
 mod detect;
+pub mod limits;
 mod own_address;
 pub mod peers;
 
@@ -15,6 +16,7 @@ use ipnet::IpNet;
 use crate::edge::cors::canonical;
 use crate::edge::hosts::Host;
 
+pub use limits::LimitsConfig;
 pub use own_address::OwnAddress;
 
 /// Settings of the gateway.
@@ -64,6 +66,9 @@ pub struct GatewayConfig {
     /// Settings of the traffic between gateways.
     #[command(flatten)]
     pub forward: ForwardConfig,
+    /// Rate limits of users and addresses.
+    #[command(flatten)]
+    pub limits: LimitsConfig,
 }
 
 /// Settings of the traffic between gateways, by which any gateway accepts requests for a session of another gateway.

@@ -4,6 +4,7 @@
 use bytes::Bytes;
 
 use crate::chat::recovery::Offset;
+use crate::rooms::effect::Effect;
 use crate::rooms::partition::read_hint;
 
 /// Decodes a recovery offset, which follows the pid and a line break.
@@ -22,6 +23,7 @@ pub fn hint(data: &[u8]) {
     for (position, event) in (hint.first_position..).zip(&hint.events) {
         assert_eq!(event.position, position);
         crate::rooms::event::encode(event);
+        let _ = Effect::of(event);
     }
 }
 

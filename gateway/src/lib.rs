@@ -7,6 +7,7 @@ pub mod draft;
 pub mod edge;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
+pub mod limits;
 mod metrics;
 mod payload;
 pub mod problem;
@@ -16,6 +17,7 @@ mod rooms;
 mod seldom;
 pub mod send;
 pub mod server;
+mod sign_in;
 #[cfg(test)]
 mod testing;
 pub mod tokens;
@@ -29,10 +31,11 @@ use std::time::Duration;
 
 use anyhow::Context;
 use axum::Router;
+use axum::middleware::from_fn_with_state;
 use confab_common::bus::Bus;
 use confab_common::cluster_key::ClusterKey;
 use confab_common::config::CommonConfig;
-use confab_common::grpc::{self, Services};
+use confab_common::grpc::{self, Role, Services};
 use confab_common::listen::Reserved;
 use confab_common::process::{Process, Settings};
 use confab_common::store::BusConfig;
@@ -47,6 +50,7 @@ use config::{GatewayConfig, RealtimeConfig, peers};
 use edge::TraceTrust;
 use edge::cors::Origins;
 use edge::hosts::Hosts;
+use limits::Limits;
 use revocations::Revocations;
 use send::Sender;
 use server::{Admission, ShutdownPlan, places};
@@ -81,16 +85,20 @@ pub struct Program {
     /// Settings of the gateway.
     #[command(flatten)]
     pub gateway: GatewayConfig,
-    /// Where the auth service is: http://host:port, or several separated by commas; all addresses of a name are used
+    /// Where the auth service is: http://host:port, with TLS https://host:port, or several separated by commas; all
+    /// addresses of a name are used
     #[arg(long, env = "CONFAB_AUTH_URL", help_heading = "Services", default_value = "http://127.0.0.1:50051", value_name = "URL", value_parser = grpc::urls)]
     pub auth_url: String,
-    /// Where the room service is: http://host:port, or several separated by commas; all addresses of a name are used
+    /// Where the room service is: http://host:port, with TLS https://host:port, or several separated by commas; all
+    /// addresses of a name are used
     #[arg(long, env = "CONFAB_ROOM_URL", help_heading = "Services", default_value = "http://127.0.0.1:50052", value_name = "URL", value_parser = grpc::urls)]
     pub room_url: String,
-    /// Where the message service is: http://host:port, or several separated by commas; all addresses of a name are used
+    /// Where the message service is: http://host:port, with TLS https://host:port, or several separated by commas; all
+    /// addresses of a name are used
     #[arg(long, env = "CONFAB_MESSAGE_URL", help_heading = "Services", default_value = "http://127.0.0.1:50053", value_name = "URL", value_parser = grpc::urls)]
     pub message_url: String,
-    /// Where the file service is: http://host:port, or several separated by commas; all addresses of a name are used
+    /// Where the file service is: http://host:port, with TLS https://host:port, or several separated by commas; all
+    /// addresses of a name are used
     #[arg(long, env = "CONFAB_FILE_URL", help_heading = "Services", default_value = "http://127.0.0.1:50054", value_name = "URL", value_parser = grpc::urls)]
     pub file_url: String,
 }
@@ -164,7 +172,7 @@ pub async fn start(
     process: &Process,
 ) -> anyhow::Result<Gateway> {
     LazyLock::force(&metrics::METRICS);
-    let clients = Clients::new(services, config.request_timeout);
+    let clients = Clients::new(services.called_by(Role::Gateway), config.request_timeout);
     let revocations = Revocations::start(clients.auth.clone(), &bus, process);
     let tokens = Tokens::start(clients.auth.clone(), revocations.clone(), process);
     let sender = Sender::new(&clients);
@@ -187,6 +195,7 @@ pub async fn start(
     let hosts = Hosts::new(&config.public_hosts, listen.ip().is_loopback());
     let trust = if config.trust_traceparent { TraceTrust::All } else { TraceTrust::LinkOnly };
     let budget = Arc::new(Budget::new(config.realtime.max_outbox_bytes, revocations.pauses().clone()));
+    let limits = Arc::new(Limits::open(&config.limits, &bus, key));
     let parts = Parts {
         config: RealtimeConfig { max_sockets_per_user, ..config.realtime.clone() },
         clients: clients.clone(),
@@ -195,6 +204,7 @@ pub async fn start(
         revocations: revocations.clone(),
         origins: origins.clone(),
         budget: budget.clone(),
+        limits: limits.clone(),
     };
     let chat = Chat::new(parts, &bus, process);
     chat.start_tasks();
@@ -203,7 +213,7 @@ pub async fn start(
     let server = Server::in_cluster(chat, socketio, registry, cluster, server::into_tcp);
     let pages = Pages::new(budget.clone());
     let app = Arc::new(App { clients, tokens, revocations, config: config.clone(), sender, pages });
-    let routes = rest::routes(app)?;
+    let routes = rest::routes(app)?.layer(from_fn_with_state(limits, limits::apply));
     let routes = edge::around(routes.merge(confab_socketio::routes(&server)), origins, hosts, trust);
     Ok(Gateway { routes, server, places, budget, forward: listener })
 }
@@ -217,10 +227,10 @@ pub async fn run(program: Program, process: Process) -> anyhow::Result<()> {
     let taken = || format!("cannot listen on {listen}: is another Confab running? If not, set CONFAB_LISTEN");
     let port = Reserved::new(listen).with_context(taken)?;
     let services = Services {
-        auth: grpc::connect(&program.auth_url).context("CONFAB_AUTH_URL")?,
-        room: grpc::connect(&program.room_url).context("CONFAB_ROOM_URL")?,
-        message: grpc::connect(&program.message_url).context("CONFAB_MESSAGE_URL")?,
-        file: grpc::connect(&program.file_url).context("CONFAB_FILE_URL")?,
+        auth: process.security.connect(Role::Auth, &program.auth_url).context("CONFAB_AUTH_URL")?,
+        room: process.security.connect(Role::Room, &program.room_url).context("CONFAB_ROOM_URL")?,
+        message: process.security.connect(Role::Message, &program.message_url).context("CONFAB_MESSAGE_URL")?,
+        file: process.security.connect(Role::File, &program.file_url).context("CONFAB_FILE_URL")?,
     };
     let (bus, key) = (program.bus.open()?, program.bus.key()?);
     let gateway = start(&program.gateway, listen, services, bus, key.as_ref(), &process).await?;

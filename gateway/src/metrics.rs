@@ -19,6 +19,7 @@ pub struct Metrics {
     pub leaves: Outcomes,
     pub messages: Outcomes,
     pub uploads: Outcomes,
+    pub renewals: Outcomes,
     pub recoveries: Counters,
     pub history_reads: Counter,
     pub deliveries: Counter,
@@ -32,6 +33,7 @@ pub struct Metrics {
     pub resyncs: Counter,
     pub early_tokens: Counter,
     pub revocations: Gauge,
+    pub blocked_users: Gauge,
     pub revocations_age: Gauge,
     pub pauses: Counter,
 }
@@ -44,7 +46,8 @@ impl Metrics {
         );
         LIMITS.exist(&["origin", "pages", "rooms_per_socket", "sockets_per_user"]);
         confab_socketio::METRICS.outbox_waits.exist(&["join", "page", "recovery", "send"]);
-        let [joins, leaves, messages, uploads] = ["joinRoom", "leaveRoom", "message", "fileUpload"].map(|event| {
+        let events = ["joinRoom", "leaveRoom", "message", "fileUpload", "auth"];
+        let [joins, leaves, messages, uploads, renewals] = events.map(|event| {
             let help = "Duration of Socket.IO events from arrival to acknowledgement; refused: the client's error, failed: the server's";
             Outcomes::new("confab_event_seconds", help, &[("event", event)])
         });
@@ -59,6 +62,7 @@ impl Metrics {
             leaves,
             messages,
             uploads,
+            renewals,
             recoveries: Counters::new(
                 "confab_recoveries_total",
                 "Sockets that reconnected with a recovery offset; exact: they were recovered",
@@ -108,7 +112,8 @@ impl Metrics {
                 "Tokens refused because they are not valid yet: the clock of this machine is behind that of auth",
                 &[],
             ),
-            revocations: gauge("confab_revocations", "Known logged-out sessions", &[]),
+            revocations: gauge("confab_revocations", "Known revocations of tokens that have not expired", &[]),
+            blocked_users: gauge("confab_blocked_users", "Suspended and deleted users, whose tokens are rejected", &[]),
             revocations_age: gauge("confab_revocations_age_seconds", "Seconds since auth last listed revocations", &[]),
             pauses: counter("confab_pauses_total", "Pauses of the process of over 2 s", &[]),
         }

@@ -5,9 +5,14 @@ mod docs;
 mod extract;
 mod files;
 mod late;
+mod members;
 mod messages;
 mod openapi;
+mod password;
+mod profile;
 mod rooms;
+mod sessions;
+mod users;
 
 use std::sync::Arc;
 
@@ -44,7 +49,16 @@ pub fn document() -> serde_json::Result<String> {
 
 /// All operations; a route exists only together with its OpenAPI description.
 fn operations() -> OpenApiRouter<Arc<App>> {
-    let resources = [auth::routes(), rooms::routes(), messages::routes(), files::routes()];
+    let resources = [
+        auth::routes(),
+        sessions::routes(),
+        password::routes(),
+        profile::routes(),
+        rooms::routes(),
+        members::routes(),
+        messages::routes(),
+        files::routes(),
+    ];
     resources.into_iter().fold(OpenApiRouter::with_openapi(openapi::document()), OpenApiRouter::merge)
 }
 

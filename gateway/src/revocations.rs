@@ -1,9 +1,10 @@
-//! The sign-ins that have ended by logout. The gateway reads them from auth every second and receives hints on the bus
-//! in between.
+//! The tokens that have ended before their expiry. The gateway reads them from auth every second and receives hints on
+//! the bus in between.
 //!
 //! Auth numbers revocations without gaps, so every missed revocation is above the highest number read.
 
-use std::collections::HashMap;
+mod ended;
+
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -25,7 +26,12 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use uuid::Uuid;
 
 use crate::metrics::METRICS;
-use confab_common::tables;
+use crate::seldom::Seldom;
+use crate::sign_in::SignIn;
+
+pub use ended::{Cause, Revoked};
+
+use ended::{Ended, Taken};
 
 /// Interval between two reads from auth, in addition to hints.
 const ASK_EVERY: Duration = Duration::from_secs(1);
@@ -34,25 +40,23 @@ const ASK: Call = Call::within(Duration::from_secs(2)).attempt(Duration::from_mi
 const KNOWN_WITHIN: Duration = Duration::from_secs(2);
 /// How often a waiting caller checks.
 const CHECK_INTERVAL: Duration = Duration::from_millis(20);
-/// Interval between two purges of expired sign-ins.
+/// Interval between two purges of expired revocations.
 const PURGE_EVERY: Duration = Duration::from_secs(60);
-/// How long a revocation is kept after its token's expiry, in ms: the leeway for clocks accepts tokens a few seconds
-/// longer.
-const REMEMBER_MS: i64 = 60_000;
 
-/// The revoked sign-ins; clones share them.
+/// The revoked tokens; clones share them.
 #[derive(Clone)]
 pub struct Revocations(Arc<Inner>);
 
 struct Inner {
     auth: AuthServiceClient<Transport>,
     // Each lock is held for one look-up or insertion, never across an await.
-    sessions: RwLock<HashMap<Uuid, i64>>,
-    followers: Mutex<Vec<mpsc::UnboundedSender<Uuid>>>,
+    ended: RwLock<Ended>,
+    followers: Mutex<Vec<mpsc::UnboundedSender<Revoked>>>,
     /// When the list was last read to its end; before the first read, when the process started.
     read: Mutex<Instant>,
     /// The highest number read. Locked during a read, so that there is one reader at a time.
     position: tokio::sync::Mutex<u64>,
+    incomplete: Seldom,
     pauses: Arc<PauseDetector>,
 }
 
@@ -61,10 +65,11 @@ impl Revocations {
     pub fn start(auth: AuthServiceClient<Transport>, bus: &Bus, process: &Process) -> Self {
         let revocations = Self(Arc::new(Inner {
             auth,
-            sessions: RwLock::default(),
+            ended: RwLock::default(),
             followers: Mutex::default(),
             read: Mutex::new(Instant::now()),
             position: tokio::sync::Mutex::default(),
+            incomplete: Seldom::default(),
             pauses: Arc::default(),
         }));
         let measured = Arc::downgrade(&revocations.0);
@@ -95,28 +100,29 @@ impl Revocations {
         timeout(KNOWN_WITHIN, known).await.map_err(|_| Error::unavailable("the list of revocations"))
     }
 
-    /// Whether this sign-in (a token's `jti`) was revoked.
-    pub fn is_revoked(&self, session_id: Uuid) -> bool {
-        self.0.sessions.read().contains_key(&session_id)
+    /// Why a token of this user was revoked, or `None` when it was not.
+    pub fn cause(&self, user_id: Uuid, sign_in: SignIn) -> Option<Cause> {
+        self.0.ended.read().cause(user_id, sign_in)
     }
 
-    /// Receives the ids of sign-ins revoked from now on, each once. A caller must register a socket before it checks
-    /// [`Revocations::is_revoked`], so that no revocation falls between the two.
-    pub fn subscribe(&self) -> mpsc::UnboundedReceiver<Uuid> {
+    /// Receives the revocations from now on, each once. A caller must register a socket before it checks
+    /// [`Revocations::cause`], so that no revocation falls between the two.
+    pub fn subscribe(&self) -> mpsc::UnboundedReceiver<Revoked> {
         let (sender, receiver) = mpsc::unbounded_channel();
         self.0.followers.lock().push(sender);
         receiver
     }
 
-    /// Adds a revocation that this gateway requested itself. `expires_at_ms`: expiry of the token, in ms since the Unix
-    /// epoch.
+    /// Adds the revocation of a session that this gateway requested itself. `expires_at_ms`: expiry of the token, in ms
+    /// since the Unix epoch.
     pub fn add(&self, session_id: Uuid, expires_at_ms: i64) {
-        let mut sessions = self.0.sessions.write();
-        if sessions.insert(session_id, expires_at_ms).is_none() {
-            drop(sessions);
-            let mut followers = self.0.followers.lock();
-            followers.retain(|follower| follower.send(session_id).is_ok());
-        }
+        let taken = self.0.ended.write().end_session(session_id, expires_at_ms);
+        self.announce(taken);
+    }
+
+    /// Adds revocations that this gateway requested itself.
+    pub fn add_all(&self, revocations: &[Revocation]) {
+        revocations.iter().for_each(|revocation| _ = self.take(revocation));
     }
 
     /// Reads new revocations now.
@@ -125,27 +131,42 @@ impl Revocations {
     /// When auth does not answer. The revocations read until then are kept.
     pub async fn catch_up(&self) -> Result<()> {
         let mut position = self.0.position.lock().await;
+        // After an incomplete entry, the reader goes on, but the position stays below that entry.
+        let (mut after, mut incomplete) = (*position, false);
         loop {
-            let ask = request(ListRevocationsRequest { after: *position, limit: 0 }, ASK);
+            let ask = request(ListRevocationsRequest { after, limit: 0 }, ASK);
             let page = self.0.auth.clone().list_revocations(ask).await?.into_inner();
-            if page.head < *position {
+            if page.head < after {
                 tracing::warn!(
                     head = page.head,
-                    position = *position,
+                    position = after,
                     "auth was restored to an older state; reading all revocations again"
                 );
-                *position = 0;
+                self.0.ended.write().renumber();
+                (*position, after, incomplete) = (0, 0, false);
                 continue;
             }
             let mut malformed = 0_u64;
             for revocation in &page.revocations {
-                *position = revocation.number.max(*position);
-                malformed += u64::from(!self.take(revocation));
+                after = revocation.number.max(after);
+                match self.take(revocation) {
+                    Taken::Malformed => malformed += 1,
+                    Taken::Incomplete => incomplete = true,
+                    Taken::News(_) | Taken::Known => {}
+                }
+                if !incomplete {
+                    *position = after;
+                }
             }
             if malformed > 0 {
-                tracing::error!(malformed, below = *position, "skipped revocations whose session id is not a UUID");
+                tracing::error!(malformed, below = after, "skipped revocations whose id is not a UUID");
             }
-            if page.revocations.is_empty() || *position >= page.head {
+            if page.revocations.is_empty() || after >= page.head {
+                if incomplete && self.0.incomplete.is_due() {
+                    tracing::warn!(
+                        "a replica of auth is older than its database; reading revocations from another one"
+                    );
+                }
                 *self.0.read.lock() = Instant::now();
                 return Ok(());
             }
@@ -153,30 +174,33 @@ impl Revocations {
     }
 
     /// Handles a hint. A hint does not advance the position, because earlier hints may have been lost.
-    fn hear(&self, payload: &[u8]) {
-        match Revocation::decode(payload) {
-            Ok(revocation) if self.take(&revocation) => {}
+    fn receive(&self, payload: &[u8]) {
+        match Revocation::decode(payload).map(|revocation| self.take(&revocation)) {
+            Ok(Taken::News(_) | Taken::Known) => {}
             _ => bus::dropped("malformed", 1),
         }
     }
 
-    /// Adds a revocation. Returns `false` when its session id is not a UUID.
-    fn take(&self, revocation: &Revocation) -> bool {
-        let id = revocation.session_id.parse();
-        id.map(|id| self.add(id, revocation.expires_at_ms)).is_ok()
+    fn take(&self, revocation: &Revocation) -> Taken {
+        let taken = self.0.ended.write().take(revocation);
+        self.announce(taken);
+        taken
     }
 
-    fn purge(&self) {
-        let now = now_ms();
-        let mut sessions = self.0.sessions.write();
-        sessions.retain(|_, expires_at_ms| expires_at_ms.saturating_add(REMEMBER_MS) > now);
-        tables::shrink(&mut sessions);
+    /// Announces a revocation after it has been added.
+    fn announce(&self, taken: Taken) {
+        if let Taken::News(revoked) = taken {
+            self.0.followers.lock().retain(|follower| follower.send(revoked).is_ok());
+        }
     }
 }
 
 impl Inner {
     fn measure(&self) {
-        METRICS.revocations.set(self.sessions.read().len() as f64);
+        let ended = self.ended.read();
+        METRICS.revocations.set((ended.sessions() + ended.cuts()) as f64);
+        METRICS.blocked_users.set(ended.blocked() as f64);
+        drop(ended);
         METRICS.revocations_age.set(self.read.lock().elapsed().as_secs_f64());
     }
 }
@@ -197,7 +221,7 @@ async fn follow(revocations: Weak<Inner>, (subscriptions, mut notices): (Subscri
         };
         let Some(revocations) = revocations.upgrade().map(Revocations) else { return };
         match notice {
-            Some(Notice::Message { payload, .. }) => revocations.hear(&payload),
+            Some(Notice::Message { payload, .. }) => revocations.receive(&payload),
             Some(Notice::Down) => {}
             None => bus_alive = false,
             Some(Notice::Up) => match revocations.catch_up().await {
@@ -206,97 +230,11 @@ async fn follow(revocations: Weak<Inner>, (subscriptions, mut notices): (Subscri
             },
         }
         if purged.elapsed() > PURGE_EVERY {
-            revocations.purge();
+            revocations.0.ended.write().purge(now_ms());
             purged = Instant::now();
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::atomic::{AtomicU64, Ordering};
-
-    use super::*;
-    use crate::testing::{bus, eventually, fake};
-    use confab_proto::auth::v1::ListRevocationsResponse;
-
-    /// An auth service whose newest revocation is `head` and that returns two revocations per page.
-    fn auth(head: Arc<AtomicU64>) -> AuthServiceClient<Transport> {
-        AuthServiceClient::new(fake(move |_, body| {
-            let after = ListRevocationsRequest::decode(body).unwrap().after;
-            let head = head.load(Ordering::Relaxed);
-            let revocations = (after + 1..=head).take(2).map(revocation).collect();
-            Ok(ListRevocationsResponse { revocations, head }.encode_to_vec())
-        }))
-    }
-
-    fn id(number: u64) -> Uuid {
-        Uuid::from_u128(number.into())
-    }
-
-    fn revocation(number: u64) -> Revocation {
-        Revocation { number, session_id: id(number).to_string(), expires_at_ms: i64::MAX }
-    }
-
-    #[tokio::test]
-    async fn reads_all_pages_then_follows_hints_and_polls() {
-        let (head, bus, process) = (Arc::new(AtomicU64::new(5)), bus(), Process::new());
-        let revocations = Revocations::start(auth(head.clone()), &bus, &process);
-        process.readiness.started();
-        eventually(|| process.readiness.missing().is_none()).await;
-        assert!((1..=5).all(|n| revocations.is_revoked(id(n))) && !revocations.is_revoked(id(6)));
-
-        let mut news = revocations.subscribe();
-        bus.publish(REVOCATIONS, revocation(9).encode_to_vec());
-        bus.publish(REVOCATIONS, &b"garbage"[..]);
-        bus.publish(REVOCATIONS, Revocation { session_id: "s8".into(), ..revocation(8) }.encode_to_vec());
-        assert_eq!(news.recv().await.unwrap(), id(9));
-        // The hint arrived before its predecessors, which are still read; the sign-in is announced once.
-        head.store(9, Ordering::Relaxed);
-        for n in 6..=8 {
-            assert_eq!(news.recv().await.unwrap(), id(n));
-        }
-        revocations.catch_up().await.unwrap();
-        assert!(news.try_recv().is_err());
-    }
-
-    #[tokio::test]
-    async fn a_restored_auth_is_read_from_the_beginning() {
-        let head = Arc::new(AtomicU64::new(5));
-        let revocations = Revocations::start(auth(head.clone()), &bus(), &Process::new());
-        revocations.catch_up().await.unwrap();
-        head.store(2, Ordering::Relaxed);
-        revocations.catch_up().await.unwrap();
-        head.store(6, Ordering::Relaxed);
-        revocations.catch_up().await.unwrap();
-        assert!(revocations.is_revoked(id(5)) && revocations.is_revoked(id(6)));
-    }
-
-    #[tokio::test]
-    async fn a_malformed_id_is_skipped() {
-        let ids = ["", "s1", "'; --", "00000000-0000-0000-0000-00000000000g", &"x".repeat(100_000)].map(str::to_owned);
-        let count = ids.len() as u64;
-        let auth = fake(move |_, body| {
-            let after = ListRevocationsRequest::decode(body).unwrap().after;
-            let listed = (after + 1..=count + 1).take(2);
-            let revocations = listed.map(|number| match ids.get(number as usize - 1) {
-                Some(session_id) => Revocation { session_id: session_id.clone(), ..revocation(number) },
-                None => revocation(number),
-            });
-            Ok(ListRevocationsResponse { revocations: revocations.collect(), head: count + 1 }.encode_to_vec())
-        });
-        let revocations = Revocations::start(AuthServiceClient::new(auth), &bus(), &Process::new());
-        revocations.catch_up().await.unwrap();
-        assert!(revocations.is_revoked(id(count + 1)));
-        assert_eq!(revocations.0.sessions.read().len(), 1);
-    }
-
-    #[tokio::test]
-    async fn expired_revocations_are_purged() {
-        let revocations = Revocations::start(auth(Arc::default()), &bus(), &Process::new());
-        revocations.add(id(1), 1);
-        revocations.add(id(2), i64::MAX);
-        revocations.purge();
-        assert!(!revocations.is_revoked(id(1)) && revocations.is_revoked(id(2)));
-    }
-}
+mod tests;

@@ -59,7 +59,7 @@ pub fn bus() -> Bus {
 pub fn identity() -> Identity {
     let user_id = Uuid::from_u128(7);
     let user = UserRef { id: user_id.to_string(), username: "zoë".into() };
-    Identity { user_id, user, session_id: SESSION, expires_at: i64::MAX }
+    Identity { user_id, user, session_id: SESSION, issued_at: 0, expires_at: i64::MAX }
 }
 
 /// A complete response.

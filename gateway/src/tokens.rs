@@ -24,6 +24,7 @@ use uuid::Uuid;
 use crate::metrics::METRICS;
 use crate::revocations::Revocations;
 use crate::seldom::Seldom;
+use crate::sign_in::SignIn;
 
 /// Longest token that the gateway verifies, in bytes.
 pub const MAX_TOKEN: usize = 8 * 1024;
@@ -52,16 +53,16 @@ pub struct Identity {
     pub user: UserRef,
     /// The id of the sign-in: the token's `jti`.
     pub session_id: Uuid,
+    /// The token's time of issue, in seconds since the Unix epoch.
+    pub issued_at: i64,
     /// The token's expiry, in seconds since the Unix epoch.
     pub expires_at: i64,
 }
 
 impl Identity {
-    /// How long the token remains valid, at most 1 h: the caller must check again, because clocks are adjusted and
-    /// machines sleep.
-    pub fn left(&self) -> Duration {
-        let left = self.expires_at.saturating_sub_unsigned(get_current_timestamp());
-        Duration::from_secs(u64::try_from(left).unwrap_or_default()).min(Duration::from_secs(3600))
+    /// The sign-in of the token.
+    pub fn sign_in(&self) -> SignIn {
+        SignIn { session_id: self.session_id, issued_at: self.issued_at, expires_at: self.expires_at }
     }
 }
 
@@ -73,6 +74,7 @@ struct Claims {
     // Integers only: the library would also accept fractions.
     exp: i64,
     nbf: i64,
+    iat: i64,
 }
 
 /// Whether a header value begins with the scheme `Bearer` (RFC 6750).
@@ -183,11 +185,13 @@ impl Tokens {
             refused()
         })?;
         self.0.revocations.known().await?;
-        if self.0.revocations.is_revoked(claims.jti) {
+        let Claims { sub: user_id, name: username, jti: session_id, iat: issued_at, exp: expires_at, .. } = claims;
+        let user = UserRef { id: user_id.to_string(), username };
+        let identity = Identity { user_id, user, session_id, issued_at, expires_at };
+        if self.0.revocations.cause(user_id, identity.sign_in()).is_some() {
             return Err(refused());
         }
-        let user = UserRef { id: claims.sub.to_string(), username: claims.name };
-        Ok(Identity { user_id: claims.sub, user, session_id: claims.jti, expires_at: claims.exp })
+        Ok(identity)
     }
 
     /// [`verify`](Self::verify) for a connection, which ends with its token: an expired token is rejected without
@@ -197,7 +201,7 @@ impl Tokens {
     /// As [`verify`](Self::verify).
     pub async fn verify_to_stay(&self, token: &str) -> Result<Identity> {
         let identity = self.verify(token).await?;
-        if identity.left().is_zero() { Err(refused()) } else { Ok(identity) }
+        if identity.sign_in().left().is_zero() { Err(refused()) } else { Ok(identity) }
     }
 
     /// The keys that auth publishes, and those that it published recently, as a JSON Web Key Set.

@@ -10,8 +10,8 @@ mod user;
 pub use file::{FileJson, FileUrl, LinkJson, PresentFile};
 pub use message::{MessageJson, Repeated};
 pub use page::{Page, Time};
-pub use room::{Details, RoomJson};
-pub use user::{Account, Opened};
+pub use room::{Details, MemberJson, RoleJson, RoomJson, VisibilityJson};
+pub use user::{Account, Opened, Sessions};
 
 #[cfg(test)]
 mod tests;

@@ -8,6 +8,7 @@ import ts from "typescript";
 import { parseAllDocuments } from "yaml";
 
 const PACKAGES = {
+  "cert-manager.io": "@kubernetes-models/cert-manager",
   "gateway.networking.k8s.io": "@kubernetes-models/gateway-api",
   "keda.sh": "@kubernetes-models/keda",
   "monitoring.coreos.com": "@kubernetes-models/prometheus-operator",

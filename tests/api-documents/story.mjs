@@ -10,11 +10,30 @@ export const variables = {
   otherToken: "",
   roomId: "",
   fileId: "",
+  userId: "",
+  refreshToken: "",
+  sessionId: "",
 };
 
 const credentials = { username: "{{username}}", password: "{{password}}" };
 /** A unique name. */
 const random = "${Date.now().toString(36)}${Math.random().toString(36).slice(2, 8)}";
+
+/** Creates another account, whose id the next requests use. */
+const anotherUser = [
+  "pm.sendRequest({",
+  '  url: pm.variables.replaceIn("{{baseUrl}}/api/auth/signup"), method: "POST", header: { "Content-Type": "application/json" },',
+  `  body: { mode: "raw", raw: JSON.stringify({ username: \`bob-${random}\`, password: pm.variables.get("password") }) },`,
+  '}, (error, answer) => pm.collectionVariables.set("userId", answer.json().user.id));',
+];
+
+/** Logs in again. */
+const loggedIn = [
+  "pm.sendRequest({",
+  '  url: pm.variables.replaceIn("{{baseUrl}}/api/auth/login"), method: "POST", header: { "Content-Type": "application/json" },',
+  '  body: { mode: "raw", raw: JSON.stringify({ username: pm.variables.get("username"), password: pm.variables.get("password") }) },',
+  '}, (error, answer) => pm.collectionVariables.set("otherToken", answer.json().token));',
+];
 
 export const folders = [
   {
@@ -26,8 +45,11 @@ export const folders = [
         body: credentials,
         keep: { otherToken: "token" },
       },
-      login: { status: 200, body: credentials, keep: { token: "token" } },
+      login: { status: 200, body: { ...credentials, refresh: true }, keep: { token: "token", refreshToken: "refreshToken" } },
+      refresh: { status: 200, body: { refreshToken: "{{refreshToken}}" }, keep: { token: "token" } },
       me: { status: 200 },
+      change_account: { status: 200, body: { displayName: "Ada", data: { theme: "dark" } } },
+      list_sessions: { status: 200, keep: { sessionId: "items.find((session) => !session.current).id" } },
       jwks: { status: 200 },
     },
   },
@@ -38,6 +60,14 @@ export const folders = [
       list_rooms: { status: 200 },
       show_room: { status: 200 },
       change_room: { status: 200, body: { description: "Green, black and white" } },
+    },
+  },
+  {
+    name: "Members",
+    steps: {
+      set_member: { status: 201, body: {}, before: anotherUser },
+      list_members: { status: 200 },
+      remove_member: { status: 204 },
     },
   },
   {
@@ -69,8 +99,16 @@ export const folders = [
     steps: {
       delete_file: { status: 204 },
       delete_room: { status: 204 },
+      end_session: { status: 204 },
       logout: { status: 200 },
-      logout_by_get: { status: 200, token: "{{otherToken}}" },
+      logout_by_get: { status: 200, before: loggedIn, token: "{{otherToken}}" },
+      change_password: {
+        status: 204, before: loggedIn, token: "{{otherToken}}",
+        body: { currentPassword: "{{password}}", newPassword: "staple battery horse" },
+      },
+      end_sessions: { status: 204, body: { current: false }, token: "{{otherToken}}" },
+      reset_password: { status: 403, body: { token: "cfp_unknown", newPassword: "battery staple horse" } },
+      delete_account: { status: 204, body: { password: "staple battery horse" }, token: "{{otherToken}}" },
     },
   },
 ];

@@ -15,7 +15,18 @@ use crate::plan::{Member, Plan, Role, file};
 use crate::servers::postgres::Postgres;
 use crate::servers::{nginx, redis, seaweed};
 use crate::wait::eventually;
-use crate::{programs, secrets};
+use crate::{certificates, programs, secrets};
+
+/// All test clients have one address, and some send as much as the server can take.
+pub const UNLIMITED: [(&str, &str); 7] = [
+    ("CONFAB_LIMIT_SIGNUP", "0"),
+    ("CONFAB_LIMIT_LOGIN", "0"),
+    ("CONFAB_LIMIT_SEND", "0"),
+    ("CONFAB_LIMIT_JOIN_ROOM", "0"),
+    ("CONFAB_LIMIT_CREATE_ROOM", "0"),
+    ("CONFAB_LIMIT_UPLOAD", "0"),
+    ("CONFAB_LIMIT_SEARCH", "0"),
+];
 
 /// Time limit for a process to become ready.
 const READY_LIMIT: Duration = Duration::from_secs(60);
@@ -86,6 +97,7 @@ impl Cluster {
         let guard = Guard::new("cluster")?;
         let mut cluster = Self::with(Plan::free(guard.directory(), gateways, replicas)?, durable)?;
         cluster.inherits_settings = false;
+        cluster.set(UNLIMITED.map(|(name, value)| (name.to_owned(), value.to_owned())));
         cluster._guard = Some(guard);
         Ok(cluster)
     }
@@ -108,6 +120,7 @@ impl Cluster {
     pub async fn up(&self) -> anyhow::Result<Vec<Member>> {
         let _lock = self.lock()?;
         secrets::prepare(&self.plan.secrets())?;
+        certificates::make(&self.plan.certificates())?;
         for member in self.unplanned() {
             self.stop(member).await?;
         }
@@ -248,6 +261,7 @@ impl Cluster {
             ("CONFAB_S3_ACCESS_KEY_ID".into(), seaweed::KEY.into()),
             ("CONFAB_S3_SECRET_ACCESS_KEY_FILE".into(), secret("s3-secret-access-key")),
         ];
+        settings.extend(certificates::settings(&self.plan.certificates(), member.0.name()));
         for service in Role::SERVICES {
             let name = service.name().to_uppercase();
             let replicas = (1..=self.plan.replicas).map(|n| self.plan.url((service, n))).collect::<Vec<_>>();

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 
+use crate::cluster::UNLIMITED;
 use crate::daemon::Daemon;
 use crate::guard::Guard;
 use crate::plan::free_ports;
@@ -38,11 +39,17 @@ impl Embedded {
             ("CONFAB_LISTEN", format!("127.0.0.1:{port}")),
             ("CONFAB_ADMIN_LISTEN", format!("127.0.0.1:{}", port + 1)),
         ];
+        let unlimited = UNLIMITED.map(|(name, value)| (name, value.to_owned())).into_iter();
         let given = settings.iter().map(|(name, value)| (*name, value.to_string()));
         let (work, pid_file, log) =
             (directory.join("work"), directory.join("confab.pid"), directory.join("confab.log"));
         let daemon = Daemon {
-            environment: own.into_iter().chain(given).map(|(name, value)| (name.to_string(), value)).collect(),
+            environment: own
+                .into_iter()
+                .chain(unlimited)
+                .chain(given)
+                .map(|(name, value)| (name.to_string(), value))
+                .collect(),
             descriptors,
             ..Daemon::new(programs().join("confab"), work, pid_file, log)
         };

@@ -2,6 +2,7 @@
 //! child processes, and clients of the public API.
 
 pub mod api;
+pub mod certificates;
 pub mod cgroup;
 pub mod chaos;
 pub mod cluster;

@@ -13,6 +13,8 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use serde_json::Value;
 
+use crate::certificates;
+
 /// The label that names a pod's program.
 pub const COMPONENT: &str = "app.kubernetes.io/component";
 
@@ -102,13 +104,24 @@ impl Manifests {
     /// # Errors
     /// When there is no such Secret or key.
     pub fn secret(&self, name: &str, key: &str) -> anyhow::Result<String> {
-        let secret = self.get("Secret", name)?;
+        let secret = match self.get("Secret", name) {
+            Ok(secret) => secret,
+            Err(missing) => return self.issued(name, key).unwrap_or(Err(missing)),
+        };
         if let Some(plain) = secret["stringData"][key].as_str() {
             return Ok(plain.into());
         }
         let encoded = secret["data"][key].as_str().with_context(|| format!("Secret {name} has no {key}"))?;
         let encoded = encoded.split_whitespace().collect::<String>();
         Ok(String::from_utf8(BASE64_STANDARD.decode(encoded)?)?)
+    }
+
+    /// Returns a value of the Secret that cert-manager creates for a Certificate.
+    fn issued(&self, secret: &str, key: &str) -> Option<anyhow::Result<String>> {
+        let certificate = self.all("Certificate").find(|certificate| certificate["spec"]["secretName"] == secret)?;
+        let program = certificate["spec"]["dnsNames"][0].as_str()?.strip_suffix(".confab")?;
+        let files = certificates::files(program);
+        Some(files.and_then(|files| files.get(key).cloned().with_context(|| format!("Secret {secret} has no {key}"))))
     }
 
     /// Returns a copy with one value replaced; `null` removes the value.

@@ -161,9 +161,15 @@ impl Plan {
         self.directory.join("data").join(format!("{}-{n}", role.name()))
     }
 
-    /// Returns the base URL of a process with an HTTP port.
+    /// Returns the base URL of a process with an HTTP or gRPC port. Services have certificates.
     pub fn url(&self, member: Member) -> String {
-        format!("http://127.0.0.1:{}", self.port(member))
+        let scheme = if Role::SERVICES.contains(&member.0) { "https" } else { "http" };
+        format!("{scheme}://127.0.0.1:{}", self.port(member))
+    }
+
+    /// Returns the directory of the programs' certificates.
+    pub fn certificates(&self) -> PathBuf {
+        self.directory.join("tls")
     }
 
     /// Returns the directory of keys and passwords.

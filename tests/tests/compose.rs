@@ -107,8 +107,13 @@ fn programs_listen_at_the_addresses_that_others_call() {
         for (setting, url) in
             settings.iter().filter(|(setting, _)| setting.starts_with("CONFAB_") && setting.ends_with("_URL"))
         {
-            let (host, port) = url.strip_prefix("http://").unwrap().split_once(':').unwrap();
-            let own = if host == name { "CONFAB_FORWARD_LISTEN" } else { "CONFAB_LISTEN" };
+            // Services have certificates; gateways sign their requests to each other.
+            let (scheme, own) = if setting == "CONFAB_GATEWAY_URL" {
+                ("http://", "CONFAB_FORWARD_LISTEN")
+            } else {
+                ("https://", "CONFAB_LISTEN")
+            };
+            let (host, port) = url.strip_prefix(scheme).unwrap().split_once(':').unwrap();
             assert_eq!(environment(&services[host])[own], format!("0.0.0.0:{port}"), "{name}: {setting}");
         }
         // A service can reach the services that it names: they share a network.
@@ -162,14 +167,20 @@ fn containers_have_least_privilege() {
         for port in strings(&service["ports"]) {
             assert!(port.starts_with("127.0.0.1:"), "{name} publishes {port}");
         }
-        // Of the host's files, only the settings in this repository are mounted, read-only.
+        // Of the host's files, only the settings in this repository and a program's own certificate are mounted,
+        // read-only.
+        let certificate = format!("./certs/{name}");
+        let mut has_certificate = false;
         for volume in strings(&service["volumes"]).into_iter().filter(|volume| volume.starts_with(['.', '/', '~'])) {
             let file = volume.split(':').next().unwrap();
+            has_certificate |= file == certificate;
             assert!(
-                volume.ends_with(":ro") && file.starts_with("./deploy/") && path(file).exists(),
+                volume.ends_with(":ro")
+                    && (file == certificate || file.starts_with("./deploy/") && path(file).exists()),
                 "{name}: {volume}"
             );
         }
+        assert_eq!(has_certificate, program(&service).is_some_and(|program| program != "confab"), "{name}");
         if program(&service).is_some_and(|program| program != "confab") {
             assert_eq!(service["deploy"]["replicas"], 2, "{name}");
             let accepts = environment(&service)

@@ -39,5 +39,9 @@ pub fn emit(socket: &Socket, name: &str, argument: &impl Serialize) {
 
 fn fault(error: &Error) -> Value {
     error.log_cause();
-    json!({ "code": error.code.as_str(), "status": error.code.http_status(), "detail": error.detail })
+    let mut fault = json!({ "code": error.code.as_str(), "status": error.code.http_status(), "detail": error.detail });
+    if let Some(time) = error.retry_after {
+        fault["retryAfterMs"] = json!(u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
+    }
+    fault
 }

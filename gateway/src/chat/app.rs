@@ -11,7 +11,6 @@ use confab_socketio::{Application, Event, Malformed};
 use serde_json::json;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::Instant;
-use uuid::Uuid;
 
 use super::answer::{emit, refuse};
 use super::client::{Client, EVENT_OVERHEAD, Refused, Socket, Stage};
@@ -21,21 +20,24 @@ use super::lanes::Pending;
 use super::work::start_lanes;
 use super::{pause, request};
 use crate::edge::cors::is_own;
+use crate::revocations::Revoked;
 use crate::tokens::{MAX_TOKEN, bearer};
 
 impl Chat {
-    /// Starts the tasks that disconnect the sockets of revoked sign-ins and detect pauses of the process. Must be
+    /// Starts the tasks that disconnect the sockets of revoked tokens and detect pauses of the process. Must be
     /// called before the first client can connect, so that no revocation is missed.
     pub fn start_tasks(self: &Arc<Self>) {
         tokio::spawn(self.clone().end_revoked(self.revocations.subscribe()));
         tokio::spawn(pause::watch(self.clone()));
     }
 
-    async fn end_revoked(self: Arc<Self>, mut revoked: UnboundedReceiver<Uuid>) {
-        while let Some(session_id) = revoked.recv().await {
-            for socket in self.sign_ins.of(session_id) {
-                self.end_session(&socket, "logged_out");
-            }
+    async fn end_revoked(self: Arc<Self>, mut revoked: UnboundedReceiver<Revoked>) {
+        while let Some(revoked) = revoked.recv().await {
+            let sockets = match revoked {
+                Revoked::Session(session_id) => self.sign_ins.of(session_id),
+                Revoked::User(user_id) => self.sign_ins.of_user(user_id),
+            };
+            sockets.iter().for_each(|socket| self.end_if_revoked(socket));
         }
     }
 }
@@ -88,7 +90,9 @@ impl Application for Chat {
         };
         let deadline = Instant::now() + self.clients.call.deadline;
         let span = Span::root(trace::Kind::Server, request.name());
-        span.set("confab.room.id", || room.to_string());
+        if !room.is_nil() {
+            span.set("confab.room.id", || room.to_string());
+        }
         let pending = Pending { ack: event.ack, request, deadline, span, size: event.size + EVENT_OVERHEAD };
         socket.client.take(&socket.outbox, room, pending)
     }
@@ -111,19 +115,12 @@ impl Application for Chat {
 
     /// When the client's token expires.
     fn due(&self, client: &Client) -> Option<Instant> {
-        client.identity().map(|identity| Instant::now() + identity.left())
+        client.credential.sign_in().map(|sign_in| Instant::now() + sign_in.left())
     }
 
     fn tick(self: &Arc<Self>, socket: &Socket) -> Option<Instant> {
-        let left = socket.client.identity()?.left();
-        if !left.is_zero() {
-            return Some(Instant::now() + left);
-        }
-        if socket.outbox.closing().is_none() {
-            self.end_session(socket, "expired");
-        }
         // If the client does not read `sessionEnded`, the ping timeout closes the session.
-        None
+        self.end_if_expired(socket).map(|left| Instant::now() + left)
     }
 
     async fn leave(self: &Arc<Self>, socket: &Arc<Socket>) {

@@ -14,6 +14,7 @@ use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 use tokio::time::sleep;
 use uuid::Uuid;
 
+use super::credential::Credential;
 use super::lanes::{Lanes, Pending};
 use super::recovery::Recovery;
 use crate::rooms::hub::{Arrival, Listener};
@@ -35,7 +36,7 @@ pub type Socket = Session<Client>;
 
 /// The gateway's data for a socket.
 pub struct Client {
-    identity: OnceLock<Identity>,
+    pub credential: Credential,
     /// The client's recovery offset, if it requested recovery in CONNECT.
     pub recovery: OnceLock<Box<Recovery>>,
     // Held for the bookkeeping of one event, never across an await.
@@ -111,7 +112,7 @@ impl Client {
         let state =
             State { stage: Stage::Outside, bearer, early: Vec::new(), lanes: Lanes::default(), rooms: HashSet::new() };
         Self {
-            identity: OnceLock::new(),
+            credential: Credential::default(),
             recovery: OnceLock::new(),
             state: Mutex::new(state),
             queued: AtomicUsize::new(0),
@@ -125,12 +126,12 @@ impl Client {
 
     /// The client's identity, once its token has been verified.
     pub fn identity(&self) -> Option<&Identity> {
-        self.identity.get()
+        self.credential.get()
     }
 
     /// Sets the identity. Later calls have no effect.
     pub fn identify(&self, identity: Identity) {
-        let _ = self.identity.set(identity);
+        self.credential.set(identity);
     }
 
     /// Locks the state for the bookkeeping of one event.
@@ -145,7 +146,7 @@ impl Client {
 
     fn is_full(&self) -> bool {
         let queued = self.queued.load(Ordering::Relaxed);
-        queued > MAX_QUEUED || (queued > MAX_UNKNOWN && self.identity.get().is_none())
+        queued > MAX_QUEUED || (queued > MAX_UNKNOWN && self.credential.get().is_none())
     }
 
     /// Whether the gateway is about to close the socket, so that its client reconnects and requests the missed events.
@@ -336,6 +337,10 @@ pub fn left(socket: &Socket, room: Uuid) {
 impl Listener for Socket {
     fn id(&self) -> u64 {
         Self::id(self)
+    }
+
+    fn user(&self) -> Option<Uuid> {
+        self.client.identity().map(|identity| identity.user_id)
     }
 
     fn deliver(&self, room: Uuid, first: u64, frames: &[Frame], joined: &Frame) -> bool {

@@ -14,6 +14,7 @@ use super::answer::refuse;
 use super::client::Socket;
 use super::context::Chat;
 use super::recovery::{Offset, Recovery};
+use super::renew::adopt;
 use super::restore::{Restored, restore};
 use super::sign_ins::NotSignedIn;
 use super::work::start_lanes;
@@ -65,15 +66,18 @@ pub async fn connect(chat: Arc<Chat>, socket: Arc<Socket>, auth: Auth) {
     if socket.is_closed() {
         return;
     }
-    let is_revoked = || chat.revocations.is_revoked(identity.session_id);
+    let is_revoked = || {
+        // The task that disconnects revoked sockets skips those without an identity, so this precedes the check.
+        socket.client.identify(identity.clone());
+        chat.revocations.cause(identity.user_id, identity.sign_in()).is_some()
+    };
     let signed_in = chat.sign_ins.add(&socket, &identity, chat.config.max_sockets_per_user, is_revoked);
     if signed_in == Err(NotSignedIn::TooMany) {
         METRICS.connects.hit("limited");
         LIMITS.hit("sockets_per_user");
         return socket.close_now(Ending::Returned);
     }
-    let (user, user_id) = (identity.user.id.clone(), identity.user_id);
-    socket.client.identify(identity);
+    let (user, user_id) = (identity.user.id, identity.user_id);
     chat.registry.identify(&socket, user_id);
     if socket.is_closed() {
         // The session ended during the verification, before the socket had an identity.
@@ -96,7 +100,8 @@ pub async fn connect(chat: Arc<Chat>, socket: Arc<Socket>, auth: Auth) {
 
 /// Answers CONNECT after the client's DISCONNECT. The client needs a new session if it presents a token of another
 /// sign-in, requests recovery, or has unfinished earlier events, whose acknowledgements could have the ids of new
-/// events. In these cases the gateway closes this session, and the client opens a new one by itself.
+/// events. In these cases the gateway closes this session, and the client opens a new one by itself. A newer token of
+/// the same sign-in replaces the present one.
 pub async fn connect_again(chat: Arc<Chat>, socket: Arc<Socket>, auth: Auth) {
     let client = &socket.client;
     let verified = match auth.token.as_str() {
@@ -104,20 +109,22 @@ pub async fn connect_again(chat: Arc<Chat>, socket: Arc<Socket>, auth: Auth) {
         None => return socket.close_now(Ending::Returned),
     };
     let shown = match verified {
-        Ok(shown) => shown.session_id,
+        Ok(shown) => shown,
         Err(error) if error.code == Code::Unauthorized => return refuse_connect(&socket, &error),
         Err(_) => return socket.close_now(Ending::Returned),
     };
-    if chat.revocations.is_revoked(shown) {
+    if chat.revocations.cause(shown.user_id, shown.sign_in()).is_some() {
         return refuse_connect(&socket, &Error::new(Code::Unauthorized, "the token has been revoked"));
     }
-    let is_same = client.identity().is_some_and(|identity| identity.session_id == shown);
+    let is_same = client.identity().is_some_and(|identity| identity.user_id == shown.user_id)
+        && client.credential.sign_in().is_some_and(|sign_in| sign_in.session_id == shown.session_id);
     if !is_same || auth.recovery == true || client.recovery.get().is_some() {
         return socket.close_now(Ending::Returned);
     }
     if timeout(FINISHES_WITHIN, client.earlier_events()).await.is_err() {
         return socket.close_now(Ending::Returned);
     }
+    adopt(&chat, &socket, &shown);
     if admit(&socket, false) {
         start_lanes(&chat, &socket);
     }

@@ -1,6 +1,7 @@
 //! The context that all handlers of the chat share.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use confab_common::bus::Bus;
 use confab_common::process::Process;
@@ -14,6 +15,7 @@ use super::sign_ins::SignIns;
 use crate::clients::Clients;
 use crate::config::RealtimeConfig;
 use crate::edge::cors::Origins;
+use crate::limits::Limits;
 use crate::revocations::Revocations;
 use crate::rooms::follower::Follower;
 use crate::rooms::history::History;
@@ -38,6 +40,7 @@ pub struct Chat {
     /// The sessions of the server, for the identification of their clients.
     pub(crate) registry: Arc<Registry<Client>>,
     pub(super) sign_ins: SignIns,
+    pub(super) limits: Arc<Limits>,
     /// Bounds concurrent recoveries, because each holds the events that its client missed.
     pub(super) restores: Arc<Semaphore>,
 }
@@ -51,6 +54,7 @@ pub struct Parts {
     pub revocations: Revocations,
     pub origins: Origins,
     pub budget: Arc<Budget>,
+    pub limits: Arc<Limits>,
 }
 
 impl Chat {
@@ -70,6 +74,7 @@ impl Chat {
             follower,
             registry: Arc::new(Registry::new(parts.budget)),
             sign_ins: SignIns::default(),
+            limits: parts.limits,
             restores: Arc::new(Semaphore::new(RESTORES)),
         })
     }
@@ -89,10 +94,30 @@ impl Chat {
         }
     }
 
+    /// Ends the session if its token was revoked.
+    pub fn end_if_revoked(&self, socket: &Socket) {
+        let client = &socket.client;
+        if let (Some(identity), Some(sign_in)) = (client.identity(), client.credential.sign_in())
+            && let Some(cause) = self.revocations.cause(identity.user_id, sign_in)
+        {
+            self.end_session(socket, cause.code());
+        }
+    }
+
+    /// Ends the session if its token has expired. Otherwise returns how long the token remains valid, at most 1 h.
+    pub fn end_if_expired(&self, socket: &Socket) -> Option<Duration> {
+        let left = socket.client.credential.sign_in()?.left();
+        if !left.is_zero() {
+            return Some(left);
+        }
+        if socket.outbox.closing().is_none() {
+            self.end_session(socket, "expired");
+        }
+        None
+    }
+
     /// Removes a socket from its sign-in, if it has one. Idempotent.
     pub fn forget_sign_in(&self, socket: &Socket) {
-        if let Some(identity) = socket.client.identity() {
-            self.sign_ins.remove(socket, identity);
-        }
+        self.sign_ins.remove(socket);
     }
 }

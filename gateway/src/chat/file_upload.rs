@@ -9,6 +9,7 @@ use tokio::time::timeout;
 use super::client::Socket;
 use super::context::Chat;
 use super::request::FileUpload;
+use crate::limits::Act;
 use crate::upload::Upload;
 use crate::views::{FileJson, MessageJson};
 
@@ -21,6 +22,7 @@ const PIECE: usize = 64 * 1024;
 /// The error of the file service; `timeout` when the outcome is unknown at the deadline.
 pub async fn send(chat: &Chat, socket: &Socket, file: FileUpload) -> Result<Uploaded> {
     let identity = socket.client.identity().ok_or_else(|| Error::new(Code::Unauthorized, "not connected"))?;
+    chat.limits.check(Act::Upload, identity.user_id).await?;
     let clients = &chat.clients;
     let begin = Begin {
         caller: Some(identity.user.clone()),

@@ -15,8 +15,9 @@ use super::client::{Socket, left};
 use super::context::Chat;
 use super::lanes::Pending;
 use super::request::Request;
-use super::{file_upload, join};
+use super::{file_upload, join, renew};
 use crate::draft::Draft;
+use crate::limits::Act;
 use crate::metrics::METRICS;
 use crate::send::{Sending, Sent};
 use crate::views::MessageJson;
@@ -53,6 +54,17 @@ pub async fn handle(chat: &Arc<Chat>, socket: &Arc<Socket>, room: Uuid, events: 
                 METRICS.uploads.record(&uploaded, took(event.deadline));
                 match uploaded {
                     Ok(uploaded) => answer(socket, event.ack, &uploaded.answer()),
+                    Err(error) => {
+                        event.span.fail(error.code.as_str());
+                        refuse(socket, event.ack, &error);
+                    }
+                }
+            }
+            Request::Auth(token) => {
+                let renewed = event.span.instrument(renew::renew(chat, socket, &token)).await;
+                METRICS.renewals.record(&renewed, took(event.deadline));
+                match renewed {
+                    Ok(renewed) => answer(socket, event.ack, &renewed),
                     Err(error) => {
                         event.span.fail(error.code.as_str());
                         refuse(socket, event.ack, &error);
@@ -96,6 +108,7 @@ pub async fn handle(chat: &Arc<Chat>, socket: &Arc<Socket>, room: Uuid, events: 
 fn begin_send(chat: &Chat, socket: &Socket, message: Draft, deadline: Instant) -> Result<Sending> {
     let identity = socket.client.identity().ok_or_else(|| Error::new(Code::Unauthorized, "not connected"))?;
     let (room, event) = message.into_event(identity)?;
+    chat.limits.take(Act::Send, identity.user_id)?;
     chat.sender.begin(room, event, deadline.saturating_duration_since(Instant::now()))
 }
 

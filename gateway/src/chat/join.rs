@@ -1,5 +1,6 @@
 //! Joins a room without a lost or repeated event. The gateway first registers the client, then follows the partition,
-//! then checks the right to read, then reads history. Events that are fanned out meanwhile follow the answer.
+//! then reads history. The message service returns history only to a user who may read the room at the page's
+//! `last_seq`. Later changes of this right are events, which are fanned out like those that follow the answer.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,8 +16,9 @@ use uuid::Uuid;
 use super::client::{Socket, left};
 use super::context::Chat;
 use super::request::Join;
+use crate::limits::Act;
 use crate::rooms::history::{MAX_BYTES, Page, Wanted};
-use crate::rooms::hub::{Arrival, Joining, NotLive};
+use crate::rooms::hub::{Arrival, Joining, Listener, NotLive};
 use crate::views::RoomJson;
 
 /// Pause before history is read again.
@@ -46,6 +48,8 @@ pub async fn join(
     join: Join,
     deadline: Instant,
 ) -> Result<()> {
+    let user = socket.client.identity().map(|identity| identity.user_id);
+    user.map_or(Ok(()), |user| chat.limits.take(Act::JoinRoom, user))?;
     let preparing =
         async { (socket.client.join_permit(&socket.outbox).await, chat.follower.partition_of(join.room).await) };
     let prepared = timeout_at(deadline, preparing);
@@ -98,7 +102,7 @@ async fn go_live(
         .await?
         .into_inner();
     loop {
-        let page = chat.history.read(join.room, join.history).await?;
+        let page = chat.history.read(join.room, join.history, socket.user()).await?;
         let answer = ack.map(|id| Frame::ack(id, &answer(join, &room, &page)));
         let arrival = Arrival::Joined { answer, epoch: page.epoch().parse().unwrap_or_default() };
         match chat.hub.go_live(joining, socket, page.last_seq(), &arrival) {
@@ -140,77 +144,8 @@ fn answer<'a>(join: &Join, room: &'a Room, page: &'a Page) -> Answer<'a> {
             (taken, true)
         }
     };
-    Answer { ok: true, room: RoomJson::new(room, last_seq), last_seq, epoch, messages, complete, reset }
+    Answer { ok: true, room: RoomJson::new(room, last_seq, true), last_seq, epoch, messages, complete, reset }
 }
 
 #[cfg(test)]
-mod tests {
-    use confab_proto::message::v1::{Event, ListEventsResponse};
-
-    use super::*;
-    use crate::chat::testing::{World, connect, partition};
-    use crate::testing::{bus, eventually};
-
-    const ROOM: &str = "0193a4c0-7d50-7cc3-98a5-2f6b8e1d0c01";
-
-    fn parse(rest: &str) -> Result<Join> {
-        Join::parse(&format!(r#"{{"roomId":"{ROOM}"{rest}}}"#))
-    }
-
-    fn page(last_seq: u64, events: std::ops::Range<u64>, content: &str) -> Page {
-        let events = events.map(|seq| Event { seq, content: content.into(), ..Event::default() }).collect();
-        ListEventsResponse { epoch: "e1".into(), last_seq, events, more: false }.into()
-    }
-
-    #[test]
-    fn an_answer_reports_complete_and_reset() {
-        let room = Room::default();
-        let summary = |rest: &str, page: &Page| {
-            let answer = answer(&parse(rest).unwrap(), &room, page);
-            (answer.messages.len(), answer.complete, answer.reset)
-        };
-        assert_eq!(summary("", &page(9, 10..10, "")), (0, true, false));
-        assert_eq!(summary(r#","after":7"#, &page(9, 8..10, "x")), (2, true, false));
-        assert_eq!(summary(r#","after":9"#, &page(9, 10..10, "")), (0, true, false));
-        assert_eq!(summary(r#","after":0"#, &page(900, 1..201, "x")), (200, false, false));
-        assert_eq!(summary(r#","after":0,"epoch":"e1""#, &page(2, 1..3, "x")), (2, true, false));
-        assert_eq!(summary(r#","after":0,"epoch":"e0""#, &page(2, 1..3, "x")), (0, false, true));
-        assert_eq!(summary(r#","after":10"#, &page(9, 10..10, "")), (0, false, true));
-        // Escapes make the encoded form larger than the form in the log.
-        let (count, complete, _) = summary(r#","after":0"#, &page(40, 1..41, &"\u{1}".repeat(16_000)));
-        assert_eq!((count, complete), (2, false));
-        assert_eq!(summary(r#","last":3"#, &page(40, 38..41, &"\u{1}".repeat(16_000))), (2, true, false));
-    }
-
-    #[tokio::test]
-    async fn a_client_that_must_reconnect_receives_unavailable() {
-        let world = World::new(bus()).await;
-        let mut client = world.client();
-        client.emit(&connect(serde_json::json!({ "recovery": true })));
-        client.receives("42[\"session\"").await;
-        let (chat, socket) = (&world.chat, &client.socket);
-        let again = async |meanwhile: Option<Box<dyn FnOnce() + Send>>| {
-            *world.log.meanwhile.lock() = meanwhile;
-            join(chat, socket, None, parse("").unwrap(), Instant::now() + Duration::from_secs(5))
-                .await
-                .map_err(|error| error.code)
-        };
-        assert_eq!(again(None).await, Ok(()));
-        socket.outbox.take_some(9, usize::MAX);
-        let hub = world.chat.hub.clone();
-        assert_eq!(again(Some(Box::new(move || hub.resync(partition())))).await, Err(Code::Unavailable));
-        eventually(|| socket.outbox.closing().is_some()).await;
-        assert!(socket.outbox.is_empty(), "no frame removes the room from the offset");
-    }
-
-    #[tokio::test]
-    async fn a_client_removed_during_a_join_receives_not_found() {
-        let world = World::new(bus()).await;
-        let client = world.member().await;
-        let (hub, id) = (world.chat.hub.clone(), client.socket.id());
-        *world.log.meanwhile.lock() = Some(Box::new(move || _ = hub.leave(ROOM.parse().unwrap(), id)));
-        let joined =
-            join(&world.chat, &client.socket, None, parse("").unwrap(), Instant::now() + Duration::from_secs(5)).await;
-        assert_eq!(joined.unwrap_err().code, Code::NotFound);
-    }
-}
+mod tests;

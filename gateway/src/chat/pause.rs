@@ -32,7 +32,7 @@ pub async fn watch(chat: Arc<Chat>) {
 }
 
 impl Chat {
-    /// Reads revocations and heads, disconnects the sockets of revoked sign-ins, and resumes writing. `false` when a
+    /// Reads revocations and heads, disconnects the sockets of revoked tokens, and resumes writing. `false` when a
     /// service did not answer, or the process was paused again meanwhile.
     async fn catch_up(&self) -> bool {
         let begin = now();
@@ -42,9 +42,7 @@ impl Chat {
         }
         for socket in self.sign_ins.all() {
             // The task for revocations disconnects these sockets, too, but perhaps only after writing has resumed.
-            if socket.client.identity().is_some_and(|identity| self.revocations.is_revoked(identity.session_id)) {
-                self.end_session(&socket, "logged_out");
-            }
+            self.end_if_revoked(&socket);
         }
         self.revocations.pauses().resume(begin)
     }

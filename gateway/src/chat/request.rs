@@ -19,6 +19,8 @@ pub enum Request {
     Leave,
     Send(Draft),
     Upload(FileUpload),
+    /// A new token.
+    Auth(String),
 }
 
 impl Request {
@@ -29,6 +31,7 @@ impl Request {
             Self::Leave => "leaveRoom",
             Self::Send(_) => "message",
             Self::Upload(_) => "fileUpload",
+            Self::Auth(_) => "auth",
         }
     }
 
@@ -49,7 +52,12 @@ struct LeaveArgument {
     room_id: String,
 }
 
-/// Parses an event into its room and its request.
+#[derive(Deserialize)]
+struct AuthArgument {
+    token: String,
+}
+
+/// Parses an event into its room and its request. An event about no room has the nil id.
 ///
 /// # Errors
 /// `not_found` for an unknown event; `invalid_request` for an invalid payload; `too_large` for a file over 1 MiB.
@@ -73,6 +81,10 @@ pub fn parse(name: &str, argument: Option<&RawValue>, attachments: &[Bytes]) -> 
         "fileUpload" => {
             let file = FileUpload::parse(argument, attachments)?;
             Ok((file.room, Request::Upload(file)))
+        }
+        "auth" => {
+            let AuthArgument { token } = read_text(argument, "{ token }")?;
+            Ok((Uuid::nil(), Request::Auth(token)))
         }
         _ => Err(Error::new(Code::NotFound, "no such event")),
     }

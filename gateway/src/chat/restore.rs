@@ -19,7 +19,7 @@ use super::join::{BEHIND, begin};
 use super::recovery::Offset;
 use crate::metrics::METRICS;
 use crate::rooms::history::Wanted;
-use crate::rooms::hub::{Arrival, Joining, NotLive};
+use crate::rooms::hub::{Arrival, Joining, Listener, NotLive};
 use crate::turns::restore_permit;
 
 /// Maximum number of events of one recovery, and of their bytes with offsets: less than the outbox's bound for answers.
@@ -114,7 +114,7 @@ async fn restore_room(
     let partition = chat.follower.partition_of(id).await;
     let joining = begin(chat, socket, id, partition)?;
     chat.follower.follow(partition).await;
-    // The room service checks again whether the user may read the room.
+    // The room service answers whether the room still exists. The log of a deleted room may exist longer.
     let caller = socket.client.identity().map(|identity| identity.user.clone());
     chat.clients
         .room
@@ -122,15 +122,15 @@ async fn restore_room(
         .get_room(grpc::request(GetRoomRequest { caller, id: id.to_string() }, chat.clients.read))
         .await?;
     let mut room = Room { joining, seq, missed: Vec::new() };
-    room.read_on(chat, epoch, budget).await?;
+    room.read_on(chat, socket, epoch, budget).await?;
     Ok(room)
 }
 
 impl Room {
-    /// Reads the missed events up to the room's newest one.
-    async fn read_on(&mut self, chat: &Chat, epoch: Uuid, budget: &Budget) -> Result<(), Inexact> {
+    /// Reads the missed events up to the room's newest one, if the user may read the room at that one.
+    async fn read_on(&mut self, chat: &Chat, socket: &Socket, epoch: Uuid, budget: &Budget) -> Result<(), Inexact> {
         loop {
-            let page = chat.history.read(self.joining.room, Wanted::After(self.seq)).await?;
+            let page = chat.history.read(self.joining.room, Wanted::After(self.seq), socket.user()).await?;
             if page.epoch().parse() != Ok(epoch) || page.last_seq() < self.seq {
                 return Err(Inexact);
             }
@@ -162,7 +162,7 @@ impl Room {
                 Err(NotLive::Cancelled) => return Err(Inexact),
                 Err(NotLive::Behind) => {
                     sleep(BEHIND).await;
-                    self.read_on(chat, epoch, budget).await?;
+                    self.read_on(chat, socket, epoch, budget).await?;
                 }
             }
         }

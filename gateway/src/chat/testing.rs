@@ -1,5 +1,6 @@
 //! A chat over a scripted log, and clients of it without a network.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -13,8 +14,9 @@ use confab_common::grpc::Services;
 use confab_common::process::Process;
 use confab_common::{Code, Error};
 use confab_proto::auth::v1::{ListRevocationsRequest, ListRevocationsResponse, Revocation};
-use confab_proto::message::v1::{Event, GetHeadsRequest, GetHeadsResponse, Head, Hint};
+use confab_proto::message::v1::{AccessChange, Event, GetHeadsRequest, GetHeadsResponse, Head, Hint, Kind, RoomMember};
 use confab_proto::message::v1::{ListEventsRequest, ListEventsResponse, ReadLogRequest, ReadLogResponse};
+use confab_proto::room::v1::{Role, Visibility};
 use confab_proto::{channel, partition};
 use confab_socketio::budget::Budget;
 use confab_socketio::net::ClientAddress;
@@ -29,6 +31,7 @@ use super::work::start_lanes;
 use super::{Chat, Parts};
 use crate::clients::Clients;
 use crate::edge::cors::Origins;
+use crate::limits::Limits;
 use crate::revocations::Revocations;
 use crate::send::Sender;
 use crate::testing::services::{self, ROOM};
@@ -52,6 +55,8 @@ pub struct Log {
     pub epoch: Mutex<&'static str>,
     pub head: AtomicU64,
     content: String,
+    /// The changes of the room's visibility and members, with the names of their events, by `seq`.
+    changes: Mutex<BTreeMap<u64, (&'static str, AccessChange)>>,
     /// Whether all calls fail with `unavailable`.
     pub away: AtomicBool,
     /// Whether the partition can be read.
@@ -66,8 +71,33 @@ pub struct Log {
 
 impl Log {
     pub fn event(&self, seq: u64) -> Event {
-        let (room_id, content) = (ROOM.into(), self.content.clone());
-        Event { partition: partition(), position: seq, room_id, seq, content, ..Event::default() }
+        let event = Event { partition: partition(), position: seq, room_id: ROOM.into(), seq, ..Event::default() };
+        match self.changes.lock().get(&seq) {
+            None => Event { content: self.content.clone(), ..event },
+            Some((name, access)) => {
+                let (kind, name) = (Kind::System.into(), (*name).into());
+                Event { kind, event: name, data: "{}".into(), access: Some(access.clone()), ..event }
+            }
+        }
+    }
+
+    /// Appends a change of the room's visibility or members, without a hint; returns its number.
+    pub fn change(&self, name: &'static str, access: AccessChange) -> u64 {
+        let seq = self.head.load(Ordering::SeqCst) + 1;
+        self.changes.lock().insert(seq, (name, access));
+        self.head.store(seq, Ordering::SeqCst);
+        seq
+    }
+
+    /// The members at this `seq`, if the room is private then.
+    fn members(&self, seq: u64) -> Option<BTreeSet<String>> {
+        let (mut private, mut members) = (false, BTreeSet::new());
+        for (_, (_, change)) in self.changes.lock().range(..=seq) {
+            private = change.visibility() == Visibility::Private;
+            members.extend(change.members.iter().map(|member| member.user_id.clone()));
+            members.retain(|user| !change.removed.contains(user));
+        }
+        private.then_some(members)
     }
 
     /// The events after `after` up to `head`, within `max_bytes`.
@@ -110,7 +140,13 @@ impl Log {
                 let mut events =
                     request.after.map_or_else(Vec::new, |after| self.events(after, head, request.max_bytes));
                 events.truncate(request.limit as usize);
-                Ok(ListEventsResponse { epoch, last_seq: head, events, more: false }.encode_to_vec())
+                let (mut readers, members) = (request.readers, self.members(head));
+                readers.retain(|reader| members.as_ref().is_some_and(|members| members.contains(reader)));
+                let private = members.is_some();
+                if private && readers.is_empty() {
+                    return Err(Error::new(Code::NotFound, "the room is not open to the readers"));
+                }
+                Ok(ListEventsResponse { epoch, last_seq: head, events, more: false, private, readers }.encode_to_vec())
             }
             _ => Err(Error::internal("unexpected call")),
         }
@@ -122,14 +158,36 @@ pub fn partition() -> u32 {
     partition::of_room(ROOM.parse().unwrap(), PARTITIONS)
 }
 
+/// A change of the members of a private room.
+pub fn access(members: &[u128], removed: &[u128]) -> AccessChange {
+    let id = |user: &u128| Uuid::from_u128(*user).to_string();
+    let member = |user: &u128| RoomMember { user_id: id(user), role: Role::Member.into() };
+    AccessChange {
+        members: members.iter().map(member).collect(),
+        removed: removed.iter().map(id).collect(),
+        visibility: Visibility::Private.into(),
+        changes_visibility: false,
+    }
+}
+
+/// A change that makes the room private, with these members.
+pub fn hide(members: &[u128]) -> AccessChange {
+    AccessChange { changes_visibility: true, ..access(members, &[]) }
+}
+
 /// The address 192.0.2.`last`.
 pub fn address(last: u8) -> ClientAddress {
     IpAddr::from([192, 0, 2, last]).into()
 }
 
-/// The CONNECT packet of the only user, with the fields of `auth` and a token.
-pub fn connect(mut auth: Value) -> String {
-    auth["token"] = signed(1, &claims(json!({}))).into();
+/// The CONNECT packet of user 7, with the fields of `auth` and a token.
+pub fn connect(auth: Value) -> String {
+    connect_as(7, auth)
+}
+
+/// The CONNECT packet of a user, with the fields of `auth` and a token.
+pub fn connect_as(user: u128, mut auth: Value) -> String {
+    auth["token"] = signed(1, &claims(json!({ "sub": Uuid::from_u128(user) }))).into();
     format!("40{auth}")
 }
 
@@ -158,6 +216,7 @@ impl World {
             epoch: Mutex::new(EPOCH),
             head: AtomicU64::new(7),
             content: "x".repeat(content),
+            changes: Mutex::default(),
             away: AtomicBool::new(false),
             readable: AtomicBool::new(true),
             heads: AtomicU64::new(0),
@@ -171,8 +230,9 @@ impl World {
             ("ListRevocations", AWAY) => Err(Error::new(Code::Unavailable, "not now")),
             ("ListRevocations", head) => {
                 let after = ListRevocationsRequest::decode(body).unwrap().after;
-                let revocation =
-                    |number| Revocation { number, session_id: SESSION.to_string(), expires_at_ms: i64::MAX };
+                let session_id = SESSION.to_string();
+                let revoked = Revocation { session_id, expires_at_ms: i64::MAX, ..Revocation::default() };
+                let revocation = |number| Revocation { number, ..revoked.clone() };
                 Ok(ListRevocationsResponse { revocations: (after + 1..=head).map(revocation).collect(), head }
                     .encode_to_vec())
             }
@@ -187,7 +247,8 @@ impl World {
         let (sender, origins) = (Sender::new(&clients), Origins::new(None, true));
         let budget = Arc::new(Budget::new(config.realtime.max_outbox_bytes, revocations.pauses().clone()));
         let socketio = config.realtime.of_server(config.request_timeout);
-        let parts = Parts { config: config.realtime, clients, sender, tokens, revocations, origins, budget };
+        let limits = Arc::new(Limits::open(&config.limits, &bus, None));
+        let parts = Parts { config: config.realtime, clients, sender, tokens, revocations, origins, budget, limits };
         let chat = Chat::new(parts, &bus, &process);
         chat.start_tasks();
         let server = Server::new(chat.clone(), socketio, chat.registry.clone());
@@ -213,13 +274,25 @@ impl World {
         socket
     }
 
-    /// A client in the room.
+    /// A client of user 7 in the room.
     pub async fn member(&self) -> Client {
-        let mut client = self.client();
-        client.emit(&connect(json!({})));
-        client.receives("40{").await;
+        self.joined(7, json!({})).await
+    }
+
+    /// A client of this user in the room.
+    pub async fn joined(&self, user: u128, auth: Value) -> Client {
+        let mut client = self.connected(user, auth).await;
         client.emit(&format!("420[\"joinRoom\",\"{ROOM}\"]"));
         client.receives("430[{\"ok\":true").await;
+        client.received.clear();
+        client
+    }
+
+    /// A connected client of this user.
+    pub async fn connected(&self, user: u128, auth: Value) -> Client {
+        let mut client = self.client();
+        client.emit(&connect_as(user, auth));
+        client.receives("40{").await;
         client.received.clear();
         client
     }

@@ -118,6 +118,8 @@ impl Origins {
                 CONTENT_RANGE,
                 ACCEPT_RANGES,
                 ETAG,
+                HeaderName::from_static("ratelimit"),
+                HeaderName::from_static("ratelimit-policy"),
             ])
             .max_age(MAX_AGE)
     }

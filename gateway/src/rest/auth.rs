@@ -1,17 +1,17 @@
-//! Accounts, and sign-ins with their tokens.
+//! Signup, login, refresh and logout, and the keys that verify tokens.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json as Answer;
 use axum::extract::State;
-use axum::http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
-use axum::http::{Method, StatusCode, Uri};
+use axum::http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, USER_AGENT};
+use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::head;
 use confab_common::grpc::{Call, request};
 use confab_common::{Code, Error, text};
-use confab_proto::auth::v1::{GetUserRequest, LoginRequest, LogoutRequest, SignupRequest};
+use confab_proto::auth::v1::{LoginRequest, LogoutRequest, RefreshRequest, SignupRequest};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
@@ -21,34 +21,38 @@ use uuid::Uuid;
 use super::extract::{Caller, Json};
 use super::late::refuse_late;
 use super::openapi::examples;
-use super::openapi::problems::{Body, Called, InvalidCredentials, Unauthorized, UsernameTaken};
+use super::openapi::problems::{Body, Called, Forbidden, InvalidCredentials, RateLimited, Unauthorized, UsernameTaken};
 use crate::App;
+use crate::limits::{Act, RequestLimits};
 use crate::problem::{Problem, wrong_method};
-use crate::views::{Account, Opened};
+use crate::views::Opened;
 use confab_socketio::net::ClientAddress;
 
-/// The deadline of signup and login, which may wait up to 5 s for a hashing slot.
-const HASHING: Call = Call::within(Duration::from_secs(8));
+/// The deadline of calls with a password, which may wait up to 5 s for each hash.
+pub(super) const HASHING: Call = Call::within(Duration::from_secs(8));
 
 const LOGOUT: &str = "/api/auth/logout";
 
-/// Largest body with a username and a password, in bytes. Small, because anonymous callers send it.
-const MAX_CREDENTIALS: usize = 16 * 1024;
+/// Largest body with a password, in bytes. Small, because anonymous callers send it.
+pub(super) const MAX_CREDENTIALS: usize = 16 * 1024;
+/// Longest `User-Agent` that the auth service receives, in bytes; it stores less.
+const MAX_AGENT: usize = 1024;
 
 pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
     OpenApiRouter::default()
         .routes(routes!(signup))
         .routes(routes!(login))
-        .routes(routes!(me))
+        .routes(routes!(refresh))
         .routes(routes!(logout, logout_by_get))
         // Without this route the router would answer HEAD by calling GET, which revokes the token.
         .route(LOGOUT, head(head_of_logout))
         .routes(routes!(jwks))
 }
 
-/// The username and password of an account.
+/// A new account.
 #[derive(Deserialize, ToSchema)]
-struct Credentials {
+#[serde(rename_all = "camelCase")]
+struct NewAccount {
     /// 3 to 32 characters: letters of one script with their combining marks, digits, and `_ . -`, beginning with a
     /// letter or digit. Unique regardless of case, and no two usernames may look alike. `system`, `admin`, `confab`,
     /// `deleted`, `everyone`, `here` and `room` are reserved.
@@ -58,70 +62,154 @@ struct Credentials {
     /// passwords are rejected.
     #[schema(format = "password", min_length = 8, max_length = 256)]
     password: String,
+    /// Whether the response contains a refresh token. The token then lives for at most 15 minutes.
+    refresh: Option<bool>,
+    /// The code of an invite, if the server has the setting `CONFAB_SIGNUP=invite`.
+    invite_code: Option<String>,
 }
 
-impl Credentials {
-    fn check(&self) -> Result<(), Error> {
-        text::no_nul("username", &self.username)?;
-        text::no_nul("password", &self.password)
-    }
+/// The username and password of an account.
+#[derive(Deserialize, ToSchema)]
+struct Credentials {
+    /// In any spelling.
+    username: String,
+    #[schema(format = "password")]
+    password: String,
+    /// Whether the response contains a refresh token. The token then lives for at most 15 minutes.
+    refresh: Option<bool>,
+}
+
+/// The newest refresh token of a session.
+#[derive(Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct RefreshToken {
+    #[schema(format = "password")]
+    refresh_token: String,
+}
+
+fn check(username: &str, password: &str) -> Result<(), Error> {
+    text::no_nul("username", username)?;
+    text::no_nul("password", password)
+}
+
+/// The `User-Agent` of a request, for the list of sessions.
+fn user_agent(headers: &HeaderMap) -> String {
+    let agent = headers.get(USER_AGENT).map_or(&[][..], |agent| agent.as_bytes());
+    String::from_utf8_lossy(&agent[..agent.len().min(MAX_AGENT)]).into_owned()
 }
 
 /// Sign up
 ///
-/// Creates an account and returns a token for it.
+/// Creates an account and returns a token for it. The response is 403 if the server does not allow signup, or allows it
+/// only with the code of a valid invite.
 #[utoipa::path(
     post,
     path = "/api/auth/signup",
     tag = "Auth",
-    request_body(content = Credentials, example = json!({"username": "ada", "password": "correct horse battery"})),
+    request_body(content = NewAccount, example = json!({"username": "ada", "password": "correct horse battery"})),
     responses(
         (status = 201, description = "The account was created", body = Opened, example = json!(examples::session())),
-        Body, UsernameTaken, Called
+        Body, Forbidden, UsernameTaken, RateLimited, Called
     ),
     security(())
 )]
 async fn signup(
     State(app): State<Arc<App>>,
     address: ClientAddress,
-    Json(given): Json<Credentials, MAX_CREDENTIALS>,
+    headers: HeaderMap,
+    limits: RequestLimits,
+    Json(given): Json<NewAccount, MAX_CREDENTIALS>,
 ) -> Result<Response, Problem> {
-    given.check()?;
-    let (user_id, client_address) = (Uuid::now_v7().to_string(), address.to_string());
-    let signup = SignupRequest { user_id, username: given.username, password: given.password, client_address };
+    check(&given.username, &given.password)?;
+    limits.check(Act::Signup, address).await?;
+    let signup = SignupRequest {
+        user_id: Uuid::now_v7().to_string(),
+        username: given.username,
+        password: given.password,
+        client_address: address.to_string(),
+        user_agent: user_agent(&headers),
+        refresh: given.refresh.unwrap_or_default(),
+        invite_code: given.invite_code.unwrap_or_default(),
+    };
     let session = refuse_late(app.clients.auth.clone().signup(request(signup, HASHING)).await).await?.into_inner();
     Ok((StatusCode::CREATED, Answer(Opened::try_from(&session)?)).into_response())
 }
 
 /// Log in
 ///
-/// Returns a new token for an account. Tokens of earlier logins remain valid.
+/// Returns a new token for an account. Tokens of earlier logins remain valid, but a user has at most 50 sessions: the
+/// oldest one ends. The response is 403 for the correct password of a suspended account.
 #[utoipa::path(
     post,
     path = "/api/auth/login",
     tag = "Auth",
     request_body(content = Credentials, example = json!({"username": "ada", "password": "correct horse battery"})),
     responses(
-        (status = 200, description = "A new token for the account", body = Opened, example = json!(examples::session())),
-        Body, InvalidCredentials, Called
+        (status = 200, description = "A new token for the account",
+            body = Opened, example = json!(examples::session())),
+        Body, InvalidCredentials, Forbidden, RateLimited, Called
     ),
     security(())
 )]
 async fn login(
     State(app): State<Arc<App>>,
     address: ClientAddress,
+    headers: HeaderMap,
+    limits: RequestLimits,
     Json(given): Json<Credentials, MAX_CREDENTIALS>,
 ) -> Result<Response, Problem> {
-    given.check()?;
-    let login =
-        LoginRequest { username: given.username, password: given.password, client_address: address.to_string() };
-    let session = refuse_late(app.clients.auth.clone().login(request(login, HASHING)).await).await?.into_inner();
+    check(&given.username, &given.password)?;
+    limits.check(Act::Login, address).await?;
+    let attempt = limits.attempt(&given.username, address).await?;
+    let login = LoginRequest {
+        username: given.username,
+        password: given.password,
+        client_address: address.to_string(),
+        user_agent: user_agent(&headers),
+        refresh: given.refresh.unwrap_or_default(),
+    };
+    let opened = refuse_late(app.clients.auth.clone().login(request(login, HASHING)).await).await;
+    let session = attempt.judged(opened, Code::InvalidCredentials).await?.into_inner();
+    Ok(Answer(Opened::try_from(&session)?).into_response())
+}
+
+/// Refresh a token
+///
+/// Continues a session: returns a new token and the next refresh token. A refresh token gets the same successor until a
+/// client has used that successor, and for 10 s after that, so a request without a response can be repeated. A later
+/// use means that two clients have the refresh token; it ends the session.
+#[utoipa::path(
+    post,
+    path = "/api/auth/refresh",
+    tag = "Auth",
+    request_body(content = RefreshToken, example = json!({"refreshToken": examples::REFRESH_TOKEN})),
+    responses(
+        (status = 200, description = "A new token of the session",
+            body = Opened, example = json!(examples::refreshed())),
+        Body, Unauthorized, Called
+    ),
+    security(())
+)]
+async fn refresh(
+    State(app): State<Arc<App>>,
+    address: ClientAddress,
+    headers: HeaderMap,
+    Json(given): Json<RefreshToken, MAX_CREDENTIALS>,
+) -> Result<Response, Problem> {
+    let refresh = RefreshRequest {
+        refresh_token: given.refresh_token,
+        client_address: address.to_string(),
+        user_agent: user_agent(&headers),
+    };
+    let refreshed = app.clients.auth.clone().refresh(request(refresh, app.clients.call)).await;
+    let session = refuse_late(refreshed).await?.into_inner();
     Ok(Answer(Opened::try_from(&session)?).into_response())
 }
 
 /// Log out
 ///
-/// Revokes the token of this request. All gateways reject it and close its sockets, usually within 1 s and at most 5 s.
+/// Ends the session of this request: all gateways reject its tokens and close its sockets, usually within 1 s and at
+/// most 5 s.
 #[utoipa::path(
     post,
     path = "/api/auth/logout",
@@ -160,28 +248,6 @@ async fn logout_by_get(app: State<Arc<App>>, caller: Caller) -> Result<Response,
 
 async fn head_of_logout(method: Method, uri: Uri) -> Response {
     ([(ALLOW, "GET,POST")], wrong_method(method, uri).await).into_response()
-}
-
-/// Show the caller's account
-#[utoipa::path(
-    get,
-    path = "/api/auth/me",
-    tag = "Auth",
-    responses(
-        (status = 200, description = "The account of the token", body = Account, example = json!(examples::account())),
-        Unauthorized, Called
-    ),
-    security(("bearer" = []))
-)]
-async fn me(State(app): State<Arc<App>>, Caller(caller): Caller) -> Result<Response, Problem> {
-    let ask = GetUserRequest { id: caller.user.id };
-    match app.clients.auth.clone().get_user(request(ask, app.clients.read)).await.map_err(Error::from) {
-        Ok(user) => Ok(Answer(Account::from(user.get_ref())).into_response()),
-        Err(error) if error.code == Code::NotFound => {
-            Err(Error::new(Code::Unauthorized, "the account no longer exists").into())
-        }
-        Err(error) => Err(error.into()),
-    }
 }
 
 /// Show the public keys
@@ -224,3 +290,6 @@ struct Key {
     alg: String,
     r#use: String,
 }
+
+#[cfg(test)]
+mod tests;

@@ -127,6 +127,17 @@ impl<S: Send + Sync> FromRequestParts<S> for FileId {
     }
 }
 
+/// The session id in a path.
+pub(super) struct SessionId(pub Uuid);
+
+impl<S: Send + Sync> FromRequestParts<S> for SessionId {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        path_id(parts, state, "sessionId", "session").await.map(Self)
+    }
+}
+
 /// A malformed id gets the same response as an unknown id.
 async fn path_id<S: Send + Sync>(parts: &mut Parts, state: &S, name: &str, what: &str) -> Result<Uuid, Problem> {
     let path = RawPathParams::from_request_parts(parts, state).await;
@@ -204,23 +215,51 @@ impl<S: Send + Sync, T: DeserializeOwned, const MOST: usize> FromRequest<S> for 
     type Rejection = Response;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Response> {
-        let kind = request.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
-        let kind = kind.and_then(|kind| kind.split(';').next()).unwrap_or_default().trim();
-        if !kind.eq_ignore_ascii_case("application/json") {
-            let error = Problem(Error::new(Code::UnsupportedMediaType, "Content-Type must be application/json"));
-            let accepts = [(ACCEPT_PATCH, HeaderValue::from_static("application/json"))];
-            return Err(if request.method() == Method::PATCH {
-                (accepts, error).into_response()
-            } else {
-                error.into_response()
-            });
+        if let Some(unsupported) = check_content_type(&request) {
+            return Err(unsupported);
         }
-        // The unread rest of the body would precede the next request on this connection.
-        let body = body::read(request, MOST)
-            .await
-            .map_err(|error| ([(CONNECTION, "close")], Problem(error)).into_response())?;
+        let body = body::read(request, MOST).await.map_err(unread)?;
         parse(&body).map(Self).map_err(|error| Problem(error).into_response())
     }
+}
+
+/// A JSON object in the body; no body and `null` count as an empty object. Unknown fields are ignored.
+#[derive(Debug)]
+pub(super) struct OptionalJson<T>(pub T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for OptionalJson<T> {
+    type Rejection = Response;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Response> {
+        // Some HTTP clients send a Content-Type of their own with an empty body.
+        let unsupported = check_content_type(&request);
+        let body = body::read(request, MAX_BODY).await.map_err(unread)?;
+        let object = match unsupported {
+            _ if body.is_empty() => b"{}",
+            Some(unsupported) => return Err(unsupported),
+            None if body.trim_ascii() == b"null" => b"{}",
+            None => &*body,
+        };
+        parse(object).map(Self).map_err(|error| Problem(error).into_response())
+    }
+}
+
+/// The response to a request whose body is not JSON.
+fn check_content_type(request: &Request) -> Option<Response> {
+    let kind = request.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+    let kind = kind.and_then(|kind| kind.split(';').next()).unwrap_or_default().trim();
+    if kind.eq_ignore_ascii_case("application/json") {
+        return None;
+    }
+    let error = Problem(Error::new(Code::UnsupportedMediaType, "Content-Type must be application/json"));
+    let accepts = [(ACCEPT_PATCH, HeaderValue::from_static("application/json"))];
+    Some(if request.method() == Method::PATCH { (accepts, error).into_response() } else { error.into_response() })
+}
+
+/// The response to a request whose body could not be read. The connection is closed, because the unread rest of the
+/// body would precede the next request on it.
+fn unread(error: Error) -> Response {
+    ([(CONNECTION, "close")], Problem(error)).into_response()
 }
 
 /// Parses through a [`Value`], which limits the depth of all fields, including ignored ones.

@@ -20,14 +20,16 @@ use confab_common::grpc::request;
 use confab_common::{Error, text};
 use confab_proto::auth::v1::UserRef;
 use confab_proto::file::v1::{self as proto, DeleteFileRequest, Link, ListFilesRequest, SignLinkRequest, reader};
+use confab_socketio::net::ClientAddress;
 use jiff::Timestamp;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::extract::{Caller, FileId, Params, Reader, Turns, identify, unauthorized};
-use super::openapi::problems::{Called, Forbidden, InvalidRequest, NotFound, Unauthorized};
+use super::openapi::problems::{Called, Forbidden, InvalidRequest, NotFound, RateLimited, Unauthorized};
 use super::openapi::{examples, params};
 use crate::App;
+use crate::limits::{Act, RequestLimits, Subject};
 use crate::problem::Problem;
 use crate::views::{FileJson, FileUrl, LinkJson, Page, PresentFile, Time};
 
@@ -90,11 +92,18 @@ async fn list(
     params(params::File),
     responses(
         (status = 200, description = "The link", body = LinkJson, example = json!(examples::link())),
-        Unauthorized, NotFound, Called
+        Unauthorized, NotFound, RateLimited, Called
     ),
     security(("bearer" = []))
 )]
-async fn link(State(app): State<Arc<App>>, Reader(reader): Reader, FileId(id): FileId) -> Result<Response, Problem> {
+async fn link(
+    State(app): State<Arc<App>>,
+    Reader(reader): Reader,
+    address: ClientAddress,
+    limits: RequestLimits,
+    FileId(id): FileId,
+) -> Result<Response, Problem> {
+    limits.check(Act::FileLink, Subject::of(reader.as_ref().map(|reader| reader.user_id), address)).await?;
     let sign = SignLinkRequest { reader: Some(user(reader.map(|reader| reader.user))), id: id.to_string() };
     let link = app.clients.file.clone().sign_link(request(sign, app.clients.call)).await?.into_inner();
     let url = format!("{}?expires={}&signature={}", FileUrl(&id.to_string()), link.expires_at_ms, link.signature);

@@ -10,16 +10,20 @@ use confab_common::grpc::request;
 use confab_common::{Code, Error};
 use confab_proto::message::v1::{ListEventsRequest, ListEventsResponse};
 use confab_proto::room::v1::{GetRoomRequest, Room};
+use tonic::Status;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
 use super::extract::{Caller, Json, Params, Reader, RoomId, Turns};
-use super::openapi::problems::{Body, Called, Conflict, Forbidden, InvalidRequest, NotFound, Unauthorized};
+use super::openapi::problems::{
+    Body, Called, Conflict, Forbidden, InvalidRequest, NotFound, RateLimited, Unauthorized,
+};
 use super::openapi::{examples, params};
 use crate::App;
 use crate::draft::Draft;
 use crate::edge::cors::IDEMPOTENCY_KEY;
+use crate::limits::{Act, RequestLimits};
 use crate::problem::Problem;
 use crate::tokens::Identity;
 use crate::views::history::{self, Position};
@@ -48,7 +52,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
         (status = 200,
             description = "A repeat of this `clientMessageId`: the first message, whatever this request contains",
             body = Repeated<MessageJson>, example = json!(Repeated::from(examples::message()))),
-        Body, Unauthorized, Forbidden, NotFound, Conflict, Called
+        Body, Unauthorized, Forbidden, NotFound, Conflict, RateLimited, Called
     ),
     security(("bearer" = []))
 )]
@@ -56,10 +60,12 @@ async fn post(
     State(app): State<Arc<App>>,
     Caller(caller): Caller,
     headers: HeaderMap,
+    limits: RequestLimits,
     Json(mut draft): Json<Draft>,
 ) -> Result<Response, Problem> {
     draft.client_message_id = client_message_id(&headers, draft.client_message_id)?;
     let (room, event) = draft.into_event(&caller)?;
+    limits.take(Act::Send, caller.user_id)?;
     let sent = app.sender.send(room, event, app.config.request_timeout).await?;
     let message = MessageJson::from(&sent.event);
     Ok(if sent.duplicate {
@@ -107,8 +113,7 @@ async fn list(
     let limit = params.limit()?;
     let position = position(room, &params)?;
     let _turn = turns.next().await?;
-    let (_, events) =
-        tokio::try_join!(readable_room(&app, reader.as_ref(), room), events(&app, room, position, limit))?;
+    let (_, events) = readable_events(&app, reader.as_ref(), room, position, limit).await?;
     Ok(Answer(history::page(room, position, &events)).into_response())
 }
 
@@ -124,26 +129,38 @@ fn position(room: Uuid, params: &Params) -> Result<Position, Error> {
     }
 }
 
-/// The room, if the reader may read it.
-pub(super) async fn readable_room(app: &App, reader: Option<&Identity>, room: Uuid) -> Result<Room, Problem> {
-    let ask = GetRoomRequest { caller: reader.map(|reader| reader.user.clone()), id: room.to_string() };
-    Ok(app.clients.room.clone().get_room(request(ask, app.clients.read)).await?.into_inner())
-}
-
-/// A page of the room's log.
-pub(super) async fn events(
+/// The room and a page of its log, if the reader may read it. Both services check this. A room that is hidden from the
+/// reader gets the same response as a room that does not exist, whichever service rejects the reader first.
+pub(super) async fn readable_events(
     app: &App,
+    reader: Option<&Identity>,
     room: Uuid,
     position: Position,
     limit: u32,
-) -> Result<ListEventsResponse, Problem> {
+) -> Result<(Room, ListEventsResponse), Problem> {
     let (before, after) = match position {
         Position::Latest => (None, None),
         Position::Before(seq) => (Some(seq), None),
         Position::After(seq) => (None, Some(seq)),
     };
-    let ask = ListEventsRequest { room_id: room.to_string(), before, after, limit, max_bytes: 0 };
-    Ok(app.clients.message.clone().list_events(request(ask, app.clients.read)).await?.into_inner())
+    let get = GetRoomRequest { caller: reader.map(|reader| reader.user.clone()), id: room.to_string() };
+    let readers = reader.map(|reader| reader.user.id.clone()).into_iter().collect();
+    let list = ListEventsRequest { room_id: room.to_string(), before, after, limit, max_bytes: 0, readers };
+    let (mut rooms, mut messages) = (app.clients.room.clone(), app.clients.message.clone());
+    let read = tokio::try_join!(
+        rooms.get_room(request(get, app.clients.read)),
+        messages.list_events(request(list, app.clients.read))
+    );
+    let (room, events) = read.map_err(hidden_room)?;
+    Ok((room.into_inner(), events.into_inner()))
+}
+
+/// The error of a call that reads a room, with the same words for every reason why the caller may not see the room.
+pub(super) fn hidden_room(status: Status) -> Problem {
+    match Error::from(status) {
+        error if error.code == Code::NotFound => Error::not_found("room").into(),
+        error => error.into(),
+    }
 }
 
 #[cfg(test)]

@@ -15,7 +15,8 @@ Accounts, rooms, messages and files of Confab, over HTTP. Clients receive the ev
 `/socket.io/`: [asyncapi.json](../asyncapi.json) describes them.
 
 Sign up or log in to get a token, and send it with every request as `Authorization: Bearer …`. Public rooms, their \
-messages and their files can be read without a token if the server has the setting `CONFAB_ANONYMOUS_READ=true`.
+messages and their files can be read without a token if the server has the setting `CONFAB_ANONYMOUS_READ=true`. \
+A private room exists only for its members: all other callers get 404 `not_found`.
 
 Times are RFC 3339 in UTC with milliseconds; ids are UUIDv7. Unknown fields of a request are ignored. Every response \
 has the id of its request in the header `X-Request-Id`. Every error is a Problem: an unknown route returns 404 \

@@ -11,6 +11,7 @@ use confab_common::Error;
 use confab_common::grpc::request;
 use confab_proto::message::v1::GetRoomHeadsRequest;
 use confab_proto::room::v1::{CreateRoomRequest, DeleteRoomRequest, ListRoomsRequest, UpdateRoomRequest, Visibility};
+use confab_socketio::net::ClientAddress;
 use serde::Deserialize;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
@@ -20,13 +21,16 @@ use uuid::Uuid;
 use super::Deadline;
 use super::extract::{Caller, Json, Params, Reader, RoomId, Turns};
 use super::late::refuse_late;
-use super::messages;
-use super::openapi::problems::{Body, Called, Forbidden, InvalidRequest, NotFound, RoomNameTaken, Unauthorized};
+use super::messages::readable_events;
+use super::openapi::problems::{
+    Body, Called, Forbidden, InvalidRequest, NotFound, RateLimited, RoomNameTaken, Unauthorized,
+};
 use super::openapi::{examples, params};
 use crate::App;
+use crate::limits::{Act, RequestLimits, Subject};
 use crate::problem::Problem;
 use crate::views::history::{self, Position};
-use crate::views::{Details, Page, RoomJson};
+use crate::views::{Details, Page, RoomJson, VisibilityJson};
 
 pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
     OpenApiRouter::default().routes(routes!(list, create)).routes(routes!(show, change, delete))
@@ -41,17 +45,9 @@ struct NewRoom {
     name: String,
     #[schema(max_length = 500)]
     description: Option<String>,
-    /// Only `public` is supported.
-    #[schema(value_type = Option<Visible>)]
+    /// `public` if it is left out.
+    #[schema(value_type = Option<VisibilityJson>)]
     visibility: Option<String>,
-}
-
-/// The visibility of a room.
-#[derive(ToSchema)]
-#[schema(rename_all = "lowercase")]
-#[expect(dead_code, reason = "describes a field that is parsed as text, so that the error can name the valid values")]
-enum Visible {
-    Public,
 }
 
 /// Changes of a room. Fields that are left out stay unchanged.
@@ -61,22 +57,25 @@ struct RoomChange {
     name: Option<String>,
     #[schema(max_length = 500)]
     description: Option<String>,
-    /// Only `public` is supported.
-    #[schema(value_type = Option<Visible>)]
+    /// When the room becomes private, all sockets in it are closed, and members join again. When it becomes public, all
+    /// users may read its whole history.
+    #[schema(value_type = Option<VisibilityJson>)]
     visibility: Option<String>,
 }
 
-/// Rejects private rooms, which are not supported yet: otherwise a client would assume that the room is private.
-fn check_visibility(visibility: Option<&str>) -> Result<(), Error> {
-    match visibility {
-        None | Some("public") => Ok(()),
-        Some(_) => Err(Error::field("visibility", "must be public")),
+fn visibility(text: Option<&str>) -> Result<Option<Visibility>, Error> {
+    match text {
+        None => Ok(None),
+        Some("public") => Ok(Some(Visibility::Public)),
+        Some("private") => Ok(Some(Visibility::Private)),
+        Some(_) => Err(Error::field("visibility", "must be public or private")),
     }
 }
 
 /// Create a room
 ///
-/// Creates a room. The caller becomes its owner.
+/// Creates a room. The caller becomes its owner. Only members see a private room; for all other callers it does not
+/// exist.
 #[utoipa::path(
     post,
     path = "/api/rooms",
@@ -86,26 +85,28 @@ fn check_visibility(visibility: Option<&str>) -> Result<(), Error> {
     responses(
         (status = 201, description = "The room was created", headers(("Location" = String, description = "The path of the room")),
             body = RoomJson, example = json!(examples::room(0))),
-        Body, Unauthorized, RoomNameTaken, Called
+        Body, Unauthorized, RoomNameTaken, RateLimited, Called
     ),
     security(("bearer" = []))
 )]
 async fn create(
     State(app): State<Arc<App>>,
     Caller(caller): Caller,
+    limits: RequestLimits,
     Json(new): Json<NewRoom>,
 ) -> Result<Response, Problem> {
-    check_visibility(new.visibility.as_deref())?;
+    let visibility = visibility(new.visibility.as_deref())?.unwrap_or(Visibility::Public);
+    limits.check(Act::CreateRoom, caller.user_id).await?;
     let create = CreateRoomRequest {
         id: Uuid::now_v7().to_string(),
         caller: Some(caller.user),
         name: new.name,
         description: new.description.unwrap_or_default(),
-        visibility: Visibility::Public.into(),
+        visibility: visibility.into(),
     };
     let room = app.clients.room.clone().create_room(request(create, app.clients.call)).await?.into_inner();
     let location = format!("/api/rooms/{}", room.id);
-    Ok((StatusCode::CREATED, [(LOCATION, location)], Answer(RoomJson::new(&room, 0))).into_response())
+    Ok((StatusCode::CREATED, [(LOCATION, location)], Answer(RoomJson::new(&room, 0, true))).into_response())
 }
 
 /// List rooms
@@ -119,28 +120,34 @@ async fn create(
     params(params::Limit, params::Cursor, params::Search),
     responses(
         (status = 200, description = "A page of rooms", body = Page<RoomJson>, example = json!(examples::rooms())),
-        InvalidRequest, Unauthorized, Called
+        InvalidRequest, Unauthorized, RateLimited, Called
     ),
     security(("bearer" = []))
 )]
 async fn list(
     State(app): State<Arc<App>>,
     Reader(reader): Reader,
+    address: ClientAddress,
+    limits: RequestLimits,
     params: Params,
     turns: Turns,
 ) -> Result<Response, Problem> {
-    let deadline = Deadline::of(&app);
+    let (deadline, is_signed_in) = (Deadline::of(&app), reader.is_some());
+    let searcher = Subject::of(reader.as_ref().map(|reader| reader.user_id), address);
     let list = ListRoomsRequest {
         caller: reader.map(|reader| reader.user),
         limit: params.limit()?,
         cursor: params.cursor()?,
         query: params.text("q").unwrap_or_default().into(),
     };
+    if !list.query.is_empty() {
+        limits.check(Act::Search, searcher).await?;
+    }
     // The room service limits concurrent searches itself.
     let _turn = if list.query.is_empty() { turns.next().await? } else { None };
     let page = refuse_late(app.clients.room.clone().list_rooms(deadline.reading(list)).await).await?.into_inner();
     let seqs = last_seqs(&app, &deadline, page.rooms.iter().map(|room| room.id.clone()).collect()).await?;
-    let items = page.rooms.iter().zip(seqs).map(|(room, seq)| RoomJson::new(room, seq)).collect();
+    let items = page.rooms.iter().zip(seqs).map(|(room, seq)| RoomJson::new(room, seq, is_signed_in)).collect();
     Ok(Answer(Page { items, next_cursor: Some(page.next_cursor).filter(|cursor| !cursor.is_empty()) }).into_response())
 }
 
@@ -168,17 +175,16 @@ async fn show(
 ) -> Result<Response, Problem> {
     let limit = params.limit()?;
     let _turn = turns.next().await?;
-    let (room, events) = tokio::try_join!(
-        messages::readable_room(&app, reader.as_ref(), id),
-        messages::events(&app, id, Position::Latest, limit) //
-    )?;
+    let (room, events) = readable_events(&app, reader.as_ref(), id, Position::Latest, limit).await?;
     let messages = history::page(id, Position::Latest, &events);
-    Ok(Answer(Details { room: RoomJson::new(&room, events.last_seq), messages }).into_response())
+    let room = RoomJson::new(&room, events.last_seq, reader.is_some());
+    Ok(Answer(Details { room, messages }).into_response())
 }
 
 /// Change a room
 ///
-/// Changes the name or description of a room. Allowed for its owner and admins.
+/// Changes the name, description or visibility of a room. Allowed for its owner and admins; the visibility only for its
+/// owner.
 #[utoipa::path(
     patch,
     path = "/api/rooms/{roomId}",
@@ -198,17 +204,18 @@ async fn change(
     RoomId(id): RoomId,
     Json(change): Json<RoomChange>,
 ) -> Result<Response, Problem> {
-    check_visibility(change.visibility.as_deref())?;
+    let visibility = visibility(change.visibility.as_deref())?;
     let deadline = Deadline::of(&app);
     let update = UpdateRoomRequest {
         caller: Some(caller.user),
         id: id.to_string(),
         name: change.name,
         description: change.description,
+        visibility: visibility.map(Into::into),
     };
     let room = app.clients.room.clone().update_room(deadline.request(update)).await?.into_inner();
     let seq = last_seqs(&app, &deadline, vec![room.id.clone()]).await?.next().unwrap_or_default();
-    Ok(Answer(RoomJson::new(&room, seq)).into_response())
+    Ok(Answer(RoomJson::new(&room, seq, true)).into_response())
 }
 
 /// Delete a room

@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 
 use super::*;
 use crate::testing::files::Files;
-use crate::testing::services::{self, ROOM};
+use crate::testing::services::{self, PRIVATE, ROOM};
 use crate::testing::{Answer, bus, claims, eventually, fake, send, send_body};
 use crate::tokens::tests::signed;
 
@@ -119,7 +119,7 @@ async fn reads_need_a_token_unless_anonymous_reads_are_allowed() {
 #[tokio::test]
 async fn unknown_routes_and_ids_are_not_found() {
     let routes = gateway(&[]).await;
-    for path in ["/x", "/api", "/api/nothing", "/api/rooms/", "/api/files/", &format!("/api/rooms/{ROOM}/members")] {
+    for path in ["/x", "/api", "/api/nothing", "/api/rooms/", "/api/files/", &format!("/api/rooms/{ROOM}/x")] {
         assert_eq!(problem(&send(&routes, Request::get(path)).await), (404, "not_found"), "{path}");
         assert_eq!(problem(&send(&routes, authorized(Request::put(path))).await), (404, "not_found"), "{path}");
     }
@@ -173,14 +173,16 @@ async fn rooms_can_be_created_listed_and_changed() {
     let created = post(&routes, "/api/rooms", r#"{"name":"Tea","description":null,"id":"x","lastSeq":9}"#).await;
     assert_eq!((created.status, &created.json["lastSeq"]), (201, &json!(0)));
     assert_eq!(created.headers[LOCATION], format!("/api/rooms/{}", created.json["id"].as_str().unwrap()));
-    for visibility in ["private", "x"] {
+    for (visibility, is_valid) in [("private", true), ("public", true), ("x", false), ("", false), ("Public", false)] {
         let body = json!({"name": "Tea", "visibility": visibility}).to_string();
         let patch = authorized(Request::patch(format!("/api/rooms/{ROOM}"))).header("Content-Type", "application/json");
-        for refused in [post(&routes, "/api/rooms", body.clone()).await, send_body(&routes, patch, body).await] {
-            assert_eq!(
-                (problem(&refused), &refused.json["errors"][0]["field"]),
-                ((400, "invalid_request"), &json!("visibility"))
-            );
+        for answer in [post(&routes, "/api/rooms", body.clone()).await, send_body(&routes, patch, body).await] {
+            if is_valid {
+                assert_eq!((answer.status < 300, &answer.json["visibility"]), (true, &json!(visibility)));
+                continue;
+            }
+            let field = &answer.json["errors"][0]["field"];
+            assert_eq!((problem(&answer), field), ((400, "invalid_request"), &json!("visibility")), "{visibility}");
         }
     }
     let listed = send(&routes, authorized(Request::get("/api/rooms?limit=1&q=te"))).await.json;
@@ -196,6 +198,46 @@ async fn rooms_can_be_created_listed_and_changed() {
         problem(&send(&routes, authorized(Request::delete(format!("/api/rooms/{ROOM}")))).await),
         (403, "forbidden")
     );
+}
+
+#[tokio::test]
+async fn a_hidden_room_gets_the_response_of_a_room_that_does_not_exist() {
+    let routes = gateway(&["--anonymous-read", "true"]).await;
+    let unknown = PRIVATE.replace("c0f", "c02");
+    let stranger = format!("Bearer {}", signed(1, &claims(json!({"sub": uuid::Uuid::from_u128(8)}))));
+    for path in ["/api/rooms/", "/api/messages/"] {
+        let member = send(&routes, authorized(Request::get(format!("{path}{PRIVATE}")))).await;
+        assert_eq!(member.status, 200, "{path}");
+        for token in [None, Some(&stranger)] {
+            let read = async |room: &str| {
+                let request = Request::get(format!("{path}{room}"));
+                let request = token.into_iter().fold(request, |request, token| request.header("Authorization", token));
+                let mut answer = send(&routes, request).await;
+                assert!(answer.json.as_object_mut().unwrap().remove("requestId").is_some());
+                answer.headers.remove("x-request-id");
+                (answer.status, answer.headers, answer.json.to_string())
+            };
+            let hidden = read(PRIVATE).await;
+            assert!(hidden.0 == 404 && hidden.2.contains("no such room"), "{hidden:?}");
+            assert_eq!(hidden, read(&unknown).await);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_room_lists_what_the_caller_may_do() {
+    let routes = gateway(&["--anonymous-read", "true"]).await;
+    let path = format!("/api/rooms/{ROOM}");
+    let (reader, anonymous) = (authorized(Request::get(&path)), Request::get(&path));
+    let can = async |request| send(&routes, request).await.json["can"].clone();
+    assert_eq!((can(reader).await, can(anonymous).await), (json!(["post", "edit"]), json!([])));
+    let created = post(&routes, "/api/rooms", r#"{"name":"Tea"}"#).await.json;
+    assert_eq!(
+        (&created["role"], &created["can"]),
+        (&json!("owner"), &json!(["post", "edit", "delete", "invite", "manage", "pin"]))
+    );
+    let listed = send(&routes, Request::get("/api/rooms")).await.json;
+    assert_eq!((&listed["items"][0]["can"], &listed["items"][0]["role"]), (&json!([]), &Value::Null));
 }
 
 #[tokio::test]

@@ -1,12 +1,12 @@
 //! Reads the history of rooms for clients that join or recover. When many clients arrive at once, as after the end of
 //! another gateway, one read serves all requests that arrived before the read began.
 
-use std::collections::{HashMap, hash_map};
+use std::collections::{HashMap, HashSet, hash_map};
 use std::ops::Range;
 use std::sync::Arc;
 
 use confab_common::telemetry::trace::{Batch, Span};
-use confab_common::{Error, Result, grpc};
+use confab_common::{Code, Error, Result, grpc};
 use confab_proto::message::v1::{Event, ListEventsRequest, ListEventsResponse};
 use confab_socketio::Frame;
 use parking_lot::Mutex;
@@ -22,6 +22,8 @@ use crate::views::MessageJson;
 /// Most events, and most encoded bytes, in one answer to a client.
 pub const MAX_MESSAGES: u32 = 200;
 pub const MAX_BYTES: usize = 256 * 1024;
+/// Most users in one read.
+const MAX_USERS: usize = 1000;
 
 /// The part of a room's history that a reader requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,7 +36,7 @@ pub enum Wanted {
     Last(u32),
 }
 
-/// A part of a room's history, read after the reader's request.
+/// A part of a room's history, read after the reader's request. Its reader may read the room at its `last_seq`.
 #[derive(Debug, Clone)]
 pub struct Page {
     read: Arc<Read>,
@@ -46,6 +48,8 @@ struct Read {
     epoch: String,
     last_seq: u64,
     events: Vec<Entry>,
+    /// Of a private room: the users of the readers who are members.
+    members: Option<HashSet<Uuid>>,
 }
 
 /// An event, encoded once for all clients.
@@ -95,6 +99,7 @@ type Key = (Uuid, bool);
 
 struct Reader {
     wanted: Wanted,
+    user: Option<Uuid>,
     answer: oneshot::Sender<Result<Page>>,
     /// The trace span of the reader's request.
     span: Span,
@@ -106,14 +111,15 @@ impl History {
     }
 
     /// Returns a page that was read after this call began; other readers may share it. For [`Wanted::After`] the page
-    /// may hold only the first of the requested events.
+    /// may hold only the first of the requested events. Without a user, the reader is anonymous.
     ///
     /// # Errors
-    /// When the message service does not answer.
-    pub async fn read(self: &Arc<Self>, room: Uuid, wanted: Wanted) -> Result<Page> {
+    /// `not_found` when the room does not exist or is hidden from the user; otherwise when the message service does not
+    /// answer.
+    pub async fn read(self: &Arc<Self>, room: Uuid, wanted: Wanted, user: Option<Uuid>) -> Result<Page> {
         let (answer, answered) = oneshot::channel();
-        let (key, reader) =
-            ((room, matches!(wanted, Wanted::Last(_))), Reader { wanted, answer, span: Span::current() });
+        let key = (room, matches!(wanted, Wanted::Last(_)));
+        let reader = Reader { wanted, user, answer, span: Span::current() };
         match self.waiting.lock().entry(key) {
             // The task that serves the earlier readers serves this reader next.
             hash_map::Entry::Occupied(mut waiting) => waiting.get_mut().push(reader),
@@ -129,7 +135,7 @@ impl History {
     /// Serves waiting readers until the queue is empty.
     async fn serve(self: Arc<Self>, key: Key) {
         loop {
-            let readers = {
+            let (readers, users) = {
                 let mut waiting = self.waiting.lock();
                 let Some(readers) = waiting.get_mut(&key) else { return };
                 readers.retain(|reader| !reader.answer.is_closed());
@@ -137,14 +143,18 @@ impl History {
                     waiting.remove(&key);
                     return;
                 }
-                std::mem::take(readers)
+                next_readers(readers)
             };
             let spans = Batch::begin("read history", readers.iter().map(|reader| &reader.span));
-            match spans.lead().instrument(self.list(key.0, &readers)).await {
+            match spans.lead().instrument(self.list(key.0, &readers, &users)).await {
                 Ok((from, read)) => {
                     let read = Arc::new(read);
                     let mut others = Vec::new();
                     for reader in readers {
+                        if !read.admits(reader.user) {
+                            let _ = reader.answer.send(Err(Error::not_found("room")));
+                            continue;
+                        }
                         match read.part(from, reader.wanted) {
                             Some(part) => _ = reader.answer.send(Ok(Page { read: read.clone(), part })),
                             None => others.push(reader),
@@ -161,17 +171,40 @@ impl History {
 
     /// Reads the events for the first reader, and as many as possible for the other readers. Also returns the `seq`
     /// after which the events begin, if the readers requested events after a `seq`.
-    async fn list(&self, room: Uuid, readers: &[Reader]) -> Result<(u64, Read)> {
+    async fn list(&self, room: Uuid, readers: &[Reader], users: &HashSet<Uuid>) -> Result<(u64, Read)> {
         let after = readers.iter().filter_map(|reader| reader.wanted.after()).min();
         let newest = readers.iter().map(|reader| if let Wanted::Last(count) = reader.wanted { count } else { 0 }).max();
         let limit = if after.is_some() { MAX_MESSAGES } else { newest.unwrap_or_default() };
-        let request =
-            ListEventsRequest { room_id: room.to_string(), before: None, after, limit, max_bytes: MAX_BYTES as u32 };
-        let page =
-            self.clients.message.clone().list_events(grpc::request(request, self.clients.read)).await?.into_inner();
+        let request = ListEventsRequest {
+            room_id: room.to_string(),
+            before: None,
+            after,
+            limit,
+            max_bytes: MAX_BYTES as u32,
+            readers: users.iter().map(Uuid::to_string).collect(),
+        };
+        let page = self.clients.message.clone().list_events(grpc::request(request, self.clients.read)).await;
+        let page = page.map_err(|status| match Error::from(status) {
+            // The same words for a room that does not exist and for a room that is hidden from all readers.
+            error if error.code == Code::NotFound => Error::not_found("room"),
+            error => error,
+        })?;
         METRICS.history_reads.increment(1);
-        Ok((after.unwrap_or_default(), page.into()))
+        Ok((after.unwrap_or_default(), page.into_inner().into()))
     }
+}
+
+/// Removes the readers of the next read, and returns them with their users. Readers beyond [`MAX_USERS`] users wait for
+/// a later read.
+fn next_readers(waiting: &mut Vec<Reader>) -> (Vec<Reader>, HashSet<Uuid>) {
+    let mut users = HashSet::new();
+    let is_next = |reader: &Reader| match reader.user {
+        Some(user) => users.contains(&user) || (users.len() < MAX_USERS && users.insert(user)),
+        None => true,
+    };
+    let (next, later) = std::mem::take(waiting).into_iter().partition(is_next);
+    *waiting = later;
+    (next, users)
 }
 
 impl Wanted {
@@ -185,6 +218,11 @@ impl Wanted {
 }
 
 impl Read {
+    /// Whether a user may read the room at the page's `last_seq`.
+    fn admits(&self, user: Option<Uuid>) -> bool {
+        self.members.as_ref().is_none_or(|members| user.is_some_and(|user| members.contains(&user)))
+    }
+
     /// The requested range of this page. `None` when the page ends so early that a separate read would return many more
     /// events.
     fn part(&self, from: u64, wanted: Wanted) -> Option<Range<usize>> {
@@ -204,7 +242,13 @@ impl Read {
 
 impl From<ListEventsResponse> for Read {
     fn from(page: ListEventsResponse) -> Self {
-        Self { events: page.events.iter().filter_map(Entry::new).collect(), epoch: page.epoch, last_seq: page.last_seq }
+        let members = page.readers.iter().filter_map(|id| id.parse().ok());
+        Self {
+            members: page.private.then(|| members.collect()),
+            events: page.events.iter().filter_map(Entry::new).collect(),
+            epoch: page.epoch,
+            last_seq: page.last_seq,
+        }
     }
 }
 

@@ -4,6 +4,11 @@
 //! client is joining, and becomes the `lastSeq` of the answer to its `joinRoom`. While a client joins, the room keeps
 //! the events that are fanned out in its **tail**, so that events between the read of history and the answer follow the
 //! answer.
+//!
+//! An event may take clients out of the room: see [`Effect`]. It takes out a client whose floor is below its `seq`. A
+//! client that is joining stays, but when such an event follows the history that it read, it must read history again.
+
+mod tail;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,15 +18,18 @@ use indexmap::IndexMap;
 use parking_lot::{Mutex, MutexGuard};
 use uuid::Uuid;
 
+use super::effect::Effect;
+use tail::Tail;
+
 const SHARDS: usize = 64;
-/// Most bytes in a room's tail. A join that needs more reads history again.
-const MAX_TAIL: usize = 1024 * 1024;
 const JOINING: u64 = u64::MAX;
 
 /// The hub's interface to a client.
 pub trait Listener: Send + Sync {
     /// A number that is unique to the client.
     fn id(&self) -> u64;
+    /// The client's user.
+    fn user(&self) -> Option<Uuid>;
     /// Queues events of a room, numbered from `first`: either `frames` or `joined`, which contains all of them. Never
     /// waits. `true` when the caller must flush the outbox soon.
     fn deliver(&self, room: Uuid, first: u64, frames: &[Frame], joined: &Frame) -> bool;
@@ -71,10 +79,7 @@ struct Room<L> {
     /// The newest `seq` fanned out since the first member joined; 0 before.
     seq: u64,
     joining: usize,
-    tail: Vec<(u64, Frame)>,
-    tail_bytes: usize,
-    /// The tail begins after this `seq`.
-    tail_after: u64,
+    tail: Tail,
 }
 
 struct Member<L> {
@@ -97,7 +102,8 @@ pub struct Joining {
 pub enum NotLive {
     /// The client left, was evicted or began another join meanwhile.
     Cancelled,
-    /// More events were fanned out meanwhile than the tail holds: read history again.
+    /// History must be read again: more events were fanned out meanwhile than the tail holds, or one of them takes the
+    /// client out of the room.
     Behind,
 }
 
@@ -105,8 +111,7 @@ pub enum NotLive {
 pub struct Delivery<E> {
     pub room: Uuid,
     pub seq: u64,
-    /// The event deletes the room.
-    pub closes_room: bool,
+    pub effect: Effect,
     pub event: E,
 }
 
@@ -137,7 +142,7 @@ impl<L: Listener> Hub<L> {
             before => before.map(|before| seq.max(before.floor)),
         };
         if entry.joining == 0 {
-            entry.tail_after = seq;
+            entry.tail.begin(seq);
         }
         entry.joining += 1;
         Joining { room, generation, rejoined_at }
@@ -162,13 +167,11 @@ impl<L: Listener> Hub<L> {
             .get_mut(&listener.id())
             .filter(|m| m.generation == joining.generation)
             .ok_or(NotLive::Cancelled)?;
-        if room.seq > last_seq && room.tail_after > last_seq {
+        if !room.tail.covers(last_seq) || room.tail.takes_out(listener.user(), last_seq) {
             return Err(NotLive::Behind);
         }
         member.floor = last_seq;
-        let missed =
-            room.tail.iter().filter(|(seq, _)| *seq > last_seq).map(|(_, frame)| frame.clone()).collect::<Vec<_>>();
-        listener.arrive(joining.room, last_seq, arrival, &missed);
+        listener.arrive(joining.room, last_seq, arrival, &room.tail.above(last_seq));
         room.joined();
         Ok(())
     }
@@ -211,35 +214,25 @@ impl<L: Listener> Hub<L> {
         let mut delivered = 0;
         let mut frames = Vec::with_capacity(deliveries.len());
         for run in deliveries.chunk_by(|a, b| a.room == b.room) {
-            let mut shard = self.shard(run[0].room);
-            let Some(room) = shard.rooms.get_mut(&run[0].room) else { continue };
-            frames.clear();
-            frames.extend(run.iter().map(|delivery| encode(&delivery.event)));
-            let (first, last) = (run[0].seq, run[run.len() - 1].seq);
-            room.seq = last;
-            if room.joining > 0 {
-                room.keep(first, &frames);
-            }
-            let joined = Frame::join(&frames);
-            for member in room.members.values() {
-                let to_write = match member.floor.saturating_sub(first - 1).min(frames.len() as u64) as usize {
-                    0 => member.listener.deliver(run[0].room, first, &frames, &joined),
-                    skip if skip == frames.len() => continue,
-                    // A floor within the run is rare.
-                    skip => member.listener.deliver(
-                        run[0].room,
-                        member.floor + 1,
-                        &frames[skip..],
-                        &Frame::join(&frames[skip..]),
-                    ),
-                };
-                writers.extend(to_write.then(|| member.listener.clone()));
-                delivered += last.saturating_sub(member.floor).min(frames.len() as u64) as usize;
-            }
-            if run.iter().any(|delivery| delivery.closes_room)
-                && let Some(room) = shard.rooms.remove(&run[0].room)
-            {
-                room.members.values().for_each(|member| member.listener.evicted(run[0].room));
+            let id = run[0].room;
+            let mut shard = self.shard(id);
+            // Events after one with an effect reach only the clients that remain.
+            for part in run.split_inclusive(|delivery| delivery.effect.is_some()) {
+                let Some(room) = shard.rooms.get_mut(&id) else { break };
+                let (first, last) = (part[0].seq, &part[part.len() - 1]);
+                frames.clear();
+                frames.extend(part.iter().map(|delivery| encode(&delivery.event)));
+                room.seq = last.seq;
+                if room.joining > 0 {
+                    room.tail.keep(first, &frames, &last.effect);
+                }
+                if last.effect == Effect::Hides {
+                    frames.pop();
+                }
+                delivered += room.deliver(id, first, &frames, writers);
+                if last.effect.is_some() {
+                    shard.apply(id, last.seq, &last.effect);
+                }
             }
         }
         delivered
@@ -279,9 +272,8 @@ impl<L: Listener> Hub<L> {
             for room in shard.lock().rooms.values() {
                 assert!(!room.members.is_empty(), "an empty room is removed");
                 assert_eq!(room.joining, room.members.values().filter(|m| m.floor == JOINING).count());
-                assert_eq!(room.tail_bytes, room.tail.iter().map(|(_, frame)| frame.websocket().len()).sum::<usize>());
                 assert!(room.joining > 0 || room.tail.is_empty(), "a tail is kept only while a client joins");
-                assert!(room.tail.windows(2).all(|pair| pair[0].0 + 1 == pair[1].0), "a tail has no holes");
+                room.tail.check_invariants();
             }
         }
     }
@@ -307,32 +299,65 @@ impl<L> Shard<L> {
     }
 }
 
+impl<L: Listener> Shard<L> {
+    /// Removes the clients that the event with this `seq` takes out of a room.
+    fn apply(&mut self, id: Uuid, seq: u64, effect: &Effect) {
+        if *effect == Effect::Closes {
+            if let Some(room) = self.rooms.remove(&id) {
+                room.members.values().for_each(|member| member.listener.evicted(id));
+            }
+            return;
+        }
+        let Some(room) = self.rooms.get_mut(&id) else { return };
+        room.members.retain(|_, member| {
+            // The floor of a client that is joining is infinite: `go_live` decides on it.
+            let stays = member.floor >= seq || !effect.takes_out(member.listener.user());
+            if !stays && *effect == Effect::Hides {
+                member.listener.resync(id);
+            } else if !stays {
+                member.listener.evicted(id);
+            }
+            stays
+        });
+        if room.members.is_empty() {
+            self.rooms.remove(&id);
+        }
+    }
+}
+
 impl<L> Room<L> {
     fn new(partition: u32) -> Self {
-        Self { partition, members: IndexMap::new(), seq: 0, joining: 0, tail: Vec::new(), tail_bytes: 0, tail_after: 0 }
-    }
-
-    fn keep(&mut self, first: u64, frames: &[Frame]) {
-        for (seq, frame) in (first..).zip(frames) {
-            self.tail_bytes += frame.websocket().len();
-            self.tail.push((seq, frame.clone()));
-        }
-        if self.tail_bytes > MAX_TAIL {
-            self.tail_after = self.seq;
-            self.forget_tail();
-        }
+        Self { partition, members: IndexMap::new(), seq: 0, joining: 0, tail: Tail::default() }
     }
 
     fn joined(&mut self) {
         self.joining -= 1;
         if self.joining == 0 {
-            self.forget_tail();
+            self.tail.clear();
         }
     }
+}
 
-    fn forget_tail(&mut self) {
-        self.tail = Vec::new();
-        self.tail_bytes = 0;
+impl<L: Listener> Room<L> {
+    /// Delivers events, numbered from `first`, to the clients whose floor is below. Returns the number of deliveries.
+    fn deliver(&self, id: Uuid, first: u64, frames: &[Frame], writers: &mut Vec<Arc<L>>) -> usize {
+        if frames.is_empty() {
+            return 0;
+        }
+        let joined = Frame::join(frames);
+        let mut delivered = 0;
+        for member in self.members.values() {
+            let skip = member.floor.saturating_sub(first - 1).min(frames.len() as u64) as usize;
+            let to_write = match skip {
+                0 => member.listener.deliver(id, first, frames, &joined),
+                skip if skip == frames.len() => continue,
+                // A floor within the run is rare.
+                skip => member.listener.deliver(id, member.floor + 1, &frames[skip..], &Frame::join(&frames[skip..])),
+            };
+            writers.extend(to_write.then(|| member.listener.clone()));
+            delivered += frames.len() - skip;
+        }
+        delivered
     }
 }
 

@@ -14,6 +14,7 @@ use prost::Message;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
+use super::effect::Effect;
 use super::event;
 use super::hub::{Delivery, Hub, Listener};
 use super::log::Log;
@@ -279,12 +280,8 @@ impl<L: Listener + 'static> PartitionTask<L> {
         let mut deliveries = events
             .iter()
             .filter_map(|event| {
-                Some(Delivery {
-                    room: event.room_id.parse().ok()?,
-                    seq: event.seq,
-                    closes_room: event.event == "roomDeleted",
-                    event,
-                })
+                let room = event.room_id.parse().ok()?;
+                Some(Delivery { room, seq: event.seq, effect: Effect::of(event), event })
             })
             .collect::<Vec<_>>();
         // Order is guaranteed within a room. Grouped by room, events share locks and writes. The sort is stable.

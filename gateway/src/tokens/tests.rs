@@ -3,7 +3,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use super::*;
 use crate::seldom::EVERY;
 use crate::testing::{bus, claims, eventually, fake, identity};
-use confab_proto::auth::v1::{Jwks, ListRevocationsResponse};
+use confab_proto::auth::v1::{Jwks, ListRevocationsResponse, Revocation, RevocationKind};
 use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{EncodingKey, Header};
 use parking_lot::Mutex;
@@ -68,6 +68,7 @@ async fn a_valid_token_yields_its_identity() {
         let known = tokens.verify(&signed(seed, &claims)).await.unwrap();
         assert_eq!((known.user, known.session_id), (identity().user, identity().session_id));
         assert_eq!(known.expires_at, claims["exp"].as_i64().unwrap());
+        assert_eq!(known.issued_at, claims["iat"].as_i64().unwrap());
     }
 }
 
@@ -90,6 +91,9 @@ async fn missing_or_wrong_claims_are_rejected() {
         json!({"nbf": now + 30}),
         json!({"nbf": "0"}),
         json!({"nbf": null}),
+        json!({"iat": "0"}),
+        json!({"iat": now as f64 + 0.5}),
+        json!({"iat": null}),
         json!({"aud": "confab-files"}),
         json!({"aud": null}),
         json!({"iss": "other"}),
@@ -188,6 +192,33 @@ async fn a_revoked_token_is_rejected() {
     let token = signed(1, &claims(json!({})));
     assert_eq!(code(&tokens, &token).await, None);
     tokens.0.revocations.add(identity().session_id, i64::MAX);
+    assert_eq!(code(&tokens, &token).await, Some(Code::Unauthorized));
+}
+
+#[tokio::test]
+async fn tokens_of_a_user_are_rejected_by_their_time_of_issue_or_all() {
+    let (_, tokens, _) = started(Some(&[1])).await;
+    let token = |issued_at: u64| signed(1, &claims(json!({"iat": issued_at})));
+    let now = jsonwebtoken::get_current_timestamp();
+    let entry = |number, kind: RevocationKind| {
+        let (user_id, not_before) = (identity().user.id, now as i64);
+        Revocation { number, kind: kind.into(), user_id, not_before, expires_at_ms: i64::MAX, ..Revocation::default() }
+    };
+    tokens.0.revocations.add_all(&[entry(1, RevocationKind::NotBefore)]);
+    assert_eq!(
+        [code(&tokens, &token(now - 1)).await, code(&tokens, &token(now)).await],
+        [Some(Code::Unauthorized), None]
+    );
+    tokens.0.revocations.add_all(&[entry(2, RevocationKind::Blocked)]);
+    assert_eq!(code(&tokens, &token(now)).await, Some(Code::Unauthorized));
+    tokens.0.revocations.add_all(&[entry(3, RevocationKind::Unblocked)]);
+    assert_eq!(code(&tokens, &token(now)).await, None);
+}
+
+#[tokio::test]
+async fn a_refresh_token_is_no_bearer_token() {
+    let (_, tokens, _) = started(Some(&[1])).await;
+    let token = format!("cfr_{}_{}", Uuid::nil(), "A".repeat(64));
     assert_eq!(code(&tokens, &token).await, Some(Code::Unauthorized));
 }
 

@@ -1,6 +1,7 @@
 //! Rooms.
 
-use confab_proto::room::v1::{Role, Room, Visibility};
+use confab_common::Error;
+use confab_proto::room::v1::{Member, Role, Room, Visibility};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -22,6 +23,9 @@ pub struct RoomJson<'a> {
     /// The caller's role; null if the caller is not a member.
     #[schema(required)]
     role: Option<RoleJson>,
+    /// What the caller may do in the room; empty for an anonymous caller.
+    #[schema(value_type = Vec<ActJson>)]
+    can: &'static [ActJson],
     #[schema(required)]
     created_by: Option<UserJson<'a>>,
     created_at: Time,
@@ -29,28 +33,69 @@ pub struct RoomJson<'a> {
     last_seq: u64,
 }
 
-/// `public`: all users may read and post. `private`: only members.
+/// `public`: all users may read and post. `private`: only members may see the room, read and post.
 #[derive(Debug, Clone, Copy, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 #[schema(as = Visibility)]
-enum VisibilityJson {
+pub enum VisibilityJson {
     Public,
     Private,
 }
 
-/// The role of a member. Owners and admins may change and delete the room; members may read and post.
+/// The role of a member. Members may read and post. Owners and admins may also change and delete the room, and add and
+/// remove members. Only the owner may change the visibility. A room has exactly one owner.
 #[derive(Debug, Clone, Copy, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 #[schema(as = Role)]
-enum RoleJson {
+pub enum RoleJson {
     Owner,
     Admin,
     Member,
 }
 
+impl RoleJson {
+    fn of(role: Role) -> Option<Self> {
+        match role {
+            Role::Owner => Some(Self::Owner),
+            Role::Admin => Some(Self::Admin),
+            Role::Member => Some(Self::Member),
+            Role::Unspecified => None,
+        }
+    }
+}
+
+/// `post`: send messages and share files. `edit`: edit and delete one's own messages. `delete`: delete messages and
+/// files of other users. `invite`: add members. `manage`: change and delete the room, change roles, remove members.
+/// `pin`: pin messages.
+#[derive(Debug, Clone, Copy, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+#[schema(as = Act)]
+enum ActJson {
+    Post,
+    Edit,
+    Delete,
+    Invite,
+    Manage,
+    Pin,
+}
+
+impl ActJson {
+    /// What a user may do who sees the room and has this role.
+    fn of(role: Option<RoleJson>, is_signed_in: bool) -> &'static [Self] {
+        match role {
+            Some(RoleJson::Owner | RoleJson::Admin) => {
+                &[Self::Post, Self::Edit, Self::Delete, Self::Invite, Self::Manage, Self::Pin]
+            }
+            _ if is_signed_in => &[Self::Post, Self::Edit],
+            _ => &[],
+        }
+    }
+}
+
 impl<'a> RoomJson<'a> {
-    /// A room with the newest `seq` of its log.
-    pub fn new(room: &'a Room, last_seq: u64) -> Self {
+    /// A room with the newest `seq` of its log, for a signed-in or an anonymous caller who may read it.
+    pub fn new(room: &'a Room, last_seq: u64, is_signed_in: bool) -> Self {
+        let role = RoleJson::of(room.role());
         Self {
             id: &room.id,
             name: &room.name,
@@ -59,12 +104,8 @@ impl<'a> RoomJson<'a> {
                 Visibility::Private => VisibilityJson::Private,
                 Visibility::Public | Visibility::Unspecified => VisibilityJson::Public,
             },
-            role: match room.role() {
-                Role::Owner => Some(RoleJson::Owner),
-                Role::Admin => Some(RoleJson::Admin),
-                Role::Member => Some(RoleJson::Member),
-                Role::Unspecified => None,
-            },
+            role,
+            can: ActJson::of(role, is_signed_in),
             created_by: room.created_by.as_ref().map(UserJson::from),
             created_at: Time(room.created_at_ms),
             last_seq,
@@ -79,4 +120,25 @@ pub struct Details<'a> {
     #[serde(flatten)]
     pub room: RoomJson<'a>,
     pub messages: Page<MessageJson<'a>>,
+}
+
+/// A member of a room.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = Member)]
+pub struct MemberJson<'a> {
+    user: UserJson<'a>,
+    role: RoleJson,
+    /// When the user became a member.
+    joined_at: Time,
+}
+
+impl<'a> TryFrom<&'a Member> for MemberJson<'a> {
+    type Error = Error;
+
+    fn try_from(member: &'a Member) -> Result<Self, Error> {
+        let parts = member.user.as_ref().zip(RoleJson::of(member.role()));
+        let (user, role) = parts.ok_or_else(|| Error::internal("a member without a user or a role"))?;
+        Ok(Self { user: user.into(), role, joined_at: Time(member.joined_at_ms) })
+    }
 }

@@ -44,6 +44,11 @@ fn messages_match_the_contract() {
     event.event = "roomUpdated".into();
     event.data = r#"{"name":"Tea"}"#.into();
     let json = serde_json::to_string(&MessageJson::from(&event)).unwrap();
+    let by = r#"{"id":"u","username":"Zoë"}"#;
+    let left = format!(r#"{{"user":{{"id":"v","username":"bob"}},"role":"member","by":{by}}}"#);
+    let member_left = Event { event: "memberLeft".into(), data: left.clone(), ..event.clone() };
+    let text = serde_json::to_string(&MessageJson::from(&member_left)).unwrap();
+    assert!(text.ends_with(&format!(r#""event":"memberLeft","data":{left}}}"#)), "{text}");
     assert!(
         json.contains(r#""type":"system""#) && json.ends_with(r#""event":"roomUpdated","data":{"name":"Tea"}}"#),
         "{json}"

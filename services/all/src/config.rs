@@ -58,7 +58,7 @@ pub struct Parts {
     /// The gateway
     #[command(flatten)]
     pub gateway: GatewayConfig,
-    /// Use the auth service at this URL instead of the embedded one: http://host:port
+    /// Use the auth service at this URL instead of the embedded one: http://host:port, or with TLS https://host:port
     #[arg(long, env = "CONFAB_AUTH_URL", help_heading = "Services", value_name = "URL", value_parser = grpc::urls)]
     pub auth_url: Option<String>,
     /// Use the room service at this URL instead of the embedded one

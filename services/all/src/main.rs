@@ -1,5 +1,7 @@
 //! Confab in one process: every service and the gateway, connected by in-process transports.
 
+#[cfg(test)]
+mod callers;
 mod config;
 mod moving;
 mod run;

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use anyhow::{Context, ensure};
-use confab_common::grpc::{self, Services, Transport};
+use confab_common::grpc::{self, Role, Services, Transport};
 use confab_common::listen::Reserved;
 use confab_common::process::Process;
 use confab_common::store::StorageConfig;
@@ -26,15 +26,18 @@ pub async fn run(program: Program, process: Process) -> anyhow::Result<()> {
     let port = Reserved::new(listen).with_context(taken)?;
     let bus = parts.bus.open()?;
 
-    let to_auth = match elsewhere(&parts.auth_url)? {
-        Some(transport) => transport,
-        None => grpc::in_process(confab_auth::start(&parts.auth, &storage, bus.clone(), &process).await?),
-    };
-    // These three services call each other: message asks room about permissions and file about files; room and file
-    // append their events to the log.
+    // The services call each other: auth removes deleted users from rooms; message asks room about permissions and file
+    // about files; room and file append their events to the log.
     let (late_room, room_binder) = grpc::late();
     let (late_file, file_binder) = grpc::late();
-    let (to_message, log) = match elsewhere(&parts.message_url)? {
+    let to_auth = match elsewhere(&process, Role::Auth, &parts.auth_url)? {
+        Some(transport) => transport,
+        None => {
+            let services = Services { room: late_room.clone(), ..Services::none() };
+            grpc::in_process(confab_auth::start(&parts.auth, &storage, bus.clone(), services, &process).await?)
+        }
+    };
+    let (to_message, log) = match elsewhere(&process, Role::Message, &parts.message_url)? {
         Some(transport) => (transport, None),
         None => {
             let services = Services { room: late_room, file: late_file, ..Services::none() };
@@ -42,7 +45,7 @@ pub async fn run(program: Program, process: Process) -> anyhow::Result<()> {
             (grpc::in_process(log.server()), Some(log))
         }
     };
-    let to_room = match elsewhere(&parts.room_url)? {
+    let to_room = match elsewhere(&process, Role::Room, &parts.room_url)? {
         Some(transport) => transport,
         None => {
             let services = Services { message: to_message.clone(), ..Services::none() };
@@ -50,7 +53,7 @@ pub async fn run(program: Program, process: Process) -> anyhow::Result<()> {
         }
     };
     room_binder.bind(to_room.clone());
-    let to_file = match elsewhere(&parts.file_url)? {
+    let to_file = match elsewhere(&process, Role::File, &parts.file_url)? {
         Some(transport) => transport,
         None => {
             let services = Services { room: to_room.clone(), message: to_message.clone(), ..Services::none() };
@@ -123,6 +126,6 @@ async fn claim_objects(parts: &Parts, storage: &StorageConfig) -> anyhow::Result
     confab_file::claim_objects(&parts.file, storage).await
 }
 
-fn elsewhere(url: &Option<String>) -> anyhow::Result<Option<Transport>> {
-    url.as_deref().map(grpc::connect).transpose()
+fn elsewhere(process: &Process, role: Role, url: &Option<String>) -> anyhow::Result<Option<Transport>> {
+    url.as_deref().map(|url| process.security.connect(role, url)).transpose()
 }

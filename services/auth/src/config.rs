@@ -3,11 +3,10 @@
 use std::time::Duration;
 
 use anyhow::Context;
-use confab_common::Secret;
 use confab_common::config::duration;
 use confab_common::grpc::Reflection;
-use confab_common::program;
 use confab_common::store::{BusConfig, StorageConfig, StoreUrl};
+use confab_common::{Secret, grpc, program};
 
 use crate::key::SigningKeys;
 use crate::token;
@@ -25,9 +24,26 @@ pub struct AuthConfig {
     /// the data directory]
     #[arg(long, env = "CONFAB_SIGNING_KEY", hide_env_values = true, value_name = "PEM")]
     pub signing_key: Option<Secret>,
-    /// How long a token is valid: from 1s to 8760h
+    /// How long a token is valid: from 1s to 8760h. In a session with refresh tokens, at most 15m
     #[arg(long, env = "CONFAB_TOKEN_TTL", default_value = "24h", value_name = "DURATION", value_parser = life)]
     pub token_ttl: Duration,
+    /// How long a refresh token is valid that the client does not use: from 1s to 8760h. Each use starts the time again
+    #[arg(long, env = "CONFAB_REFRESH_TTL", default_value = "720h", value_name = "DURATION", value_parser = life)]
+    pub refresh_ttl: Duration,
+    /// Who may sign up: every client (`open`), clients with the code of an invite (`invite`), or none (`off`)
+    #[arg(long, env = "CONFAB_SIGNUP", default_value = "open", value_name = "open|invite|off")]
+    pub signup: SignupMode,
+}
+
+/// Who may sign up
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum SignupMode {
+    /// Every client
+    Open,
+    /// Clients with an invite
+    Invite,
+    /// None
+    Off,
 }
 
 impl AuthConfig {
@@ -77,7 +93,7 @@ fn life(text: &str) -> Result<Duration, String> {
 }
 
 /// The auth service as a separate program.
-pub type Program = program::Program<AuthArgs>;
+pub type Program = program::Program<AuthArgs, Command>;
 
 /// Settings of this program
 #[derive(Debug, Clone, clap::Args)]
@@ -91,6 +107,23 @@ pub struct AuthArgs {
     /// Settings of this service
     #[command(flatten)]
     pub auth: AuthConfig,
+    /// URL of the room service: http://host:port, with TLS https://host:port, or several separated by commas; all
+    /// addresses of a name are used
+    #[arg(long, env = "CONFAB_ROOM_URL", help_heading = "Services", default_value = "http://127.0.0.1:50052", value_name = "URL", value_parser = grpc::urls)]
+    pub room_url: String,
+}
+
+/// Subcommands
+#[derive(Debug, Clone, PartialEq, Eq, clap::Subcommand)]
+pub enum Command {
+    /// Bring the database schema up to date and exit
+    Migrate,
+    /// Print a one-time token with which a user sets a new password within 1 h, and exit
+    ResetPassword {
+        /// The username
+        #[arg(value_name = "USER")]
+        username: String,
+    },
 }
 
 impl program::ServiceArgs for AuthArgs {

@@ -6,6 +6,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use anyhow::{Context, bail, ensure};
+use aws_lc_rs::encoding::{AsBigEndian, Curve25519SeedBin};
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -36,6 +37,15 @@ impl SigningKey {
     /// The public key's 32 bytes.
     pub fn public(&self) -> &[u8] {
         self.0.public_key().as_ref()
+    }
+
+    /// The 32 secret bytes, from which other keys are derived.
+    ///
+    /// # Errors
+    /// When the crypto library fails.
+    pub fn seed(&self) -> anyhow::Result<Vec<u8>> {
+        let seed: Option<Curve25519SeedBin<'_>> = self.0.seed().ok().and_then(|seed| seed.as_be_bytes().ok());
+        Ok(seed.context("the signing key has no seed")?.as_ref().to_vec())
     }
 
     /// Encodes the key pair as PKCS#8.

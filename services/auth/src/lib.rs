@@ -1,11 +1,16 @@
 //! The auth service: accounts, tokens and the revocation of tokens.
 
+mod client;
 mod config;
+mod convert;
 mod grpc;
 mod hashing;
 mod key;
 mod password;
 mod publish;
+mod refresh;
+mod relay;
+mod secret;
 mod service;
 mod store;
 mod token;
@@ -15,29 +20,33 @@ mod username;
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::{Context, ensure};
+use confab_common::Code;
 use confab_common::bus::Bus;
-use confab_common::grpc::MAX_MESSAGE;
+use confab_common::grpc::{MAX_MESSAGE, Role, Services};
 use confab_common::metrics::LIMITS;
 use confab_common::process::Process;
-use confab_common::program::Command;
-use confab_common::store::StorageConfig;
+use confab_common::store::{StorageConfig, StoreUrl};
 use confab_proto::auth::v1::auth_service_server::AuthServiceServer;
 
-pub use config::{AuthArgs, AuthConfig, Program};
+pub use config::{AuthArgs, AuthConfig, Command, Program, SignupMode};
 pub use grpc::Service;
 pub use store::SCHEMA;
 
 use key::SigningKeys;
 use password::Passwords;
 use publish::Publisher;
-use service::Accounts;
+use refresh::RefreshKeys;
+use relay::Relay;
+use service::{Accounts, Issuer};
 use store::Store;
-use token::Tokens;
+use token::{Lifetimes, Tokens};
 
 /// How often the store's upkeep runs.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(600);
 
-/// Opens the store, starts its upkeep (which ends with the process) and returns the service.
+/// Opens the store, starts its upkeep and the removal of deleted users from rooms (which end with the process), and
+/// returns the service. It calls the room service, which may be unreachable.
 ///
 /// # Errors
 /// When a setting is wrong or the store cannot be opened.
@@ -45,9 +54,11 @@ pub async fn start(
     config: &AuthConfig,
     storage: &StorageConfig,
     bus: Bus,
+    services: Services,
     process: &Process,
 ) -> anyhow::Result<AuthServiceServer<Service>> {
     LIMITS.exist(&["password_hashes"]);
+    let services = services.called_by(Role::Auth);
     let url = config.store(storage)?;
     let given = config.keys(&url)?;
     let store = store::open(&url, &storage.serving(process)).await?;
@@ -56,9 +67,15 @@ pub async fn start(
         // Opened after the store, whose lock file also keeps other processes away from the keys.
         None => SigningKeys::load_or_create(&storage.data_dir)?,
     };
-    let tokens = Tokens::new(&keys, config.token_ttl)?;
+    let issuer = Issuer {
+        tokens: Tokens::new(&keys)?,
+        refresh_keys: RefreshKeys::new(&keys)?,
+        lifetimes: Lifetimes { token: config.token_ttl, refresh: config.refresh_ttl },
+    };
     tokio::spawn(process.shutdown.clone().run_until_cancelled_owned(upkeep(store.clone())));
-    let accounts = Accounts::new(store, Passwords::start()?, tokens, Publisher::new(bus));
+    let relay = Relay::new(store.clone(), services.room);
+    tokio::spawn(process.shutdown.clone().run_until_cancelled_owned(relay.run()));
+    let accounts = Accounts::new(store, Passwords::start()?, issuer, config.signup, Publisher::new(bus));
     Ok(AuthServiceServer::new(Service::new(accounts))
         .max_decoding_message_size(MAX_MESSAGE)
         .max_encoding_message_size(MAX_MESSAGE))
@@ -69,12 +86,16 @@ pub async fn start(
 /// # Errors
 /// When it cannot start or serve.
 pub async fn run(program: Program, process: Process) -> anyhow::Result<()> {
-    let Program { common, storage, service: AuthArgs { reflection, bus, auth }, command } = program;
-    if let Some(Command::Migrate) = command {
-        return migrate(&auth, &storage).await;
+    let Program { common, storage, service: AuthArgs { reflection, bus, auth, room_url }, command } = program;
+    match command {
+        Some(Command::Migrate) => return migrate(&auth, &storage).await,
+        Some(Command::ResetPassword { username }) => return reset_password(&auth, &storage, &username).await,
+        None => {}
     }
+    let room = process.security.connect(Role::Room, &room_url).context("CONFAB_ROOM_URL")?;
+    let services = Services { room, ..Services::none() };
     let bus = bus.open()?;
-    let server = start(&auth, &storage, bus.clone(), &process).await?;
+    let server = start(&auth, &storage, bus.clone(), services, &process).await?;
     process.readiness.started();
     confab_common::grpc::serve(
         &process,
@@ -96,14 +117,42 @@ pub async fn migrate(config: &AuthConfig, storage: &StorageConfig) -> anyhow::Re
     store::open(&config.store(storage)?, &storage.migrating()).await.map(drop)
 }
 
+/// Prints a one-time token with which a user sets a new password.
+///
+/// # Errors
+/// When there is no such user, or the store cannot be opened: SQLite only while no server uses it.
+pub async fn reset_password(config: &AuthConfig, storage: &StorageConfig, username: &str) -> anyhow::Result<()> {
+    let url = config.store(storage)?;
+    // Opening would create a missing file.
+    if let StoreUrl::Sqlite(path) = &url {
+        ensure!(
+            path.exists(),
+            "there are no accounts in {}; check CONFAB_AUTH_STORE and CONFAB_DATA_DIR",
+            path.display()
+        );
+    }
+    let store = store::open(&url, &storage.once()).await?;
+    let token = service::create_reset(store.as_ref(), username).await.map_err(|error| match error.code {
+        Code::NotFound => anyhow::anyhow!("there is no user {username:?}"),
+        _ => anyhow::Error::from(error).context("creating the token"),
+    })?;
+    println!("{token}");
+    println!(
+        "This token sets a new password once, within 1 h, and ends all sessions of the user:\n\
+         curl -H 'Content-Type: application/json' -d '{{\"token\": \"{token}\", \"newPassword\": \"…\"}}' \
+         https://chat.example.org/api/auth/reset-password"
+    );
+    Ok(())
+}
+
 async fn upkeep(store: Arc<dyn Store>) {
     let mut interval = tokio::time::interval(UPKEEP_INTERVAL);
     loop {
         interval.tick().await;
         match service::purge(store.as_ref()).await {
             Ok(0) => {}
-            Ok(purged) => tracing::debug!(purged, "purged expired revocations"),
-            Err(error) => tracing::warn!(%error, "cannot purge expired revocations now"),
+            Ok(purged) => tracing::debug!(purged, "purged expired revocations, sessions, invites and names"),
+            Err(error) => tracing::warn!(%error, "cannot purge expired revocations, sessions, invites and names now"),
         }
         // Repeated, because replicas of an earlier release may create accounts at the same time.
         match service::fill_skeletons(store.as_ref()).await {

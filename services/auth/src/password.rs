@@ -22,7 +22,8 @@ const LENGTHS: std::ops::RangeInclusive<usize> = 8..=256;
 /// How long a hash waits for its turn.
 const TURN_WAIT_LIMIT: Duration = Duration::from_secs(5);
 /// Compared with the password when the name has no account, so that such a login costs as much as a wrong password.
-const NO_ACCOUNT: &str =
+/// Also the hash of a deleted account, for replicas of the previous version.
+pub const NO_ACCOUNT: &str =
     "$argon2id$v=19$m=19456,t=2,p=1$bm9ib2R5IGhhcyB0aGlzIQ$bm9ib2R5J3MgcGFzc3dvcmQgaGFzaGVzIHRvIHRoaXM";
 
 /// In lower case, one per line.
@@ -32,9 +33,9 @@ static COMMON: LazyLock<HashSet<&str>> = LazyLock::new(|| include_str!("common_p
 /// first that an attacker tries.
 ///
 /// # Errors
-/// `invalid_request` for `password`.
-pub fn check(typed: &str, username: &str) -> Result<String> {
-    let refuse = |why: String| Err(Error::field("password", why));
+/// `invalid_request` for `field`.
+pub fn check(field: &str, typed: &str, username: &str) -> Result<String> {
+    let refuse = |why: String| Err(Error::field(field, why));
     let Some(password) = opaque(typed) else { return refuse("must not contain control characters".into()) };
     if password.chars().any(is_unusable) {
         return refuse("must not contain invisible or unassigned characters".into());
@@ -165,7 +166,7 @@ mod tests {
         for good in
             ["correct horse", &"x".repeat(256), "пароль", "\u{200D}👩\u{200D}🚀 🔑", "ada lovelace", "lovelaces"]
         {
-            assert_eq!(check(good, "Lovelace").unwrap(), good);
+            assert_eq!(check("password", good, "Lovelace").unwrap(), good);
         }
         for bad in [
             "",
@@ -198,21 +199,26 @@ mod tests {
             "ＬＯＶＥＬＡＣＥ",
         ] {
             assert_eq!(
-                check(bad, if bad.starts_with('Ｌ') { bad } else { " Lovelace" }).unwrap_err().fields[0].field,
+                check("password", bad, if bad.starts_with('Ｌ') { bad } else { " Lovelace" }).unwrap_err().fields[0]
+                    .field,
                 "password",
                 "{bad:?}"
             );
         }
-        assert!(check("straßenbahn", "STRASSENBAHN").is_err());
+        assert!(check("password", "straßenbahn", "STRASSENBAHN").is_err());
     }
 
     #[test]
     fn password_is_the_same_on_every_keyboard() {
-        assert_eq!(check("cafe\u{301} au\u{A0}lait", "ada").unwrap(), "café au lait");
-        assert_eq!(check("ゆき\u{3000}ふる", "ada").unwrap(), "ゆき ふる");
-        assert_eq!(check("Case  and spaces ", "ada").unwrap(), "Case  and spaces ");
-        assert_eq!(check(&"e\u{301}".repeat(128), "ada").unwrap().len(), 256, "the length is that of the hashed form");
-        assert!(check(&"é".repeat(129), "ada").is_err());
+        assert_eq!(check("password", "cafe\u{301} au\u{A0}lait", "ada").unwrap(), "café au lait");
+        assert_eq!(check("password", "ゆき\u{3000}ふる", "ada").unwrap(), "ゆき ふる");
+        assert_eq!(check("password", "Case  and spaces ", "ada").unwrap(), "Case  and spaces ");
+        assert_eq!(
+            check("password", &"e\u{301}".repeat(128), "ada").unwrap().len(),
+            256,
+            "the length is that of the hashed form"
+        );
+        assert!(check("password", &"é".repeat(129), "ada").is_err());
     }
 
     #[test]
@@ -245,7 +251,7 @@ mod tests {
     async fn passwords_verify_in_every_typed_and_hashed_form() {
         let passwords = Passwords::start().unwrap();
         let (composed, decomposed) = ("caf\u{e9} au lait", "cafe\u{301}\u{A0}au lait");
-        let hash = hashed(&passwords, check(decomposed, "ada").unwrap()).await.unwrap();
+        let hash = hashed(&passwords, check("password", decomposed, "ada").unwrap()).await.unwrap();
         for typed in [composed, decomposed] {
             assert!(verify(&passwords, typed.into(), Some(hash.clone())).await.unwrap(), "{typed:?}");
         }

@@ -1,87 +1,42 @@
-//! The store of accounts and revocations.
+//! The store of accounts, sessions and revocations.
 
+/// The columns of an account, in the order in which both stores read them.
+macro_rules! user_columns {
+    () => {
+        "id, username, username_folded, password_hash, created_at_ms, state, display_name, avatar_file_id, data"
+    };
+}
+
+mod accounts;
 #[cfg(test)]
 mod contract;
+mod invites;
 mod postgres;
+mod revocations;
+mod sessions;
 mod sqlite;
 mod tables;
 
 use std::sync::Arc;
 
-use confab_common::Result;
 use confab_common::store::{StorageConfig, StoreUrl};
-use futures::future::BoxFuture;
-use uuid::Uuid;
 
+pub use accounts::{AccountStore, Deletion, Leaving, Profile, ProfileChange, State, User};
+pub use accounts::{DELETED, is_deleted, name_taken, no_invite, wrong_credentials};
+pub use invites::{Invite, InviteStore, PasswordReset};
+pub use revocations::{Cut, Revocation, RevocationStore, Revocations, Scope};
+pub use sessions::{
+    Chain, MAX_SESSIONS, NewSession, Opened, Refreshable, Rotated, Rotation, Seen, SessionStore, Step, StoredSession,
+};
 pub use tables::SCHEMA;
 
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct User {
-    /// UUIDv7.
-    pub id: Uuid,
-    /// As the user typed it, in NFC.
-    pub username: String,
-    /// The form in which names are compared; unique.
-    pub username_folded: String,
-    /// A PHC string.
-    pub password_hash: String,
-    /// Milliseconds since the Unix epoch.
-    pub created_at_ms: i64,
-}
-
-/// The revocation of a token that has not expired.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Revocation {
-    /// 1, 2, 3 … in commit order.
-    pub number: u64,
-    /// The token's `jti`.
-    pub session_id: Uuid,
-    /// The token's `exp`, in milliseconds since the Unix epoch.
-    pub expires_at_ms: i64,
-}
-
-/// One page of revocations, read in one snapshot.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Revocations {
-    /// In ascending order of `number`; purged revocations are missing.
-    pub items: Vec<Revocation>,
-    /// The newest number assigned; 0 without revocations.
-    pub head: u64,
-}
+/// The SHA-256 of a secret.
+pub type Sha256 = [u8; 32];
 
 /// The operations of a store. Both implementations pass the same contract tests.
-pub trait Store: Send + Sync {
-    /// Inserts an account and returns it, or returns the account that already has that id.
-    ///
-    /// # Errors
-    /// `username_taken` when another account has the folded name or the skeleton.
-    fn create_user(&self, user: User, skeleton: String) -> BoxFuture<'_, Result<User>>;
+pub trait Store: AccountStore + SessionStore + RevocationStore + InviteStore {}
 
-    /// Returns the ids and names of up to `limit` accounts without a skeleton, with ids above `after` in ascending
-    /// order.
-    fn without_skeleton(&self, after: Uuid, limit: u32) -> BoxFuture<'_, Result<Vec<(Uuid, String)>>>;
-
-    /// Sets the skeletons of accounts that have none, by id, and returns their number. A skeleton that belongs to
-    /// another account is skipped.
-    fn fill_skeletons(&self, skeletons: Vec<(Uuid, String)>) -> BoxFuture<'_, Result<u64>>;
-
-    fn user(&self, id: Uuid) -> BoxFuture<'_, Result<Option<User>>>;
-
-    fn user_by_name(&self, folded: String) -> BoxFuture<'_, Result<Option<User>>>;
-
-    /// Revokes a session under the next number, or returns its existing revocation.
-    fn revoke(&self, session_id: Uuid, user_id: Uuid, expires_at_ms: i64) -> BoxFuture<'_, Result<Revocation>>;
-
-    /// Returns up to `limit` revocations with numbers above `after`.
-    fn revocations(&self, after: u64, limit: u32) -> BoxFuture<'_, Result<Revocations>>;
-
-    /// Deletes up to `limit` revocations of tokens that expired before `expired_before_ms`, and returns their number.
-    /// The numbers of other revocations and the head do not change.
-    fn purge(&self, expired_before_ms: i64, limit: u32) -> BoxFuture<'_, Result<u64>>;
-
-    /// Moves expiries after `latest_ms` to `latest_ms`, and returns the number of changed revocations.
-    fn shorten(&self, latest_ms: i64) -> BoxFuture<'_, Result<u64>>;
-}
+impl<T: AccountStore + SessionStore + RevocationStore + InviteStore> Store for T {}
 
 pub async fn open(url: &StoreUrl, storage: &StorageConfig) -> anyhow::Result<Arc<dyn Store>> {
     Ok(match url {

@@ -13,8 +13,10 @@ use crate::key::{SigningKey, SigningKeys};
 
 /// The `iss` and `aud` of every token.
 const CONFAB: &str = "confab";
-/// Allowed lifetimes of a token.
+/// Allowed lifetimes of a token, and of a refresh token.
 pub const LIFE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(365 * 24 * 3600);
+/// Longest lifetime of a token in a session with refresh tokens.
+const ACCESS: Duration = Duration::from_secs(15 * 60);
 
 #[derive(Serialize)]
 struct Claims<'a> {
@@ -35,32 +37,48 @@ pub struct Token {
     pub expires_at_ms: i64,
 }
 
+/// The lifetimes of the tokens of a session.
+#[derive(Debug, Clone, Copy)]
+pub struct Lifetimes {
+    /// Of a token in a session without refresh tokens.
+    pub token: Duration,
+    /// Of a refresh token that no client uses.
+    pub refresh: Duration,
+}
+
+impl Lifetimes {
+    /// Returns the lifetime of a token in a session with or without refresh tokens.
+    pub fn of_token(&self, refreshable: bool) -> Duration {
+        if refreshable { ACCESS.min(self.token).min(self.refresh) } else { self.token }
+    }
+}
+
 pub struct Tokens {
     key: EncodingKey,
     header: Header,
     jwks: String,
-    ttl: Duration,
 }
 
 impl Tokens {
-    /// Creates an issuer that signs with the first of these keys; tokens live for `ttl`.
+    /// Creates an issuer that signs with the first of these keys.
     ///
     /// # Errors
     /// When the crypto library fails.
-    pub fn new(keys: &SigningKeys, ttl: Duration) -> anyhow::Result<Self> {
+    pub fn new(keys: &SigningKeys) -> anyhow::Result<Self> {
         let published = keys.all().map(jwk).collect::<anyhow::Result<Vec<_>>>()?;
         let header = Header { kid: published[0].common.key_id.clone(), ..Header::new(Algorithm::EdDSA) };
         let jwks = serde_json::to_string(&JwkSet { keys: published })?;
-        Ok(Self { key: EncodingKey::from_ed_der(&keys.signing().pkcs8()?), header, jwks, ttl })
+        Ok(Self { key: EncodingKey::from_ed_der(&keys.signing().pkcs8()?), header, jwks })
     }
 
-    /// Issues a token for a new session of a user, valid from `now` (seconds since the Unix epoch).
+    /// Issues a token for a session of a user, valid for `life` from `now` (seconds since the Unix epoch). All tokens
+    /// of a session have the same `jti`, its id.
     ///
     /// # Errors
     /// `internal` when signing fails.
-    pub fn issue(&self, user: Uuid, name: &str, now: i64) -> Result<Token> {
-        let exp = now + self.ttl.as_secs() as i64;
-        let claims = Claims { iss: CONFAB, aud: CONFAB, sub: user, name, jti: Uuid::now_v7(), iat: now, nbf: now, exp };
+    pub fn issue(&self, user: Uuid, name: &str, session: Uuid, now: i64, life: Duration) -> Result<Token> {
+        let exp = now + life.as_secs() as i64;
+        let claims = Claims { iss: CONFAB, aud: CONFAB, sub: user, name, jti: session, iat: now, nbf: now, exp };
         let text = jsonwebtoken::encode(&self.header, &claims, &self.key).map_err(Error::internal)?;
         Ok(Token { text, expires_at_ms: exp * 1000 })
     }

@@ -2,77 +2,22 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::path::PathBuf;
-use std::time::Duration;
+mod support;
 
 use confab_auth::AuthConfig;
-use confab_common::bus::{Bus, Notice};
+use confab_common::bus::Notice;
 use confab_common::clock::now_ms;
-use confab_common::grpc::{Transport, in_process};
-use confab_common::pg::PostgresConfig;
+use confab_common::grpc::{Services, in_process};
 use confab_common::process::Process;
-use confab_common::store::StorageConfig;
 use confab_common::testing::{database, directory};
 use confab_common::{Code, Error, Secret};
 use confab_proto::auth::v1::auth_service_client::AuthServiceClient;
 use confab_proto::auth::v1::*;
 use confab_proto::channel;
 use jsonwebtoken::jwk::JwkSet;
-use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use prost::Message;
+use support::{bus, call, config, login, restart, signup, start, storage, verify};
 use uuid::Uuid;
-
-type Client = AuthServiceClient<Transport>;
-
-/// A call with a deadline that even a busy machine meets, because hashing is slow by design.
-fn call<T>(message: T) -> tonic::Request<T> {
-    confab_common::grpc::request(message, confab_common::grpc::Call::within(Duration::from_secs(60)))
-}
-
-fn bus() -> Bus {
-    Bus::open(&Secret::from("local:"), None).unwrap()
-}
-
-fn config() -> AuthConfig {
-    AuthConfig { auth_store: None, signing_key: None, token_ttl: Duration::from_secs(3600) }
-}
-
-fn storage(data_dir: PathBuf) -> StorageConfig {
-    StorageConfig { data_dir, postgres: PostgresConfig { postgres_connections: 4, ..PostgresConfig::default() } }
-}
-
-async fn start(data_dir: PathBuf, bus: Bus) -> (Client, Process) {
-    let process = Process::new();
-    let server = confab_auth::start(&config(), &storage(data_dir), bus, &process).await.unwrap();
-    (AuthServiceClient::new(in_process(server)), process)
-}
-
-/// Starts the service after the database has been released: when the last task that uses it has ended.
-async fn restart(data_dir: PathBuf, bus: Bus) -> (Client, Process) {
-    loop {
-        let process = Process::new();
-        match confab_auth::start(&config(), &storage(data_dir.clone()), bus.clone(), &process).await {
-            Ok(server) => return (AuthServiceClient::new(in_process(server)), process),
-            Err(error) if error.to_string().contains("in use") => tokio::task::yield_now().await,
-            Err(error) => panic!("{error:#}"),
-        }
-    }
-}
-
-async fn signup(client: &mut Client, user_id: &str, username: &str, password: &str) -> Result<Session, Error> {
-    let request = SignupRequest {
-        user_id: user_id.into(),
-        username: username.into(),
-        password: password.into(),
-        client_address: String::new(),
-    };
-    Ok(client.signup(call(request)).await?.into_inner())
-}
-
-async fn login(client: &mut Client, username: &str, password: &str) -> Result<Session, Error> {
-    let request = LoginRequest { username: username.into(), password: password.into(), client_address: String::new() };
-    Ok(client.login(call(request)).await?.into_inner())
-}
 
 #[tokio::test]
 async fn signup_then_login() {
@@ -86,11 +31,17 @@ async fn signup_then_login() {
     for name in ["Zoë", "ZOË", " zoe\u{308}"] {
         assert_eq!(login(&mut client, name, "correct horse").await.unwrap().user.unwrap(), user);
     }
-    assert_eq!(client.get_user(call(GetUserRequest { id: user.id.clone() })).await.unwrap().into_inner(), user);
-    for id in ["", "x", &Uuid::now_v7().to_string()] {
-        let error = Error::from(client.get_user(call(GetUserRequest { id: id.into() })).await.unwrap_err());
-        assert_eq!(error.code, Code::NotFound, "{id:?}");
+    let by_id = |id: &str| call(GetUserRequest { id: id.into(), username: String::new() });
+    let by_name = |username: &str| call(GetUserRequest { id: String::new(), username: username.into() });
+    for found in [by_id(&user.id), by_name("ZOË"), by_name(" zoe\u{308}")] {
+        assert_eq!(client.get_user(found).await.unwrap().into_inner(), user);
     }
+    for unknown in [by_id(""), by_id("x"), by_id(&Uuid::now_v7().to_string()), by_name("zo"), by_name("z\0")] {
+        let error = Error::from(client.get_user(unknown).await.unwrap_err());
+        assert_eq!(error.code, Code::NotFound);
+    }
+    let both = call(GetUserRequest { id: user.id.clone(), username: "zoë".into() });
+    assert_eq!(Error::from(client.get_user(both).await.unwrap_err()).code, Code::InvalidRequest);
     let taken = signup(&mut client, "", "ZOË", "another horse").await.unwrap_err();
     assert_eq!(taken.code, Code::UsernameTaken);
 }
@@ -164,7 +115,7 @@ async fn logout_is_announced_and_survives_a_restart() {
     let (session_id, user_id) = (Uuid::now_v7().to_string(), Uuid::now_v7().to_string());
     let expires_at_ms = now_ms() + 3_600_000;
     let request = LogoutRequest { session_id: session_id.clone(), user_id, expires_at_ms };
-    let revocation = Revocation { number: 1, session_id, expires_at_ms };
+    let revocation = Revocation { number: 1, session_id, expires_at_ms, ..Revocation::default() };
     for _ in 0..2 {
         client.logout(call(request.clone())).await.unwrap();
         let payload = loop {
@@ -178,7 +129,7 @@ async fn logout_is_announced_and_survives_a_restart() {
     drop(client);
     process.shutdown.cancel();
 
-    let (mut client, _process) = restart(data_dir, bus).await;
+    let (mut client, _process) = restart(data_dir, bus, Services::none()).await;
     let page = client.list_revocations(call(ListRevocationsRequest { after: 0, limit: 0 })).await.unwrap().into_inner();
     assert_eq!(page, ListRevocationsResponse { revocations: vec![revocation], head: 1 });
     assert_eq!(client.get_jwks(call(GetJwksRequest {})).await.unwrap().into_inner(), jwks, "the same key");
@@ -204,7 +155,8 @@ async fn revocations_expire_with_the_longest_token() {
 async fn replicas_on_postgres_require_a_key() {
     let config = AuthConfig { auth_store: Some(database().await), ..config() };
     let (storage, process) = (storage(directory()), Process::new());
-    let error = confab_auth::start(&config, &storage, bus(), &process).await.err().unwrap().to_string();
+    let error =
+        confab_auth::start(&config, &storage, bus(), Services::none(), &process).await.err().unwrap().to_string();
     assert!(
         error.contains("CONFAB_SIGNING_KEY is not set") && error.contains("openssl genpkey -algorithm ed25519"),
         "{error}"
@@ -214,7 +166,7 @@ async fn replicas_on_postgres_require_a_key() {
     let config = AuthConfig { signing_key: Some(key), ..config };
     let mut replicas = Vec::new();
     for _ in 0..2 {
-        let server = confab_auth::start(&config, &storage, bus(), &process).await.unwrap();
+        let server = confab_auth::start(&config, &storage, bus(), Services::none(), &process).await.unwrap();
         replicas.push(AuthServiceClient::new(in_process(server)));
     }
     signup(&mut replicas[0], "", "ada", "correct horse").await.unwrap();
@@ -281,7 +233,7 @@ async fn account_of_an_earlier_release_can_log_in() {
     drop(client);
     process.shutdown.cancel();
 
-    let (mut client, _process) = restart(data_dir, bus).await;
+    let (mut client, _process) = restart(data_dir, bus, Services::none()).await;
     let unfilled = || {
         database.query_row("SELECT count(*) FROM users WHERE username_skeleton IS NULL", [], |row| row.get::<_, i64>(0))
     };
@@ -299,7 +251,9 @@ async fn signing_key_is_rotated_replica_by_replica() {
     let replica = async |keys: String| {
         let config =
             AuthConfig { auth_store: Some(store.clone()), signing_key: Some(Secret::from(keys.as_str())), ..config() };
-        AuthServiceClient::new(in_process(confab_auth::start(&config, &storage, bus(), &process).await.unwrap()))
+        AuthServiceClient::new(in_process(
+            confab_auth::start(&config, &storage, bus(), Services::none(), &process).await.unwrap(),
+        ))
     };
     let [mut before, mut appended, mut turned, mut after] = [
         replica(old.into()).await,
@@ -324,16 +278,4 @@ async fn signing_key_is_rotated_replica_by_replica() {
         verify(&steps[token].0, &steps[keys].1);
     }
     assert!(steps[3].1.find(&signers[0]).is_none(), "the old key is gone");
-}
-
-fn verify(token: &str, keys: &JwkSet) {
-    let kid = jsonwebtoken::decode_header(token).unwrap().kid.unwrap();
-    let mut validation = Validation::new(Algorithm::EdDSA);
-    validation.set_audience(&["confab"]);
-    jsonwebtoken::decode::<serde_json::Value>(
-        token,
-        &DecodingKey::from_jwk(keys.find(&kid).unwrap()).unwrap(),
-        &validation,
-    )
-    .unwrap();
 }

@@ -22,6 +22,8 @@ use crate::Secret;
 use crate::cluster_key::SigningKey;
 use crate::metrics::BUS;
 
+pub(crate) use self::redis::Address as RedisAddress;
+
 /// Largest payload that the bus publishes or accepts, in bytes (4 MiB).
 pub const MAX_PAYLOAD: usize = 4 * 1024 * 1024;
 
@@ -39,6 +41,10 @@ trait Implementation: Send + Sync {
     fn listen(&self, commands: mpsc::UnboundedReceiver<Command>, notices: mpsc::Sender<Notice>);
     /// Completes when every earlier publication has been sent or dropped.
     fn flush(&self) -> BoxFuture<'_, ()>;
+    /// The Redis that carries the bus, if it is Redis.
+    fn redis(&self) -> Option<RedisAddress> {
+        None
+    }
 }
 
 /// A notice that a listener receives.
@@ -105,6 +111,11 @@ impl Bus {
         }
     }
 
+    /// The Redis that carries the bus, for other uses between the same processes. `None` within one process.
+    pub(crate) fn redis(&self) -> Option<RedisAddress> {
+        self.0.redis()
+    }
+
     /// Creates a listener without channels. The listener ends when both halves are dropped.
     pub fn listen(&self) -> (Subscriptions, Notices) {
         let (commands, command_queue) = mpsc::unbounded_channel();
@@ -115,11 +126,11 @@ impl Bus {
 }
 
 /// Returns the Redis address in a URL, or `None` for the bus within the process.
-fn address(url: &Secret) -> anyhow::Result<Option<redis::Address>> {
+fn address(url: &Secret) -> anyhow::Result<Option<RedisAddress>> {
     if url.expose() == "local:" {
         return Ok(None);
     }
-    let address = redis::Address::parse(url.expose()).map_err(|why| anyhow!("CONFAB_BUS {why:#}"))?;
+    let address = RedisAddress::parse(url.expose()).map_err(|why| anyhow!("CONFAB_BUS {why:#}"))?;
     address.context("CONFAB_BUS must be local:, redis://…, rediss://… or redis+sentinel://…").map(Some)
 }
 

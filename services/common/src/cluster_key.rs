@@ -32,6 +32,8 @@ pub struct ClusterKey {
     pub forward: SigningKey,
     /// Derives node ids.
     pub node: SigningKey,
+    /// Hides the keys of rate limits.
+    pub limits: hmac::Key,
 }
 
 #[derive(Clone)]
@@ -71,7 +73,8 @@ impl ClusterKey {
                 .map_err(|_| anyhow::anyhow!("cannot derive the key for the {purpose}"))?;
             Ok(SigningKey { former: former.clone(), derived: key.into() })
         };
-        Ok(Self { bus: derive("bus")?, forward: derive("forward")?, node: derive("node")? })
+        let (bus, forward, node) = (derive("bus")?, derive("forward")?, derive("node")?);
+        Ok(Self { bus, forward, node, limits: derive("limits")?.derived })
     }
 }
 
@@ -181,15 +184,15 @@ mod tests {
     #[test]
     fn each_purpose_has_its_own_key() {
         let tags = |key: &ClusterKey| {
-            let keys = [&key.bus.derived, &key.forward.derived, &key.node.derived, &key.bus.former];
+            let keys = [&key.bus.derived, &key.forward.derived, &key.node.derived, &key.limits, &key.bus.former];
             keys.map(|key| hmac::sign(key, b"the same").as_ref().to_vec())
         };
         let (one, again, other) =
             (parse(HEX).unwrap(), parse(&HEX.to_uppercase()).unwrap(), parse(&HEX.replace('8', "9")).unwrap());
-        assert_eq!(tags(&one).iter().collect::<HashSet<_>>().len(), 4);
+        assert_eq!(tags(&one).iter().collect::<HashSet<_>>().len(), 5);
         // The derived keys depend on the bytes, not on their encoding; the former key is the text itself.
-        assert_eq!(tags(&one)[..3], tags(&again)[..3]);
-        assert_ne!(tags(&one)[3], tags(&again)[3]);
+        assert_eq!(tags(&one)[..4], tags(&again)[..4]);
+        assert_ne!(tags(&one)[4], tags(&again)[4]);
         assert!(tags(&one).iter().zip(tags(&other)).all(|(one, other)| *one != other));
         // HKDF-SHA256 computed by another implementation (Python's hmac), so that a release cannot change the
         // derivation by accident.

@@ -1,6 +1,7 @@
 //! Settings: `CONFAB_…` variables. Each setting is also a `--flag`, and can be read from the file that `CONFAB_…_FILE`
 //! names.
 
+mod calls;
 mod read;
 
 use std::net::{IpAddr, SocketAddr};
@@ -8,6 +9,8 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+pub use calls::{CallsConfig, TlsFiles};
+pub(crate) use calls::{TLS_FILES, check_listener};
 pub use read::read;
 
 /// Every setting of every Confab program, without the prefix `CONFAB_`. All replicas of a cluster can share one
@@ -33,6 +36,17 @@ pub const KNOWN: &[&str] = &[
     "GRPC_REFLECTION",
     "IDLE_TIMEOUT",
     "INSECURE_BUS",
+    "INSECURE_GRPC",
+    "LIMIT_CREATE_ROOM",
+    "LIMIT_FILE_LINK",
+    "LIMIT_JOIN_ROOM",
+    "LIMIT_LOGIN",
+    "LIMIT_SEARCH",
+    "LIMIT_SEND",
+    "LIMIT_SIGNUP",
+    "LIMIT_UPLOAD",
+    "LIMIT_USER_DIRECTORY",
+    "LIMIT_WRONG_PASSWORD",
     "LINK_TTL",
     "LISTEN",
     "LOG",
@@ -54,10 +68,12 @@ pub const KNOWN: &[&str] = &[
     "OBJECTS",
     "ORPHAN_AGE",
     "PARTITIONS",
+    "PEERS",
     "PING_INTERVAL",
     "PING_TIMEOUT",
     "POSTGRES_CONNECTIONS",
     "PUBLIC_HOSTS",
+    "REFRESH_TTL",
     "REQUEST_TIMEOUT",
     "ROOM_STORE",
     "ROOM_URL",
@@ -67,7 +83,11 @@ pub const KNOWN: &[&str] = &[
     "S3_SECRET_ACCESS_KEY",
     "S3_SESSION_TOKEN",
     "SIGNING_KEY",
+    "SIGNUP",
     "SWEEP_EVERY",
+    "TLS_CA_FILE",
+    "TLS_CERT_FILE",
+    "TLS_KEY_FILE",
     "TOKEN_TTL",
     "TRUSTED_PROXIES",
     "TRUST_TRACEPARENT",
@@ -123,6 +143,9 @@ pub struct CommonConfig {
     /// How long to accept connections after SIGTERM, until the load balancer has removed this process
     #[arg(long, env = "CONFAB_ACCEPT_DRAIN", default_value = "0s", value_name = "DURATION", value_parser = duration)]
     pub accept_drain: Duration,
+    /// Settings of calls between programs
+    #[command(flatten)]
+    pub calls: CallsConfig,
 }
 
 /// The format of log lines

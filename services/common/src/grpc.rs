@@ -5,19 +5,32 @@ mod connection;
 pub mod discovery;
 mod failure;
 mod measure;
+mod names;
 mod network;
+mod peer;
 mod reflection;
 mod replicas;
+mod role;
+mod roles;
+mod security;
 mod server;
 mod services;
+mod tls;
 mod traced;
 mod transport;
+mod urls;
 
-pub use network::{connect, targets, urls};
+pub use names::PeerNames;
+pub use network::connect;
+pub use peer::{Peer, caller};
 pub use reflection::Reflection;
+pub use role::{Role, Roles};
+pub use roles::CALLERS;
+pub use security::Security;
 pub use server::serve;
 pub use services::Services;
 pub use transport::{Binder, Call, Streams, Transport, in_process, late, request};
+pub use urls::{targets, urls};
 
 /// Largest gRPC message, sent or received, in bytes (8 MiB). All generated clients and servers use it.
 pub const MAX_MESSAGE: usize = 8 * 1024 * 1024;

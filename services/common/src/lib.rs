@@ -15,6 +15,7 @@ pub mod grpc;
 mod healthcheck;
 pub mod identity;
 pub mod issuers;
+pub mod limit;
 pub mod listen;
 pub mod memory;
 pub mod metrics;

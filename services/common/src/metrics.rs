@@ -19,7 +19,7 @@ use parking_lot::Mutex;
 use crate::readiness::Readiness;
 
 pub use own::LIMITS;
-pub(crate) use own::{BUS, CLIENT, Calls, Postgres, SERVER};
+pub(crate) use own::{BUS, CLIENT, Calls, Postgres, REFUSED_PEERS, SERVER, limits_shared, tls_days_left};
 
 /// Bucket bounds of durations, in seconds. The default deadline of a call is 2.5 s.
 const SECONDS: [f64; 13] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0];

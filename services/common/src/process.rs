@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{self, CommonConfig};
+use crate::grpc::{Role, Security};
 use crate::readiness::Readiness;
 use crate::telemetry::{self, trace};
 use crate::trust::Authorities;
@@ -24,12 +25,20 @@ pub struct Process {
     pub shutdown: CancellationToken,
     /// The state that `/readyz` reports.
     pub readiness: Readiness,
+    /// How the process authenticates itself and other programs.
+    pub security: Security,
 }
 
 impl Process {
     /// Creates a context, for tests and for programs that are part of another program.
     pub fn new() -> Self {
-        Self { leaving: CancellationToken::new(), shutdown: CancellationToken::new(), readiness: Readiness::default() }
+        Self::with(Security::default())
+    }
+
+    /// Creates the context of a process with a certificate.
+    pub fn with(security: Security) -> Self {
+        let (leaving, shutdown) = (CancellationToken::new(), CancellationToken::new());
+        Self { leaving, shutdown, readiness: Readiness::default(), security }
     }
 }
 
@@ -80,10 +89,15 @@ where
             Authorities::add(file).context("CONFAB_CA_FILE")?;
         }
         config.check()?;
+        let security = if config.serves() {
+            Security::open(&config.common().calls, Role::of_program(C::command().get_name()))?
+        } else {
+            Security::default()
+        };
         rustix::process::umask(Mode::RWXG | Mode::RWXO);
         raise_descriptor_limit();
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-        let ended = runtime.block_on(live(config, main));
+        let ended = runtime.block_on(live(config, Process::with(security), main));
         // Blocking work that outlasts the deadline must not delay the exit.
         runtime.shutdown_background();
         ended
@@ -97,18 +111,18 @@ where
     }
 }
 
-async fn live<C, F>(config: C, main: impl FnOnce(C, Process) -> F) -> anyhow::Result<()>
+async fn live<C, F>(config: C, process: Process, main: impl FnOnce(C, Process) -> F) -> anyhow::Result<()>
 where
     C: Settings,
     F: Future<Output = anyhow::Result<()>>,
 {
     let common = config.common().clone();
-    let process = Process::new();
     if config.serves() {
         metrics::start(C::command().get_name(), process.readiness.clone());
         trace::export::start(C::command().get_name())?;
         admin::spawn(&common, process.readiness.clone()).await?;
         tokio::spawn(memory::give_back());
+        process.security.watch_files();
     }
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;

@@ -1,6 +1,7 @@
 //! The parts that the programs of all services share.
 
 use crate::config::CommonConfig;
+use crate::grpc::Role;
 use crate::process::Settings;
 use crate::store::StorageConfig;
 
@@ -61,7 +62,13 @@ impl<S: ServiceArgs, C: clap::Subcommand> Settings for Program<S, C> {
 
     fn check(&self) -> anyhow::Result<()> {
         // A subcommand needs only some of the settings, and checks those itself.
-        if self.serves() { self.service.check(&self.storage) } else { Ok(()) }
+        if !self.serves() {
+            return Ok(());
+        }
+        if Role::of_program(S::NAME).is_some_and(Role::is_service) {
+            self.common.calls.check_listener(self.common.listen)?;
+        }
+        self.service.check(&self.storage)
     }
 }
 

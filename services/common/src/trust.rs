@@ -44,6 +44,14 @@ impl Authorities {
         read(file).map(Self::of)
     }
 
+    /// Parses the content of a PEM file, without the system's authorities.
+    ///
+    /// # Errors
+    /// When the content has no valid certificate. The message names the file.
+    pub fn parse(content: &[u8], file: &Path) -> anyhow::Result<Self> {
+        parse(content, file).map(Self::of)
+    }
+
     /// Keeps the certificates that can be used; a system's store may contain others.
     fn of(certificates: Vec<CertificateDer<'static>>) -> Self {
         let mut roots = RootCertStore::empty();
@@ -67,9 +75,13 @@ impl Authorities {
 }
 
 fn read(file: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
+    let content = std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
+    parse(&content, file)
+}
+
+fn parse(content: &[u8], file: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
     let path = file.display();
-    let text = std::fs::read(file).with_context(|| format!("cannot read {path}"))?;
-    let found = CertificateDer::pem_slice_iter(&text).collect::<Result<Vec<_>, _>>();
+    let found = CertificateDer::pem_slice_iter(content).collect::<Result<Vec<_>, _>>();
     let certificates = found
         .ok()
         .filter(|found| !found.is_empty())

@@ -96,10 +96,12 @@ pub struct FileArgs {
     /// Settings of this service
     #[command(flatten)]
     pub file: FileConfig,
-    /// URL of the room service: http://host:port, or several separated by commas; all addresses of a name are used
+    /// URL of the room service: http://host:port, with TLS https://host:port, or several separated by commas; all
+    /// addresses of a name are used
     #[arg(long, env = "CONFAB_ROOM_URL", help_heading = "Services", default_value = "http://127.0.0.1:50052", value_name = "URL", value_parser = grpc::urls)]
     pub room_url: String,
-    /// URL of the message service: http://host:port, or several separated by commas; all addresses of a name are used
+    /// URL of the message service: http://host:port, with TLS https://host:port, or several separated by commas; all
+    /// addresses of a name are used
     #[arg(long, env = "CONFAB_MESSAGE_URL", help_heading = "Services", default_value = "http://127.0.0.1:50053", value_name = "URL", value_parser = grpc::urls)]
     pub message_url: String,
 }

@@ -25,7 +25,7 @@ mod upload;
 use std::sync::{Arc, LazyLock};
 
 use anyhow::{Context, ensure};
-use confab_common::grpc::{MAX_MESSAGE, Services, connect, serve};
+use confab_common::grpc::{MAX_MESSAGE, Role, Services, serve};
 use confab_common::process::Process;
 use confab_common::store::{StorageConfig, StoreUrl};
 use confab_proto::file::v1::file_service_server::FileServiceServer;
@@ -60,6 +60,7 @@ pub async fn start(
     process: &Process,
 ) -> anyhow::Result<FileServiceServer<FileApi>> {
     LazyLock::force(&metrics::METRICS);
+    let services = services.called_by(Role::File);
     let objects = object::open(&config.objects, &storage.data_dir, config.max_file_size)?;
     let store = open(config, &storage.serving(process)).await?;
     let objects = Arc::new(Owned::new(objects, store.clone()));
@@ -106,8 +107,8 @@ pub async fn run(program: Program, process: Process) -> anyhow::Result<()> {
         Some(Command::ClaimObjects) => return claim_objects(&file, &storage).await,
         None => {}
     }
-    let room = connect(&room_url).context("CONFAB_ROOM_URL")?;
-    let message = connect(&message_url).context("CONFAB_MESSAGE_URL")?;
+    let room = process.security.connect(Role::Room, &room_url).context("CONFAB_ROOM_URL")?;
+    let message = process.security.connect(Role::Message, &message_url).context("CONFAB_MESSAGE_URL")?;
     let services = Services { room, message, ..Services::none() };
     let server = start(&file, &storage, services, &process).await?;
     process.readiness.started();

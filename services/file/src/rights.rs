@@ -1,4 +1,5 @@
-//! Users' permissions in rooms: the room service's answers, cached for less than one second.
+//! Users' permissions in rooms: the room service's answers. Those of public rooms are cached for less than one second;
+//! in a private room a removal ends the permissions at once.
 
 use std::time::Duration;
 
@@ -21,6 +22,7 @@ pub struct Access {
     pub read: bool,
     pub post: bool,
     pub manage: bool,
+    pub private: bool,
 }
 
 /// The room and the user; `None` is an anonymous reader.
@@ -40,17 +42,27 @@ impl Rights {
         }
     }
 
-    /// Returns the permissions of a user, or with `None` of an anonymous reader, in a room. Concurrent callers with the
-    /// same key share one call.
+    /// Returns the permissions of a user, or with `None` of an anonymous reader, in a room.
     ///
     /// # Errors
     /// When no room replica answers.
     pub async fn of(&self, room: Uuid, user: Option<Uuid>) -> Result<Access> {
         let key = (room, user);
-        self.fresh.try_get_with(key, self.fetch(key)).await.map_err(|error| Error::clone(&error))
+        if let Some(access) = self.fresh.get(&key).await {
+            return Ok(access);
+        }
+        let access = self.now(room, user).await?;
+        if access.read && !access.private {
+            self.fresh.insert(key, access).await;
+        }
+        Ok(access)
     }
 
-    async fn fetch(&self, (room, user): Key) -> Result<Access> {
+    /// Like [`of`](Self::of), without the cache.
+    ///
+    /// # Errors
+    /// When no room replica answers.
+    pub async fn now(&self, room: Uuid, user: Option<Uuid>) -> Result<Access> {
         let question = CheckAccessRequest {
             room_id: room.to_string(),
             user_id: user.map(|id| id.to_string()).unwrap_or_default(),
@@ -58,7 +70,12 @@ impl Rights {
         match self.room.clone().check_access(request(question, CALL)).await.map_err(Error::from) {
             Ok(access) => {
                 let access = access.get_ref();
-                Ok(Access { read: access.may_read, post: access.may_post, manage: access.may_manage })
+                Ok(Access {
+                    read: access.may_read,
+                    post: access.may_post,
+                    manage: access.may_manage,
+                    private: access.private,
+                })
             }
             Err(error) if error.code == Code::NotFound => Ok(Access::default()),
             // The call only reads, so the outcome is known: nothing was done.

@@ -110,11 +110,23 @@ pub struct Page {
 impl Files {
     /// Returns one file, if it is visible to the reader.
     pub async fn get(&self, id: Uuid, reader: &Reader) -> Result<File> {
-        let file = self.store.get(id).await?.ok_or_else(unknown)?;
+        let file = self.find(id, reader.user()).await?;
         if !self.may_read(&file, reader).await? {
             return Err(unknown());
         }
         self.marked_ready(file).await
+    }
+
+    /// Returns a file, whether or not the caller may read it. A file that does not exist costs a call to the room
+    /// service, like a file of a room that is hidden from the caller: the time of the answer must not tell them apart.
+    async fn find(&self, id: Uuid, caller: Option<Uuid>) -> Result<File> {
+        match self.store.get(id).await? {
+            Some(file) if file.room.is_some() || Some(file.uploader.id) == caller => Ok(file),
+            file => {
+                self.rights.now(Uuid::nil(), caller).await?;
+                file.ok_or_else(unknown)
+            }
+        }
     }
 
     /// Returns a range of a file's content; a length of 0 means the rest of the file.
@@ -174,19 +186,21 @@ impl Files {
     /// Deletes a file for its uploader or a manager of its room. The log is updated before the answer if possible
     /// within one second, otherwise soon after.
     pub async fn delete(&self, id: Uuid, caller: &User) -> Result<()> {
-        let file = self.store.get(id).await?.ok_or_else(unknown)?;
-        if file.uploader.id != caller.id {
-            let Some(room) = file.room else { return Err(unknown()) };
-            let access = self.rights.of(room, Some(caller.id)).await?;
+        let file = self.find(id, Some(caller.id)).await?;
+        // In a private room, the uploader's right ends with the membership.
+        if let Some(room) = file.room {
+            let access = self.rights.now(room, Some(caller.id)).await?;
             if !access.read {
                 return Err(unknown());
             }
-            if !access.manage {
+            if file.uploader.id != caller.id && !access.manage {
                 return Err(Error::new(
                     Code::Forbidden,
                     "only the file's uploader or an admin of its room may do this",
                 ));
             }
+        } else if file.uploader.id != caller.id {
+            return Err(unknown());
         }
         let file = self.marked_ready(file).await?;
         if !self.store.delete(id).await? {
@@ -205,7 +219,11 @@ impl Files {
         reader.is_no_link()?;
         let file = self.get(id, reader).await?;
         let expires_at_ms = now_ms() + self.links.of(&file).as_millis() as i64;
-        Ok(Link { expires_at_ms, signature: file.link_key.sign(id, expires_at_ms) })
+        let user = match file.room {
+            Some(room) if self.rights.of(room, reader.user()).await?.private => reader.user(),
+            _ => None,
+        };
+        Ok(Link { expires_at_ms, signature: file.link_key.sign(id, expires_at_ms, user) })
     }
 
     /// Attaches files to a room: the caller's files without a room, and files that are already in this room; all or
@@ -237,9 +255,12 @@ impl Files {
 
     async fn may_read(&self, file: &File, reader: &Reader) -> Result<bool> {
         match (reader, file.room) {
-            (Reader::Link(link), _) => {
+            (Reader::Link(link), room) => {
                 let signed = file.link_key.verifies(file.id, link.expires_at_ms, &link.signature);
-                Ok(signed && now_ms() < link.expires_at_ms)
+                match (signed.filter(|_| now_ms() < link.expires_at_ms), room) {
+                    (Some(user), Some(room)) => Ok(self.rights.of(room, user).await?.read),
+                    (signed, _) => Ok(signed.is_some()),
+                }
             }
             (_, Some(room)) => Ok(self.rights.of(room, reader.user()).await?.read),
             (_, None) => Ok(reader.user() == Some(file.uploader.id)),

@@ -1,7 +1,7 @@
 //! Appends one batch to the store despite errors: merges repeats, retries after unknown outcomes, and isolates invalid
 //! events.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ pub type Answer = Result<(Uuid, Outcome)>;
 pub async fn append(store: &dyn Store, batch: &[Arc<EventData>], until: Instant) -> Vec<Option<Answer>> {
     let first_of = first_of_each_identity(batch);
     let mut answers: Vec<Option<Answer>> = vec![None; batch.len()];
-    let mut parts = vec![(0..batch.len()).filter(|i| first_of[*i] == *i).collect::<Vec<_>>()];
+    let mut parts = parts(batch, &first_of);
     while let Some(part) = parts.pop() {
         let chosen: Vec<_> = part.iter().map(|i| batch[*i].clone()).collect();
         let outcome = if Instant::now() < until {
@@ -60,6 +60,28 @@ pub async fn append(store: &dyn Store, batch: &[Arc<EventData>], until: Instant)
             answer => answer.clone(),
         })
         .collect()
+}
+
+/// Returns the indices of the events to append, without repeats, in parts with the last part first. In each part, an
+/// access event is the last event of its room: its change holds for the next event of the room, so that event must be
+/// judged by a later transaction.
+fn parts(batch: &[Arc<EventData>], first_of: &[usize]) -> Vec<Vec<usize>> {
+    let (mut parts, mut part) = (Vec::new(), Vec::new());
+    let mut changed = HashSet::new();
+    for i in (0..batch.len()).filter(|i| first_of[*i] == *i) {
+        let data = &batch[i];
+        if changed.contains(&data.room) {
+            parts.push(std::mem::take(&mut part));
+            changed.clear();
+        }
+        if data.body.access.is_some() {
+            changed.insert(data.room);
+        }
+        part.push(i);
+    }
+    parts.push(part);
+    parts.reverse();
+    parts
 }
 
 /// Returns for each event the index of the first event with the same identity: its own index, unless it is a repeat.

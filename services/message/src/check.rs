@@ -11,10 +11,12 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::lanes::Pending;
-use crate::store::{Body, EventData, File, Kind, client_id};
+use crate::store::{AccessChange, Body, EventData, File, Kind, client_id};
 
 /// Longest data of a system event, in bytes (64 KiB).
 const MAX_DATA: usize = 64 * 1024;
+/// Most members that one event adds, and that it removes.
+pub const MAX_CHANGED: usize = 1000;
 /// Longest name from another service, in bytes: of a sender, an event or a file.
 const MAX_NAME: usize = 256;
 /// The names of all room events. Only [`ROOM_DELETED`] closes its room.
@@ -45,6 +47,8 @@ pub struct NewEvent {
     /// [`Kind::File`]: the shared files.
     pub files: Vec<File>,
     pub closes_room: bool,
+    /// [`Kind::System`]: the change of the room's visibility or members.
+    pub access: Option<AccessChange>,
     /// The span that appends the event; empty for none.
     pub traceparent: String,
     /// How long the caller waits; zero for the default.
@@ -80,6 +84,9 @@ pub fn check(new: NewEvent, partitions: u32, arrived: Instant) -> Result<Checked
     let says_nothing_else = kind == Kind::Message && new.file_ids.is_empty();
     within("content", &new.content, usize::from(says_nothing_else), MAX_CONTENT)?;
     check_event(kind, &new.event, new.closes_room)?;
+    if let Some(change) = &new.access {
+        check_access(kind, change)?;
+    }
     within("data", &new.data, 0, MAX_DATA)?;
     count("fileIds", new.file_ids.len(), 0, if kind == Kind::Message { MAX_FILES } else { 0 })?;
     let file_ids = new.file_ids.iter().map(|id| text::id("fileIds", id)).collect::<Result<Vec<_>>>()?;
@@ -95,7 +102,14 @@ pub fn check(new: NewEvent, partitions: u32, arrived: Instant) -> Result<Checked
         kind,
         sender,
         client_id: client_id(new.client_message_id.as_deref(), id),
-        body: Body { sender_username, content: new.content, event: new.event, data: new.data, files: new.files },
+        body: Body {
+            sender_username,
+            content: new.content,
+            event: new.event,
+            data: new.data,
+            access: new.access,
+            files: new.files,
+        },
         closes_room: new.closes_room,
     };
     Ok(Checked {
@@ -115,6 +129,17 @@ fn check_event(kind: Kind, event: &str, closes_room: bool) -> Result<()> {
     }
     if closes_room && event != ROOM_DELETED {
         return Err(Error::field("closesRoom", format!("must be false in all events except {ROOM_DELETED}")));
+    }
+    Ok(())
+}
+
+/// Checks that a change of a room's visibility or members comes with a room event, and is bounded.
+fn check_access(kind: Kind, change: &AccessChange) -> Result<()> {
+    if kind != Kind::System {
+        return Err(Error::field("access", "must be absent in all events except system events"));
+    }
+    if change.members.len() > MAX_CHANGED || change.removed.len() > MAX_CHANGED {
+        return Err(Error::field("access", format!("must change at most {MAX_CHANGED} members")));
     }
     Ok(())
 }

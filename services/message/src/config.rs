@@ -55,10 +55,12 @@ pub struct MessageArgs {
     /// Settings of this service
     #[command(flatten)]
     pub message: MessageConfig,
-    /// URL of the room service: http://host:port, or several separated by commas; all addresses of a name are used
+    /// URL of the room service: http://host:port, with TLS https://host:port, or several separated by commas; all
+    /// addresses of a name are used
     #[arg(long, env = "CONFAB_ROOM_URL", help_heading = "Services", default_value = "http://127.0.0.1:50052", value_name = "URL", value_parser = grpc::urls)]
     pub room_url: String,
-    /// URL of the file service: http://host:port, or several separated by commas; all addresses of a name are used
+    /// URL of the file service: http://host:port, with TLS https://host:port, or several separated by commas; all
+    /// addresses of a name are used
     #[arg(long, env = "CONFAB_FILE_URL", help_heading = "Services", default_value = "http://127.0.0.1:50054", value_name = "URL", value_parser = grpc::urls)]
     pub file_url: String,
 }
@@ -81,6 +83,8 @@ pub enum Command {
     Migrate,
     /// Renew the log's epoch after its database was restored to an older state, and exit
     RenewEpoch,
+    /// After an upgrade: raise the log to the newest format once no program of the version before is running, and exit
+    FinishUpgrade,
 }
 
 #[cfg(test)]

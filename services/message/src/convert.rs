@@ -4,9 +4,10 @@ use confab_common::{Error, Result, text};
 use confab_proto::auth::v1::UserRef;
 use confab_proto::file::v1 as file_pb;
 use confab_proto::message::v1 as pb;
+use confab_proto::room::v1 as room_pb;
 use uuid::Uuid;
 
-use crate::store::{Event, File, Kind, RoomHead};
+use crate::store::{AccessChange, Event, File, Kind, Member, Role, RoomHead};
 
 /// Converts an event to its public form.
 pub fn event(event: &Event) -> pb::Event {
@@ -31,7 +32,60 @@ pub fn event(event: &Event) -> pb::Event {
         created_at_ms: event.created_at_ms,
         files: data.body.files.iter().map(|it| file(it, data.room)).collect(),
         traceparent: String::new(),
+        access: data.body.access.as_ref().map(access),
     }
+}
+
+fn access(change: &AccessChange) -> pb::AccessChange {
+    let visibility = if change.private { room_pb::Visibility::Private } else { room_pb::Visibility::Public };
+    let member = |member: &Member| {
+        let role = match member.role {
+            Role::Member => room_pb::Role::Member,
+            Role::Admin => room_pb::Role::Admin,
+            Role::Owner => room_pb::Role::Owner,
+        };
+        pb::RoomMember { user_id: member.user.to_string(), role: role.into() }
+    };
+    pb::AccessChange {
+        members: change.members.iter().map(member).collect(),
+        removed: change.removed.iter().map(Uuid::to_string).collect(),
+        visibility: visibility.into(),
+        changes_visibility: change.changes_visibility,
+    }
+}
+
+/// Converts a change from the room service's form.
+///
+/// # Errors
+/// `invalid_request` for a malformed id, a member without a role, or an unspecified visibility.
+pub fn access_change(change: &pb::AccessChange) -> Result<AccessChange> {
+    let visibility = change.visibility();
+    if visibility == room_pb::Visibility::Unspecified {
+        return Err(Error::field("access.visibility", "must be given"));
+    }
+    Ok(AccessChange {
+        members: members("access.members", &change.members)?,
+        removed: change.removed.iter().map(|user| text::id("access.removed", user)).collect::<Result<_>>()?,
+        private: visibility == room_pb::Visibility::Private,
+        changes_visibility: change.changes_visibility,
+    })
+}
+
+/// Converts members from the room service's form.
+///
+/// # Errors
+/// `invalid_request` for a malformed id or a member without a role.
+pub fn members(field: &str, members: &[pb::RoomMember]) -> Result<Vec<Member>> {
+    let member = |member: &pb::RoomMember| {
+        let role = match member.role() {
+            room_pb::Role::Member => Role::Member,
+            room_pb::Role::Admin => Role::Admin,
+            room_pb::Role::Owner => Role::Owner,
+            room_pb::Role::Unspecified => return Err(Error::field(field, "must have a role")),
+        };
+        Ok(Member { user: text::id(field, &member.user_id)?, role })
+    };
+    members.iter().map(member).collect()
 }
 
 /// Converts a file of that room to its public form; a deleted file has only its name.

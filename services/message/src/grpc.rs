@@ -3,15 +3,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use confab_common::grpc::MAX_MESSAGE;
-use confab_common::{Error, Result};
+use confab_common::grpc::{MAX_MESSAGE, Peer, Role, caller};
+use confab_common::{Code, Error, Result};
 use confab_proto::message::v1 as pb;
 use confab_proto::message::v1::message_service_server::{MessageService, MessageServiceServer};
+use confab_proto::room::v1::Visibility;
 use tonic::{Request, Response, Status};
+use uuid::Uuid;
 
 use crate::check::NewEvent;
 use crate::convert;
-use crate::service::{Sent, Service};
+use crate::service::{History, Sent, Service};
 use crate::store::Window;
 
 pub struct Grpc(Arc<Service>);
@@ -26,7 +28,8 @@ pub fn server(service: Arc<Service>) -> MessageServiceServer<Grpc> {
 #[tonic::async_trait]
 impl MessageService for Grpc {
     async fn append(&self, request: Request<pb::AppendRequest>) -> Result<Response<pb::AppendResponse>, Status> {
-        let events = request.into_inner().events.into_iter().map(new_event).collect();
+        let peer = caller(&request);
+        let events = request.into_inner().events.into_iter().map(|event| new_event(event, &peer)).collect();
         let (epoch, sent) = self.0.append(events).await?;
         let outcomes = sent.into_iter().map(outcome).collect();
         Ok(Response::new(pb::AppendResponse { epoch: epoch.to_string(), outcomes }))
@@ -36,16 +39,22 @@ impl MessageService for Grpc {
         &self,
         request: Request<pb::ListEventsRequest>,
     ) -> Result<Response<pb::ListEventsResponse>, Status> {
-        let pb::ListEventsRequest { room_id, before, after, limit, max_bytes } = request.into_inner();
+        let pb::ListEventsRequest { room_id, before, after, limit, max_bytes, readers } = request.into_inner();
         let window = match (before, after) {
             (None, None) => Window::Latest,
             (Some(seq), None) => Window::Before(seq),
             (None, Some(seq)) => Window::After(seq),
             (Some(_), Some(_)) => return Err(Error::field("before", "must not be combined with after").into()),
         };
-        let (page, more) = self.0.list(&room_id, window, limit, max_bytes).await?;
-        let events = page.events.iter().map(convert::event).collect();
-        Ok(Response::new(pb::ListEventsResponse { epoch: page.epoch.to_string(), last_seq: page.head, events, more }))
+        let History { page, more, access } = self.0.list(&room_id, window, (limit, max_bytes), &readers).await?;
+        Ok(Response::new(pb::ListEventsResponse {
+            epoch: page.epoch.to_string(),
+            last_seq: page.head,
+            events: page.events.iter().map(convert::event).collect(),
+            more,
+            private: access.private,
+            readers: access.readers.iter().map(Uuid::to_string).collect(),
+        }))
     }
 
     async fn read_log(&self, request: Request<pb::ReadLogRequest>) -> Result<Response<pb::ReadLogResponse>, Status> {
@@ -72,6 +81,7 @@ impl MessageService for Grpc {
         Ok(Response::new(pb::GetRoomHeadsResponse {
             epoch: heads.epoch.to_string(),
             heads: heads.heads.into_iter().map(convert::room_head).collect(),
+            format: self.0.format(),
         }))
     }
 
@@ -83,9 +93,34 @@ impl MessageService for Grpc {
         self.0.forget_files(&room_id, &ids).await?;
         Ok(Response::new(pb::ForgetFilesResponse {}))
     }
+
+    async fn open_room(&self, request: Request<pb::OpenRoomRequest>) -> Result<Response<pb::OpenRoomResponse>, Status> {
+        let request = request.into_inner();
+        let private = request.visibility() == Visibility::Private;
+        let members = convert::members("members", &request.members)?;
+        self.0.open_room(&request.room_id, private, members).await?;
+        Ok(Response::new(pb::OpenRoomResponse {}))
+    }
+
+    async fn rooms_opened(
+        &self,
+        _: Request<pb::RoomsOpenedRequest>,
+    ) -> Result<Response<pb::RoomsOpenedResponse>, Status> {
+        self.0.rooms_opened().await?;
+        Ok(Response::new(pb::RoomsOpenedResponse {}))
+    }
 }
 
-fn new_event(event: pb::NewEvent) -> Result<NewEvent> {
+/// Converts an event that this program sends. Each kind of event has one author among the programs.
+fn new_event(event: pb::NewEvent, peer: &Peer) -> Result<NewEvent> {
+    let author = match event.kind() {
+        pb::Kind::File => Role::File,
+        pb::Kind::System => Role::Room,
+        pb::Kind::Message | pb::Kind::Unspecified => Role::Gateway,
+    };
+    if !peer.is(author) {
+        return Err(Error::new(Code::Forbidden, "another program appends events of this kind"));
+    }
     Ok(NewEvent {
         files: event.files.into_iter().map(|file| convert::new_file(file, &event.room_id)).collect::<Result<_>>()?,
         id: event.id,
@@ -98,6 +133,7 @@ fn new_event(event: pb::NewEvent) -> Result<NewEvent> {
         data: event.data,
         file_ids: event.file_ids,
         closes_room: event.closes_room,
+        access: event.access.as_ref().map(convert::access_change).transpose()?,
         traceparent: event.traceparent,
         timeout: Duration::from_millis(event.timeout_ms.into()),
     })

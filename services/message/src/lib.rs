@@ -23,7 +23,7 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use confab_common::Code;
 use confab_common::bus::Bus;
-use confab_common::grpc::{Services, connect, serve};
+use confab_common::grpc::{Role, Services, serve};
 use confab_common::process::Process;
 use confab_common::store::{StorageConfig, StoreUrl};
 use confab_proto::message::v1::message_service_server::MessageServiceServer;
@@ -58,8 +58,11 @@ pub async fn run(program: Program, process: Process) -> anyhow::Result<()> {
     match command {
         Some(Command::Migrate) => migrate(&message, &storage).await,
         Some(Command::RenewEpoch) => renew_epoch(&message, &storage).await,
+        Some(Command::FinishUpgrade) => finish_upgrade(&message, &storage).await,
         None => {
-            let services = Services { room: connect(&room_url)?, file: connect(&file_url)?, ..Services::none() };
+            let room = process.security.connect(Role::Room, &room_url)?;
+            let file = process.security.connect(Role::File, &file_url)?;
+            let services = Services { room, file, ..Services::none() };
             let bus = bus.open()?;
             let log = start(&message, &storage, bus.clone(), services, &process).await?;
             process.readiness.started();
@@ -99,9 +102,10 @@ pub async fn start(
     process: &Process,
 ) -> anyhow::Result<Log> {
     LazyLock::force(&metrics::METRICS);
+    let services = services.called_by(Role::Message);
     let opened = process.readiness.condition("the log");
     let (store, lanes) = open_store(config, &storage.serving(process)).await?;
-    let epoch = loop {
+    let state = loop {
         match store.open_log(config.partitions).await {
             // The database is slow or unreachable again: the replica waits for it as for the first connection.
             Err(error) if matches!(error.code, Code::Unavailable | Code::Timeout) => {
@@ -111,30 +115,32 @@ pub async fn start(
             opened => break opened.context("opening the log")?,
         }
     };
-    tokio::spawn(process.shutdown.clone().run_until_cancelled_owned(watch(store.clone(), config.partitions)));
     let hints = Hints::new(bus);
     #[cfg(feature = "failpoints")]
     let store = sabotage::Sabotaged::over(store, hints.clone());
     let lanes = Lanes::start(lanes, config.partitions, &store, &hints);
+    let (rights, files) = (Rights::new(services.room), Files::new(services.file));
+    let service = Arc::new(Service::new(store.clone(), config.partitions, state, lanes, rights, files));
+    let watch = watch(store, service.clone(), config.partitions);
+    tokio::spawn(process.shutdown.clone().run_until_cancelled_owned(watch));
     opened.set(true);
-    Ok(Log(Arc::new(Service::new(
-        store,
-        config.partitions,
-        epoch,
-        lanes,
-        Rights::new(services.room),
-        Files::new(services.file),
-    ))))
+    Ok(Log(service))
 }
 
-/// Renews the epoch when a different database has replaced the opened one.
-async fn watch(store: Arc<dyn Store>, partitions: u32) {
+/// Renews the epoch when a different database has replaced the opened one, and follows the format until it is the
+/// newest.
+async fn watch(store: Arc<dyn Store>, service: Arc<Service>, partitions: u32) {
     loop {
         tokio::time::sleep(WATCH_EVERY).await;
         if let Ok(false) = store.is_as_opened().await
             && let Err(error) = store.open_log(partitions).await
         {
             tracing::warn!(%error, "the opened database was replaced by another");
+        }
+        if service.format() < store::FORMAT
+            && let Err(error) = service.read_format().await
+        {
+            tracing::debug!(%error, "cannot read the log's format now");
         }
     }
 }
@@ -162,6 +168,21 @@ pub async fn renew_epoch(config: &MessageConfig, storage: &StorageConfig) -> any
         _ => anyhow::Error::from(error).context("renewing the epoch"),
     })?;
     println!("{epoch}");
+    Ok(())
+}
+
+/// Raises the log to the newest format after every replica of the release before has ended.
+///
+/// # Errors
+/// When there is no log, rooms are not open yet, or the store cannot be opened.
+pub async fn finish_upgrade(config: &MessageConfig, storage: &StorageConfig) -> anyhow::Result<()> {
+    let (store, _) = open_store(config, &storage.once()).await?;
+    store.finish_upgrade().await.map_err(|error| match error.code {
+        Code::NotFound => anyhow::anyhow!("there is no log in this database; Confab has never run on it"),
+        Code::Conflict => anyhow::anyhow!(error.detail),
+        _ => anyhow::Error::from(error).context("finishing the upgrade"),
+    })?;
+    println!("the log has format {}; programs of earlier versions can no longer use it", store::FORMAT);
     Ok(())
 }
 

@@ -12,8 +12,8 @@ use uuid::Uuid;
 use crate::batch::Answer;
 use crate::publish::Hints;
 use crate::store::{
-    AppendError, Appended, Event, EventData, Head, Heads, Limit, Outcome, Page, RoomHead, RoomKey, Store, Window,
-    delegated,
+    AppendError, Appended, Event, EventData, Head, Heads, Limit, Member, Opened, Outcome, Page, RoomAccess, RoomHead,
+    RoomKey, Store, Window, delegated,
 };
 
 /// Marks the suffix of an identity that makes an event new although it is a repeat. The suffix is removed from what the
@@ -93,8 +93,18 @@ impl Store for Sabotaged {
         .boxed()
     }
 
-    fn list(&self, room: RoomKey, window: Window, limit: Limit) -> BoxFuture<'_, Result<Page>> {
-        self.store.list(room, window, limit).map(revealed).boxed()
+    fn list(
+        &self,
+        room: RoomKey,
+        window: Window,
+        limit: Limit,
+        readers: Vec<Uuid>,
+    ) -> BoxFuture<'_, Result<(Page, RoomAccess)>> {
+        async move {
+            let (page, access) = self.store.list(room, window, limit, readers).await?;
+            Ok((revealed(Ok(page))?, access))
+        }
+        .boxed()
     }
 
     fn read_log(&self, partition: u32, after: u64, limit: Limit) -> BoxFuture<'_, Result<Page>> {

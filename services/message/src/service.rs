@@ -1,9 +1,11 @@
 //! The rules of the log: which events a user may append, and how much one call may read.
 
 mod attach;
+mod rooms;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
 use confab_common::{Code, Error, Result, text};
@@ -18,12 +20,10 @@ use crate::check::{Checked, NewEvent, check};
 use crate::files::Files;
 use crate::lanes::Lanes;
 use crate::rights::{Right, Rights};
-use crate::store::{Event, EventData, Head, Heads, Kind, Limit, Outcome, Page, RoomHead, Store, Window};
+use crate::store::{Event, EventData, FORMAT, Head, Heads, Kind, Limit, Opened, Outcome, Page, RoomHead, Store};
 
 /// Maximum events in one append call.
 const MAX_EVENTS: usize = 1024;
-/// Maximum events in a page of history.
-const MAX_PAGE: u32 = 200;
 /// Maximum bytes in any page (4 MiB).
 const MAX_PAGE_BYTES: u32 = 4 * 1024 * 1024;
 /// The default page size of the log.
@@ -38,6 +38,8 @@ const HEADS_AGE: Duration = Duration::from_millis(250);
 /// The outcome of a [`NewEvent`]: the event in the log, and whether an earlier send appended it.
 pub type Sent = Result<(Event, bool)>;
 
+pub use rooms::History;
+
 pub struct Service {
     store: Arc<dyn Store>,
     partitions: u32,
@@ -47,6 +49,7 @@ pub struct Service {
     heads: Cache<(), Heads<Head>>,
     // Locked for a comparison, never across an await.
     epoch: Mutex<Uuid>,
+    format: AtomicU32,
 }
 
 impl Service {
@@ -54,13 +57,14 @@ impl Service {
     pub fn new(
         store: Arc<dyn Store>,
         partitions: u32,
-        epoch: Uuid,
+        opened: Opened,
         lanes: Lanes,
         rights: Rights,
         files: Files,
     ) -> Self {
         let heads = Cache::builder().max_capacity(1).time_to_live(HEADS_AGE).build();
-        Self { store, partitions, lanes, rights, files, heads, epoch: Mutex::new(epoch) }
+        let Opened { epoch, format } = opened;
+        Self { store, partitions, lanes, rights, files, heads, epoch: Mutex::new(epoch), format: format.into() }
     }
 
     /// Appends the queued events and rejects new ones.
@@ -83,12 +87,15 @@ impl Service {
         }
         let arrived = Instant::now();
         let checked: Vec<_> = events.into_iter().map(|event| check(event?, self.partitions, arrived)).collect();
-        let rights = self.rights_of(&checked).await;
+        // From format 2 on, the log itself has the rights.
+        let rights = if self.format() < FORMAT { Some(self.rights_of(&checked).await) } else { None };
         let mut sent = Vec::with_capacity(checked.len());
         let mut permitted = Vec::with_capacity(checked.len());
         for checked in checked {
             let admission = checked.and_then(|checked| {
-                permit(&checked.pending.data, &rights)?;
+                if let Some(rights) = &rights {
+                    permit(&checked.pending.data, rights)?;
+                }
                 let id = checked.pending.data.id;
                 permitted.push(checked);
                 Ok(id)
@@ -112,7 +119,7 @@ impl Service {
                     Outcome::Appended(event) => Ok((event, false)),
                     // The same id is the same send, repeated by a gateway and not by its client.
                     Outcome::Repeated(event) => Ok((event.clone(), event.data.id != id)),
-                    Outcome::Closed => Err(Error::not_found("room")),
+                    Outcome::Hidden => Err(Error::not_found("room")),
                 }
             })
             .collect();
@@ -131,28 +138,6 @@ impl Service {
             .await
             .into_iter()
             .collect()
-    }
-
-    /// Returns a page of a room's history, and whether there are more events in that direction. The caller must check
-    /// the permission to read.
-    ///
-    /// # Errors
-    /// `invalid_request` for a limit above 200; when the database fails.
-    pub async fn list(&self, room: &str, window: Window, limit: u32, max_bytes: u32) -> Result<(Page, bool)> {
-        let room = text::id("roomId", room)?;
-        if limit > MAX_PAGE {
-            return Err(Error::field("limit", format!("must be at most {MAX_PAGE}")));
-        }
-        let limit = Limit { events: limit, bytes: at_most(max_bytes, MAX_PAGE_BYTES, MAX_PAGE_BYTES) };
-        let page = self.store.list((self.partition(room), room), window, limit).await?;
-        // A room's numbers are dense, so the ends of the page show whether there are more events.
-        let more = match window {
-            Window::After(seq) => page.events.last().map_or(seq, |event| event.seq) < page.head,
-            Window::Before(seq) => page.events.first().map_or(seq.min(page.head + 1), |event| event.seq) > 1,
-            Window::Latest => page.events.first().map_or(page.head + 1, |event| event.seq) > 1,
-        };
-        self.saw(page.epoch);
-        Ok((page, more))
     }
 
     /// Returns the events of a partition above a position.
@@ -237,8 +222,12 @@ fn at_most(asked: u32, usual: u32, max: u32) -> u32 {
     if asked == 0 { usual } else { asked.min(max) }
 }
 
-/// Checks that the sender may post. Room events come from services, which have already checked.
+/// Checks an event of a log of the former format: the sender must be allowed to post, and there are no members. Room
+/// events come from services, which have already checked.
 fn permit(data: &EventData, rights: &HashMap<(Uuid, Uuid), Result<Right>>) -> Result<()> {
+    if data.body.access.is_some() {
+        return Err(rooms::former_format());
+    }
     if data.kind == Kind::System {
         return Ok(());
     }

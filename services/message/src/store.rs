@@ -1,5 +1,6 @@
 //! The interface of a log's store. Every answer contains the epoch, read in the same snapshot.
 
+mod access;
 mod event;
 pub mod postgres;
 pub mod sqlite;
@@ -15,6 +16,7 @@ use confab_common::{Code, Error, Result};
 use futures::future::BoxFuture;
 use uuid::Uuid;
 
+pub use access::{AccessChange, Member, Role, RoomAccess};
 pub use event::{Body, EVENT_OVERHEAD, Event, EventData, File, Kind, client_id};
 
 /// The outcome of one event.
@@ -24,15 +26,15 @@ pub enum Outcome {
     Appended(Event),
     /// The log already had this event with the same identity.
     Repeated(Event),
-    /// The event's room is closed.
-    Closed,
+    /// The event's room is closed or not open, or it is private and the sender is not a member.
+    Hidden,
 }
 
 impl Outcome {
     pub fn event_mut(&mut self) -> Option<&mut Event> {
         match self {
             Self::Appended(event) | Self::Repeated(event) => Some(event),
-            Self::Closed => None,
+            Self::Hidden => None,
         }
     }
 }
@@ -101,6 +103,19 @@ pub struct Page {
     pub events: Vec<Event>,
 }
 
+/// The state of an open log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Opened {
+    pub epoch: Uuid,
+    pub format: u32,
+}
+
+/// The format of a new log. In format 1, that of the release before, every room is public and needs no opening.
+pub const FORMAT: u32 = 2;
+/// The error of an upgrade that is finished too early.
+const ROOMS_NOT_OPENED: &str =
+    "the room service has not opened all rooms in the log yet; start its new version, wait a minute and try again";
+
 /// The newest numbers of partitions or rooms.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Heads<T> {
@@ -133,7 +148,29 @@ pub trait Store: Send + Sync + 'static {
     ///
     /// # Errors
     /// `conflict` when the log has a different number of partitions; when the database fails.
-    fn open_log(&self, partitions: u32) -> BoxFuture<'_, Result<Uuid>>;
+    fn open_log(&self, partitions: u32) -> BoxFuture<'_, Result<Opened>>;
+
+    /// Returns the log's format.
+    ///
+    /// # Errors
+    /// When the database fails.
+    fn format(&self) -> BoxFuture<'_, Result<u32>>;
+
+    /// Records that the room service has opened all rooms.
+    ///
+    /// # Errors
+    /// When the database fails.
+    fn rooms_opened(&self) -> BoxFuture<'_, Result<()>>;
+
+    /// Raises the log to [`FORMAT`]. From then on, replicas of the release before cannot append. Idempotent.
+    ///
+    /// # Errors
+    /// `conflict` when the room service has not opened all rooms yet; `not_found` when there is no log; when the
+    /// database fails.
+    fn finish_upgrade(&self) -> BoxFuture<'_, Result<()>>;
+
+    /// Whether this process is the only one on its database, so that no replica of an earlier release can be.
+    fn is_exclusive(&self) -> bool;
 
     /// Returns whether the database is still the one that the log was last opened on; a failover may have replaced it.
     ///
@@ -147,15 +184,23 @@ pub trait Store: Send + Sync + 'static {
     /// `not_found` when there is no log; when the database fails.
     fn renew_epoch(&self) -> BoxFuture<'_, Result<Uuid>>;
 
-    /// Appends a batch in its order, all events or none. No two events of the batch may have the same identity.
+    /// Appends a batch in its order, all events or none. No two events of the batch may have the same identity, and an
+    /// access event must be the last event of its room in the batch.
     fn append<'a>(
         &'a self,
         batch: &'a [Arc<EventData>],
         created_at_ms: i64,
     ) -> BoxFuture<'a, Result<Appended, AppendError>>;
 
-    /// Returns a page of a room's history, with the room's head.
-    fn list(&self, room: RoomKey, window: Window, limit: Limit) -> BoxFuture<'_, Result<Page>>;
+    /// Returns a page of a room's history, with the room's head and the right of these readers in the same snapshot.
+    /// The page is empty if none of them may read the room.
+    fn list(
+        &self,
+        room: RoomKey,
+        window: Window,
+        limit: Limit,
+        readers: Vec<Uuid>,
+    ) -> BoxFuture<'_, Result<(Page, RoomAccess)>>;
 
     /// Returns the events of a partition above a position, with the partition's head.
     fn read_log(&self, partition: u32, after: u64, limit: Limit) -> BoxFuture<'_, Result<Page>>;
@@ -171,14 +216,37 @@ pub trait Store: Send + Sync + 'static {
 
     /// Marks these files of a room as deleted in all its events, including later ones. Idempotent.
     fn forget_files(&self, room: RoomKey, files: Vec<Uuid>) -> BoxFuture<'_, Result<()>>;
+
+    /// Opens a room with its members, unless it was opened before. Idempotent.
+    fn open_room(&self, room: RoomKey, private: bool, members: Vec<Member>) -> BoxFuture<'_, Result<()>>;
 }
 
 /// Implements the methods that a wrapper delegates to `self.store` unchanged, in builds that contain a wrapper.
 #[cfg(any(test, feature = "failpoints"))]
 macro_rules! delegated {
     () => {
-        fn open_log(&self, partitions: u32) -> BoxFuture<'_, Result<Uuid>> {
+        fn open_log(&self, partitions: u32) -> BoxFuture<'_, Result<Opened>> {
             self.store.open_log(partitions)
+        }
+
+        fn format(&self) -> BoxFuture<'_, Result<u32>> {
+            self.store.format()
+        }
+
+        fn rooms_opened(&self) -> BoxFuture<'_, Result<()>> {
+            self.store.rooms_opened()
+        }
+
+        fn finish_upgrade(&self) -> BoxFuture<'_, Result<()>> {
+            self.store.finish_upgrade()
+        }
+
+        fn is_exclusive(&self) -> bool {
+            self.store.is_exclusive()
+        }
+
+        fn open_room(&self, room: RoomKey, private: bool, members: Vec<Member>) -> BoxFuture<'_, Result<()>> {
+            self.store.open_room(room, private, members)
         }
 
         fn is_as_opened(&self) -> BoxFuture<'_, Result<bool>> {

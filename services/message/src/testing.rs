@@ -1,6 +1,7 @@
 //! The service with a scripted room service and a scripted file service, all in one process.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -24,6 +25,8 @@ use tonic::{Request, Response, Status, Streaming};
 use uuid::Uuid;
 
 use crate::MessageConfig;
+use crate::store::Store;
+use crate::store::sqlite::Sqlite;
 
 pub const PARTITIONS: u32 = 8;
 
@@ -111,7 +114,7 @@ impl RoomService for Server<Rooms> {
             return Err(Error::not_found("room").into());
         }
         let may_post = request.user_id != self.0.muted.to_string();
-        Ok(Response::new(room::Access { may_read: true, may_post, may_manage: false }))
+        Ok(Response::new(room::Access { may_read: true, may_post, ..Default::default() }))
     }
 
     async fn create_room(&self, _: Request<room::CreateRoomRequest>) -> Result<Response<room::Room>, Status> {
@@ -133,6 +136,30 @@ impl RoomService for Server<Rooms> {
         &self,
         _: Request<room::DeleteRoomRequest>,
     ) -> Result<Response<room::DeleteRoomResponse>, Status> {
+        not_called()
+    }
+    async fn list_members(
+        &self,
+        _: Request<room::ListMembersRequest>,
+    ) -> Result<Response<room::ListMembersResponse>, Status> {
+        not_called()
+    }
+    async fn set_member(
+        &self,
+        _: Request<room::SetMemberRequest>,
+    ) -> Result<Response<room::SetMemberResponse>, Status> {
+        not_called()
+    }
+    async fn remove_member(
+        &self,
+        _: Request<room::RemoveMemberRequest>,
+    ) -> Result<Response<room::RemoveMemberResponse>, Status> {
+        not_called()
+    }
+    async fn remove_user(
+        &self,
+        _: Request<room::RemoveUserRequest>,
+    ) -> Result<Response<room::RemoveUserResponse>, Status> {
         not_called()
     }
 }
@@ -191,13 +218,30 @@ pub struct Fixture {
 }
 
 impl Fixture {
+    /// Starts the service with a new log.
     pub async fn new() -> Self {
+        Self::over(testing::directory()).await
+    }
+
+    /// Starts the service with a log of the former format, in which the room service has the rights.
+    pub async fn former() -> Self {
+        let directory = testing::directory();
+        let path = directory.join("message.db");
+        Sqlite::open(&path).unwrap().open_log(PARTITIONS).await.unwrap();
+        rusqlite::Connection::open(&path).unwrap().execute("UPDATE log SET format = 1", []).unwrap();
+        while Sqlite::open(&path).is_err() {
+            tokio::task::yield_now().await;
+        }
+        Self::over(directory).await
+    }
+
+    async fn over(data_dir: PathBuf) -> Self {
         let rooms = Arc::new(Rooms { unknown: Uuid::now_v7(), muted: Uuid::now_v7(), ..Rooms::default() });
         let files = Arc::<Files>::default();
         let bus = Bus::open(&Secret::from("local:"), None).unwrap();
         let config = MessageConfig { message_store: None, partitions: PARTITIONS };
         let postgres = PostgresConfig { postgres_connections: 1, ..PostgresConfig::default() };
-        let storage = StorageConfig { data_dir: testing::directory(), postgres };
+        let storage = StorageConfig { data_dir, postgres };
         let room = in_process(RoomServiceServer::new(Server(rooms.clone())));
         let file = in_process(FileServiceServer::new(Server(files.clone())));
         let services = Services { room, file, ..Services::none() };
@@ -205,7 +249,15 @@ impl Fixture {
         Self { client: MessageServiceClient::new(testing::patient(in_process(log.server()))), rooms, files, bus }
     }
 
+    /// Opens the rooms of these events, as the room service does before their first event, and appends the events.
     pub async fn append(&self, events: Vec<pb::NewEvent>) -> pb::AppendResponse {
+        for event in &events {
+            if event.room_id != self.rooms.unknown.to_string() {
+                let request = pb::OpenRoomRequest { room_id: event.room_id.clone(), ..Default::default() };
+                // A malformed id has no room.
+                let _ = self.client.clone().open_room(request).await;
+            }
+        }
         self.client.clone().append(pb::AppendRequest { events }).await.unwrap().into_inner()
     }
 

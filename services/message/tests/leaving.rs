@@ -9,7 +9,7 @@ use confab_common::grpc::{Call, connect, request};
 use confab_common::testing;
 use confab_proto::auth::v1::UserRef;
 use confab_proto::message::v1::message_service_client::MessageServiceClient;
-use confab_proto::message::v1::{AppendRequest, Hint, Kind, NewEvent};
+use confab_proto::message::v1::{AppendRequest, Hint, Kind, NewEvent, OpenRoomRequest};
 use confab_proto::{channel, partition};
 use prost::Message;
 use uuid::Uuid;
@@ -30,8 +30,10 @@ async fn last_hint_is_published_before_exit() {
     subscriptions.subscribe(channel::log(partition::of_room(room, partition::DEFAULT_COUNT))).await;
 
     let appended = AppendRequest { events: vec![event.clone()] };
+    let opening = OpenRoomRequest { room_id: room.to_string(), ..OpenRoomRequest::default() };
     let act = async |url: &str| {
         let mut client = MessageServiceClient::new(connect(url).unwrap());
+        let _ = client.open_room(request(opening.clone(), Call::within(Duration::from_secs(5)))).await;
         client.append(request(appended.clone(), Call::within(Duration::from_secs(5)))).await.is_ok()
     };
     let received = async || {

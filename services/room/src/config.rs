@@ -43,7 +43,8 @@ pub struct RoomArgs {
     /// Settings of this service
     #[command(flatten)]
     pub room: RoomConfig,
-    /// URL of the message service: http://host:port, or several separated by commas; all addresses of a name are used
+    /// URL of the message service: http://host:port, with TLS https://host:port, or several separated by commas; all
+    /// addresses of a name are used
     #[arg(long, env = "CONFAB_MESSAGE_URL", help_heading = "Services", default_value = "http://127.0.0.1:50053", value_name = "URL", value_parser = grpc::urls)]
     pub message_url: String,
 }

@@ -7,8 +7,8 @@ use confab_proto::room::v1::room_service_server::RoomService;
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
-use crate::service::{Access, Change, Rooms};
-use crate::store::{Room, User};
+use crate::service::{Access, Change, NewRoom, Rooms};
+use crate::store::{Member, Role, Seen, User};
 
 pub struct RoomApi(Rooms);
 
@@ -22,13 +22,11 @@ impl RoomApi {
 impl RoomService for RoomApi {
     async fn create_room(&self, request: Request<pb::CreateRoomRequest>) -> Result<Response<pb::Room>, Status> {
         let request = request.into_inner();
-        if request.visibility() == pb::Visibility::Private {
-            return Err(Error::field("visibility", "must be public: private rooms are not available yet").into());
-        }
+        let private = is_private(request.visibility)?;
         let caller = required(request.caller)?;
         let id = if request.id.is_empty() { Uuid::now_v7() } else { text::id("id", &request.id)? };
-        let room = self.0.create(id, caller.clone(), &request.name, &request.description).await?;
-        Ok(Response::new(shown(room, Some(&caller))))
+        let new = NewRoom { id, name: request.name, description: request.description, private };
+        Ok(Response::new(shown(self.0.create(new, caller).await?)))
     }
 
     async fn list_rooms(
@@ -36,27 +34,24 @@ impl RoomService for RoomApi {
         request: Request<pb::ListRoomsRequest>,
     ) -> Result<Response<pb::ListRoomsResponse>, Status> {
         let request = request.into_inner();
-        let caller = optional(request.caller)?;
-        let page = self
-            .0
-            .list(caller.as_ref().map(|caller| caller.id), request.limit, &request.cursor, &request.query)
-            .await?;
-        let rooms = page.rooms.into_iter().map(|room| shown(room, caller.as_ref())).collect();
+        let caller = reader(request.caller)?;
+        let page = self.0.list(caller, request.limit, &request.cursor, &request.query).await?;
+        let rooms = page.rooms.into_iter().map(shown).collect();
         Ok(Response::new(pb::ListRoomsResponse { rooms, next_cursor: page.next.unwrap_or_default() }))
     }
 
     async fn get_room(&self, request: Request<pb::GetRoomRequest>) -> Result<Response<pb::Room>, Status> {
         let request = request.into_inner();
-        let caller = optional(request.caller)?;
-        Ok(Response::new(shown(self.0.get(room_id(&request.id)?).await?, caller.as_ref())))
+        let caller = reader(request.caller)?;
+        Ok(Response::new(shown(self.0.get(room_id(&request.id)?, caller).await?)))
     }
 
     async fn update_room(&self, request: Request<pb::UpdateRoomRequest>) -> Result<Response<pb::Room>, Status> {
         let request = request.into_inner();
         let caller = required(request.caller)?;
-        let change = Change { name: request.name, description: request.description };
-        let room = self.0.update(room_id(&request.id)?, &caller, change).await?;
-        Ok(Response::new(shown(room, Some(&caller))))
+        let private = request.visibility.map(is_private).transpose()?;
+        let change = Change { name: request.name, description: request.description, private };
+        Ok(Response::new(shown(self.0.update(room_id(&request.id)?, &caller, change).await?)))
     }
 
     async fn delete_room(
@@ -71,8 +66,51 @@ impl RoomService for RoomApi {
     async fn check_access(&self, request: Request<pb::CheckAccessRequest>) -> Result<Response<pb::Access>, Status> {
         let request = request.into_inner();
         let user = if request.user_id.is_empty() { None } else { Some(text::id("userId", &request.user_id)?) };
-        let Access { may_read, may_post, may_manage } = self.0.access(room_id(&request.room_id)?, user).await?;
-        Ok(Response::new(pb::Access { may_read, may_post, may_manage }))
+        let Access { may_read, may_post, may_manage, private } =
+            self.0.access(room_id(&request.room_id)?, user).await?;
+        Ok(Response::new(pb::Access { may_read, may_post, may_manage, private }))
+    }
+
+    async fn list_members(
+        &self,
+        request: Request<pb::ListMembersRequest>,
+    ) -> Result<Response<pb::ListMembersResponse>, Status> {
+        let request = request.into_inner();
+        let caller = reader(request.caller)?;
+        let page = self.0.list_members(room_id(&request.room_id)?, caller, request.limit, &request.cursor).await?;
+        let members = page.members.into_iter().map(member).collect();
+        Ok(Response::new(pb::ListMembersResponse { members, next_cursor: page.next.unwrap_or_default() }))
+    }
+
+    async fn set_member(
+        &self,
+        request: Request<pb::SetMemberRequest>,
+    ) -> Result<Response<pb::SetMemberResponse>, Status> {
+        let request = request.into_inner();
+        let caller = required(request.caller)?;
+        let user = user("user", request.user)?;
+        let role = wanted_role(request.role)?;
+        let (set, created) = self.0.set_member(room_id(&request.room_id)?, &caller, user, role).await?;
+        Ok(Response::new(pb::SetMemberResponse { member: Some(member(set)), created }))
+    }
+
+    async fn remove_member(
+        &self,
+        request: Request<pb::RemoveMemberRequest>,
+    ) -> Result<Response<pb::RemoveMemberResponse>, Status> {
+        let request = request.into_inner();
+        let caller = required(request.caller)?;
+        let user = text::id("userId", &request.user_id).ok();
+        self.0.remove_member(room_id(&request.room_id)?, &caller, user).await?;
+        Ok(Response::new(pb::RemoveMemberResponse {}))
+    }
+
+    async fn remove_user(
+        &self,
+        request: Request<pb::RemoveUserRequest>,
+    ) -> Result<Response<pb::RemoveUserResponse>, Status> {
+        let user = user("user", request.into_inner().user)?.ok_or_else(|| Error::field("user", "must be given"))?;
+        Ok(Response::new(pb::RemoveUserResponse { more: self.0.remove_user(&user).await? }))
     }
 }
 
@@ -81,28 +119,65 @@ fn room_id(id: &str) -> Result<Uuid> {
     text::id("id", id).map_err(|_| Error::not_found("room"))
 }
 
-fn optional(caller: Option<UserRef>) -> Result<Option<User>> {
-    let Some(UserRef { id, username }) = caller else { return Ok(None) };
-    text::no_nul("caller.username", &username)?;
-    Ok(Some(User { id: text::id("caller.id", &id)?, username }))
+fn user(field: &str, user: Option<UserRef>) -> Result<Option<User>> {
+    let Some(UserRef { id, username }) = user else { return Ok(None) };
+    text::no_nul(&format!("{field}.username"), &username)?;
+    Ok(Some(User { id: text::id(&format!("{field}.id"), &id)?, username }))
+}
+
+fn reader(caller: Option<UserRef>) -> Result<Option<Uuid>> {
+    Ok(user("caller", caller)?.map(|caller| caller.id))
 }
 
 fn required(caller: Option<UserRef>) -> Result<User> {
-    optional(caller)?.ok_or_else(|| Error::new(Code::Unauthorized, "a token is required"))
+    user("caller", caller)?.ok_or_else(|| Error::new(Code::Unauthorized, "a token is required"))
 }
 
-fn shown(room: Room, caller: Option<&User>) -> pb::Room {
-    let role = match caller {
-        Some(caller) if caller.id == room.owner.id => pb::Role::Owner,
-        _ => pb::Role::Unspecified,
-    };
+fn is_private(visibility: i32) -> Result<bool> {
+    match pb::Visibility::try_from(visibility) {
+        Ok(pb::Visibility::Private) => Ok(true),
+        Ok(pb::Visibility::Public | pb::Visibility::Unspecified) => Ok(false),
+        Err(_) => Err(Error::field("visibility", "must be public or private")),
+    }
+}
+
+fn wanted_role(role: i32) -> Result<Option<Role>> {
+    match pb::Role::try_from(role) {
+        Ok(pb::Role::Unspecified) => Ok(None),
+        Ok(pb::Role::Member) => Ok(Some(Role::Member)),
+        Ok(pb::Role::Admin) => Ok(Some(Role::Admin)),
+        Ok(pb::Role::Owner) => Ok(Some(Role::Owner)),
+        Err(_) => Err(Error::field("role", "must be member, admin or owner")),
+    }
+}
+
+fn shown(seen: Seen) -> pb::Room {
+    let Seen { room, role } = seen;
+    let visibility = if room.private { pb::Visibility::Private } else { pb::Visibility::Public };
     pb::Room {
         id: room.id.to_string(),
         name: room.name,
         description: room.description,
-        visibility: pb::Visibility::Public.into(),
-        role: role.into(),
-        created_by: Some(UserRef { id: room.owner.id.to_string(), username: room.owner.username }),
+        visibility: visibility.into(),
+        role: role.map_or(pb::Role::Unspecified, shown_role).into(),
+        created_by: Some(user_ref(room.creator)),
         created_at_ms: room.created_at_ms,
+    }
+}
+
+fn member(member: Member) -> pb::Member {
+    let Member { user, role, joined_at_ms } = member;
+    pb::Member { user: Some(user_ref(user)), role: shown_role(role).into(), joined_at_ms }
+}
+
+fn user_ref(user: User) -> UserRef {
+    UserRef { id: user.id.to_string(), username: user.username }
+}
+
+fn shown_role(role: Role) -> pb::Role {
+    match role {
+        Role::Member => pb::Role::Member,
+        Role::Admin => pb::Role::Admin,
+        Role::Owner => pb::Role::Owner,
     }
 }

@@ -1,8 +1,11 @@
-//! The room service: rooms, their owners, and users' permissions. Changes of rooms reach the log through an outbox, so
+//! The room service: rooms, their members, and users' permissions. Changes of rooms reach the log through an outbox, so
 //! that a change and its event commit together.
 
 mod config;
+mod event;
 mod grpc;
+mod lanes;
+mod log;
 mod refold;
 mod relay;
 mod service;
@@ -11,7 +14,7 @@ mod turns;
 
 use std::sync::Arc;
 
-use confab_common::grpc::{MAX_MESSAGE, Services, connect, serve};
+use confab_common::grpc::{MAX_MESSAGE, Role, Services, serve};
 use confab_common::metrics::LIMITS;
 use confab_common::process::Process;
 use confab_common::program::Command;
@@ -22,6 +25,7 @@ pub use config::{Program, RoomArgs, RoomConfig};
 pub use grpc::RoomApi;
 pub use store::tables::SCHEMA;
 
+use log::Log;
 use relay::Relay;
 use service::Rooms;
 use store::Store;
@@ -39,8 +43,9 @@ pub async fn start(
     process: &Process,
 ) -> anyhow::Result<RoomServiceServer<RoomApi>> {
     LIMITS.exist(&["searches", "search_time"]);
+    let services = services.called_by(Role::Room);
     let store = open(config, &storage.serving(process)).await?;
-    let relay = Arc::new(Relay::new(store.clone(), services.message));
+    let relay = Arc::new(Relay::new(store.clone(), Log::new(services.message)));
     tokio::spawn(process.shutdown.clone().run_until_cancelled_owned(relay.clone().run()));
     tokio::spawn(process.shutdown.clone().run_until_cancelled_owned(refold::run(store.clone())));
     let api = RoomApi::new(Rooms::new(store, relay));
@@ -63,7 +68,8 @@ pub async fn run(program: Program, process: Process) -> anyhow::Result<()> {
     if let Some(Command::Migrate) = command {
         return migrate(&room, &storage).await;
     }
-    let services = Services { message: connect(&message_url)?, ..Services::none() };
+    let message = process.security.connect(Role::Message, &message_url)?;
+    let services = Services { message, ..Services::none() };
     let server = start(&room, &storage, services, &process).await?;
     process.readiness.started();
     serve(&process, common.listen, common.drain, reflection.routes(server, confab_proto::DESCRIPTORS)?).await

@@ -1,18 +1,22 @@
 //! The rules of rooms.
 
+mod departure;
+mod members;
+mod rights;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use confab_common::clock::now_ms;
 use confab_common::telemetry::trace::Span;
 use confab_common::{Code, Error, Result, cursor, text};
-use serde::Serialize;
 use tokio::time::Instant;
 use uuid::Uuid;
 use xxhash_rust::xxh3::xxh3_64;
 
+use crate::event;
 use crate::relay::Relay;
-use crate::store::{Position, Room, RoomEvent, Store, User, searchable};
+use crate::store::{Position, Role, Room, Seen, Store, User, searchable};
 use crate::turns::{Caller, Turns};
 
 /// Longest name, in Unicode scalar values.
@@ -23,6 +27,8 @@ const MAX_DESCRIPTION: usize = 500;
 const MAX_QUERY: usize = 200;
 /// How long a change waits in total for its event to be in the log.
 const EVENT_WAIT_LIMIT: Duration = Duration::from_secs(2);
+/// When a client may repeat a request that the log cannot serve before its upgrade is finished.
+const UPGRADE_RETRY: Duration = Duration::from_secs(60);
 
 pub struct Rooms {
     store: Arc<dyn Store>,
@@ -32,9 +38,18 @@ pub struct Rooms {
 
 /// A page of the list.
 pub struct Page {
-    pub rooms: Vec<Room>,
+    pub rooms: Vec<Seen>,
     /// The cursor of the next page; `None` on the last page.
     pub next: Option<String>,
+}
+
+/// A room to create.
+#[derive(Debug)]
+pub struct NewRoom {
+    pub id: Uuid,
+    pub name: String,
+    pub description: String,
+    pub private: bool,
 }
 
 /// The changes that a PATCH request contains.
@@ -42,6 +57,7 @@ pub struct Page {
 pub struct Change {
     pub name: Option<String>,
     pub description: Option<String>,
+    pub private: Option<bool>,
 }
 
 /// A user's permissions in a room.
@@ -49,13 +65,7 @@ pub struct Access {
     pub may_read: bool,
     pub may_post: bool,
     pub may_manage: bool,
-}
-
-/// The data of `roomUpdated`: the new values.
-#[derive(Serialize)]
-struct Updated<'a> {
-    name: &'a str,
-    description: &'a str,
+    pub private: bool,
 }
 
 impl Rooms {
@@ -64,23 +74,32 @@ impl Rooms {
         Self { store, relay, turns }
     }
 
-    /// Creates a room. A repeat with the same id and owner returns the first room.
-    pub async fn create(&self, id: Uuid, owner: User, name: &str, description: &str) -> Result<Room> {
-        let name = text::name("name", name, MAX_NAME)?;
-        let description = text::description("description", description, MAX_DESCRIPTION)?;
-        let room = Room { id, name, description, owner, created_at_ms: now_ms(), revision: 0 };
-        if self.store.create(room.clone()).await? {
-            return Ok(room);
+    /// Creates a room, and returns after the log has opened it. A repeat with the same id and creator returns the first
+    /// room.
+    pub async fn create(&self, new: NewRoom, creator: User) -> Result<Seen> {
+        let deadline = Instant::now() + EVENT_WAIT_LIMIT;
+        let NewRoom { id, private, .. } = new;
+        let name = text::name("name", &new.name, MAX_NAME)?;
+        let description = text::description("description", &new.description, MAX_DESCRIPTION)?;
+        if private {
+            self.require_members_in_log().await?;
         }
-        let first = self.store.get(id).await?.filter(|first| first.owner.id == room.owner.id);
-        first.ok_or_else(|| Error::new(Code::Conflict, "the id has been used before"))
+        let room = Room { id, name, description, creator, created_at_ms: now_ms(), revision: 0, private };
+        let created = if self.store.create(room.clone()).await? {
+            Seen { room, role: Some(Role::Owner) }
+        } else {
+            let creator = room.creator.id;
+            let first = self.store.get(id, Some(creator)).await?;
+            let first = first.filter(|first| first.is_visible() && first.room.creator.id == creator);
+            first.ok_or_else(|| Error::new(Code::Conflict, "the id has been used before"))?
+        };
+        within(deadline, self.relay.opened(id)).await?;
+        Ok(created)
     }
 
     /// Lists rooms whose name or description contains `query`, newest first. A search waits for the caller's turn.
     pub async fn list(&self, caller: Caller, limit: u32, page: &str, query: &str) -> Result<Page> {
-        if !(1..=200).contains(&limit) {
-            return Err(Error::field("limit", "must be from 1 to 200"));
-        }
+        let limit = page_limit(limit)?;
         let query = searchable(&text::bounded("q", query, MAX_QUERY)?);
         // A cursor contains the hash of its query: with another query it would skip rooms.
         let hash = xxh3_64(query.as_bytes());
@@ -92,72 +111,80 @@ impl Rooms {
             },
         };
         let mut rooms = if query.is_empty() {
-            self.store.list(below, limit + 1).await?
+            self.store.list(caller, below, limit + 1).await?
         } else {
             self.search(caller, query, below, limit + 1).await?
         };
         let more = rooms.len() > limit as usize;
         rooms.truncate(limit as usize);
-        let last = rooms.last().filter(|_| more).map(Room::position);
+        let last = rooms.last().filter(|_| more).map(|seen| seen.room.position());
         Ok(Page { next: last.map(|at| cursor::encode(&(at.created_at_ms, at.id, hash))), rooms })
     }
 
-    async fn search(&self, caller: Caller, query: String, below: Position, limit: u32) -> Result<Vec<Room>> {
+    async fn search(&self, caller: Caller, query: String, below: Position, limit: u32) -> Result<Vec<Seen>> {
         let turn = self.turns.take(caller).await?;
         let (store, span) = (self.store.clone(), Span::current());
         // A separate task: when the caller is dropped, the database continues its work, so the turn must last until
         // then.
         let search = async move {
             let _turn = turn;
-            span.instrument(store.search(query, below, limit)).await
+            span.instrument(store.search(caller, query, below, limit)).await
         };
         tokio::spawn(search).await.map_err(Error::internal)?
     }
 
-    pub async fn get(&self, id: Uuid) -> Result<Room> {
-        self.store.get(id).await?.ok_or_else(unknown)
+    /// Returns a room that the caller may see. A hidden room is not found, like an unknown room.
+    pub async fn get(&self, id: Uuid, caller: Caller) -> Result<Seen> {
+        self.store.get(id, caller).await?.filter(Seen::is_visible).ok_or_else(unknown)
     }
 
     /// Changes a room and returns after the event is in the log. A request that changes nothing appends no event, but
     /// still waits for earlier events, because it may repeat a change whose answer was lost.
-    pub async fn update(&self, id: Uuid, caller: &User, change: Change) -> Result<Room> {
+    pub async fn update(&self, id: Uuid, caller: &User, change: Change) -> Result<Seen> {
         let deadline = Instant::now() + EVENT_WAIT_LIMIT;
         let name = change.name.map(|name| text::name("name", &name, MAX_NAME)).transpose()?;
         let description =
             change.description.map(|text| text::description("description", &text, MAX_DESCRIPTION)).transpose()?;
-        let room = loop {
-            let current = self.owned(id, caller).await?;
+        let changed = loop {
+            let Seen { room: current, role } = self.get(id, Some(caller.id)).await?;
+            rights::may_change(role, change.private.is_some())?;
             let mut room = current.clone();
             room.name = name.clone().unwrap_or(room.name);
             room.description = description.clone().unwrap_or(room.description);
+            room.private = change.private.unwrap_or(room.private);
             if room == current {
-                break room;
+                break Seen { room, role };
             }
             room.revision += 1;
-            let data = serde_json::to_string(&Updated { name: &room.name, description: &room.description })
-                .map_err(Error::internal)?;
-            if self.store.update(room.clone(), event(&room, caller, "roomUpdated", data, false)).await? {
-                break room;
+            let event = if room.private == current.private {
+                event::updated(&room, caller)?
+            } else {
+                self.require_members_in_log().await?;
+                event::visibility_changed(&room, caller)?
+            };
+            if self.store.update(room.clone(), event).await? {
+                break Seen { room, role };
             }
             overtaken(deadline)?;
         };
-        self.wait_for_log(id, room.revision, deadline).await?;
-        Ok(room)
+        self.wait_for_log(id, changed.room.revision, deadline).await?;
+        Ok(changed)
     }
 
     /// Deletes a room and returns after its log is closed. A repeat by the same user also waits for that.
     pub async fn delete(&self, id: Uuid, caller: &User) -> Result<()> {
         let deadline = Instant::now() + EVENT_WAIT_LIMIT;
         let number = loop {
-            let mut room = match self.owned(id, caller).await {
+            let Seen { mut room, role } = match self.get(id, Some(caller.id)).await {
                 Err(error) if error.code == Code::NotFound => match self.store.closing(id).await? {
                     Some(owed) if owed.event.sender.id == caller.id => break owed.event.number,
                     _ => return Err(error),
                 },
-                room => room?,
+                seen => seen?,
             };
+            rights::may_change(role, false)?;
             room.revision += 1;
-            if self.store.delete(event(&room, caller, "roomDeleted", "{}".into(), true)).await? {
+            if self.store.delete(event::deleted(&room, caller)?).await? {
                 break room.revision;
             }
             overtaken(deadline)?;
@@ -167,23 +194,28 @@ impl Rooms {
 
     /// Returns the permissions of a user, or with `None` of an anonymous reader.
     pub async fn access(&self, id: Uuid, user: Option<Uuid>) -> Result<Access> {
-        let room = self.get(id).await?;
-        Ok(Access { may_read: true, may_post: user.is_some(), may_manage: user == Some(room.owner.id) })
-    }
-
-    /// Returns the room, if the caller may change it.
-    async fn owned(&self, id: Uuid, caller: &User) -> Result<Room> {
-        let room = self.get(id).await?;
-        if room.owner.id != caller.id {
-            return Err(Error::new(Code::Forbidden, "only the room's owner may do this"));
-        }
-        Ok(room)
+        let Seen { room, role } = self.get(id, user).await?;
+        let may_manage = role.is_some_and(Role::manages);
+        Ok(Access { may_read: true, may_post: user.is_some(), may_manage, private: room.private })
     }
 
     /// Waits until the log has a room's events up to `number`. The change stands in any case.
     async fn wait_for_log(&self, room: Uuid, number: i64, deadline: Instant) -> Result<()> {
-        tokio::time::timeout_at(deadline, self.relay.relay(room, number)).await.map_err(|_| Error::timeout())
+        within(deadline, self.relay.relay(room, number)).await
     }
+
+    /// Rejects a change that the log cannot store before its upgrade is finished.
+    async fn require_members_in_log(&self) -> Result<()> {
+        if self.relay.has_members().await? {
+            return Ok(());
+        }
+        let detail = "the log is being upgraded; private rooms and members come with `confab-message finish-upgrade`";
+        Err(Error::new(Code::Unavailable, detail).retry_in(UPGRADE_RETRY))
+    }
+}
+
+async fn within(deadline: Instant, work: impl Future<Output = ()>) -> Result<()> {
+    tokio::time::timeout_at(deadline, work).await.map_err(|_| Error::timeout())
 }
 
 /// Called when another caller changed the room first. Returns `Ok` if there is time to retry with the room's new state.
@@ -191,9 +223,8 @@ fn overtaken(deadline: Instant) -> Result<()> {
     if Instant::now() < deadline { Ok(()) } else { Err(Error::unavailable("the room")) }
 }
 
-fn event(room: &Room, sender: &User, event: &str, data: String, closes_room: bool) -> RoomEvent {
-    let (id, sender) = (Uuid::now_v7(), sender.clone());
-    RoomEvent { id, room_id: room.id, number: room.revision, sender, event: event.into(), data, closes_room }
+fn page_limit(limit: u32) -> Result<u32> {
+    if (1..=200).contains(&limit) { Ok(limit) } else { Err(Error::field("limit", "must be from 1 to 200")) }
 }
 
 fn unknown() -> Error {

@@ -1,55 +1,29 @@
-//! The store of rooms, and its rows.
+//! The store of rooms, their members and their outbox.
 
 #[cfg(test)]
 mod contract;
 mod pieces;
 pub mod postgres;
+mod rows;
 pub mod sqlite;
 pub mod tables;
 
 use std::time::Duration;
 
 use confab_common::metrics::LIMITS;
-use confab_common::{Code, Error, Result, text};
+use confab_common::{Code, Error, Result};
 use futures::future::BoxFuture;
 use uuid::Uuid;
 
-/// A user who performs an action.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct User {
-    pub id: Uuid,
-    pub username: String,
-}
+pub use rows::{
+    Member, MemberChange, MemberPosition, Opening, Owed, Position, Role, Room, RoomEvent, Seen, Stored, User,
+    searchable,
+};
 
-/// A public room.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Room {
-    pub id: Uuid,
-    pub name: String,
-    pub description: String,
-    pub owner: User,
-    /// Milliseconds since the Unix epoch.
-    pub created_at_ms: i64,
-    /// How often the room was changed.
-    pub revision: i64,
-}
-
-impl Room {
-    /// Returns the form of the name that must be unique.
-    pub fn folded_name(&self) -> String {
-        text::fold(&self.name)
-    }
-
-    /// Returns the searchable text: name and description, separated so that no ordinary query matches across both.
-    pub fn search(&self) -> String {
-        searchable(&format!("{}\u{1f}{}", self.name, self.description))
-    }
-
-    /// Returns the room's position in the list.
-    pub fn position(&self) -> Position {
-        Position { created_at_ms: self.created_at_ms, id: self.id }
-    }
-}
+/// Maximum rooms of which one user is a member, apart from rooms that the user creates.
+const MAX_ROOMS_OF_USER: u32 = 1000;
+/// Maximum members that the log accepts when it opens a room.
+const MAX_OPENING_MEMBERS: u32 = 1000;
 
 /// Bounds on the work of one search.
 #[derive(Debug, Clone, Copy)]
@@ -72,76 +46,53 @@ fn search_took_too_long() -> Error {
     Error::new(Code::Unavailable, detail).retry_in(SEARCH_AGAIN)
 }
 
-/// Returns the form in which texts are searched.
-pub fn searchable(text: &str) -> String {
-    text::fold(text)
+fn name_taken() -> Error {
+    Error::new(Code::RoomNameTaken, "a public room with this name exists")
 }
 
-/// A room with its stored forms, which an earlier release may have computed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Stored {
-    pub room: Room,
-    /// The form of the name that must be unique.
-    pub folded_name: String,
-    /// The searchable text.
-    pub search: String,
+fn too_many_rooms() -> Error {
+    Error::new(Code::Conflict, format!("the user is a member of {MAX_ROOMS_OF_USER} rooms, the maximum"))
 }
 
-/// A position in the list of rooms, which is ordered by creation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Position {
-    pub created_at_ms: i64,
-    pub id: Uuid,
+/// Merges public rooms and the reader's private rooms into one page of the list.
+fn newest_first(mut rooms: Vec<Seen>, limit: u32) -> Vec<Seen> {
+    rooms.sort_by_key(|seen| std::cmp::Reverse(seen.room.position()));
+    rooms.truncate(limit as usize);
+    rooms
 }
 
-impl Position {
-    /// Above every room.
-    pub const TOP: Self = Self { created_at_ms: i64::MAX, id: Uuid::max() };
-}
-
-/// An event to append to the log: a row of the outbox, written in one transaction with the change.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RoomEvent {
-    /// The event's id in the log; it makes a second append harmless.
-    pub id: Uuid,
-    pub room_id: Uuid,
-    /// The room's revision that the event describes; events of a room are appended in this order.
-    pub number: i64,
-    pub sender: User,
-    /// The public name of the event.
-    pub event: String,
-    /// A JSON object.
-    pub data: String,
-    /// Whether the event is the room's last.
-    pub closes_room: bool,
-}
-
-/// An event in the outbox.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Owed {
-    pub event: RoomEvent,
-    /// Whether the room is deleted.
-    pub room_gone: bool,
-}
-
-/// A store of rooms and their outbox.
+/// A store of rooms, their members and their outbox.
 ///
 /// A change names the revision that it creates, and succeeds only on the revision before. A decision therefore always
 /// matches the state that it changes, and the locked row numbers the outbox. Each number of a room is assigned once, in
 /// commit order.
-pub trait Store: Send + Sync + 'static {
-    /// Adds a room. Returns `false` when its id was used before, possibly by a room that is deleted now.
-    /// `room_name_taken` when another room has the name.
+pub trait Store: RoomStore + MemberStore + OutboxStore + Send + Sync + 'static {}
+
+impl<T: RoomStore + MemberStore + OutboxStore + Send + Sync + 'static> Store for T {}
+
+/// The rooms. A reader is a user, or `None` for an anonymous reader.
+pub trait RoomStore {
+    /// Adds a room, with its creator as owner, which the log has not opened. Returns `false` when its id was used
+    /// before, possibly by a room that is deleted now. `room_name_taken` when another public room has the name of a
+    /// public room.
     fn create(&self, room: Room) -> BoxFuture<'_, Result<bool>>;
 
-    fn get(&self, id: Uuid) -> BoxFuture<'_, Result<Option<Room>>>;
+    /// Returns a room, whether or not the reader may see it.
+    fn get(&self, id: Uuid, reader: Option<Uuid>) -> BoxFuture<'_, Result<Option<Seen>>>;
 
-    /// Returns up to `limit` rooms below a position, newest first.
-    fn list(&self, below: Position, limit: u32) -> BoxFuture<'_, Result<Vec<Room>>>;
+    /// Returns up to `limit` rooms below a position, newest first: the public rooms, and the private rooms of which the
+    /// reader is a member.
+    fn list(&self, reader: Option<Uuid>, below: Position, limit: u32) -> BoxFuture<'_, Result<Vec<Seen>>>;
 
     /// Like [`list`](Self::list), but only rooms whose [`Room::search`] contains `query`, which must not be empty.
     /// `unavailable` when the search takes the database longer than 250 ms.
-    fn search(&self, query: String, below: Position, limit: u32) -> BoxFuture<'_, Result<Vec<Room>>>;
+    fn search(
+        &self,
+        reader: Option<Uuid>,
+        query: String,
+        below: Position,
+        limit: u32,
+    ) -> BoxFuture<'_, Result<Vec<Seen>>>;
 
     /// Returns how many searches may run at once without delaying other calls.
     fn searches(&self) -> usize;
@@ -154,14 +105,43 @@ pub trait Store: Send + Sync + 'static {
     /// room has the name, the compared form is kept.
     fn refold(&self, room: Room) -> BoxFuture<'_, Result<()>>;
 
-    /// Changes name and description to those of `room`, and adds `event` to the outbox; its number is the new revision.
-    /// Returns `false` when the room is not at the revision before. `room_name_taken` when another room has the name.
+    /// Changes name, description and visibility to those of `room`, and adds `event` to the outbox; its number is the
+    /// new revision. Returns `false` when the room is not at the revision before. `room_name_taken` as in
+    /// [`create`](Self::create).
     fn update(&self, room: Room, event: RoomEvent) -> BoxFuture<'_, Result<bool>>;
 
-    /// Deletes the event's room, and adds the event to the outbox. Returns `false` when the room is not at the revision
-    /// before.
+    /// Deletes the event's room with its members, and adds the event to the outbox. Returns `false` when the room is
+    /// not at the revision before.
     fn delete(&self, event: RoomEvent) -> BoxFuture<'_, Result<bool>>;
+}
 
+/// The members of rooms.
+pub trait MemberStore {
+    /// Returns a room as the reader sees it, and another user's membership from the same snapshot.
+    fn get_member(
+        &self,
+        room: Uuid,
+        reader: Uuid,
+        user: Option<Uuid>,
+    ) -> BoxFuture<'_, Result<Option<(Seen, Option<Member>)>>>;
+
+    /// Returns up to `limit` members after a position.
+    fn members(&self, room: Uuid, after: MemberPosition, limit: u32) -> BoxFuture<'_, Result<Vec<Member>>>;
+
+    /// Returns the first of a room's other members: the one who becomes the owner when the owner's account is deleted.
+    fn first_other(&self, room: Uuid, user: Uuid) -> BoxFuture<'_, Result<Option<Member>>>;
+
+    /// Returns up to `limit` rooms of which a user is a member.
+    fn rooms_of(&self, user: Uuid, limit: u32) -> BoxFuture<'_, Result<Vec<Uuid>>>;
+
+    /// Changes the members of the event's room, and adds the event to the outbox; its number is the new revision.
+    /// Returns `false` when the room is not at the revision before. `conflict` when the user who joins is in 1000
+    /// rooms.
+    fn change_members(&self, change: MemberChange) -> BoxFuture<'_, Result<bool>>;
+}
+
+/// The events and openings that the log has not received yet.
+pub trait OutboxStore {
     /// Returns the oldest event of a room in the outbox.
     fn oldest(&self, room: Uuid) -> BoxFuture<'_, Result<Option<Owed>>>;
 
@@ -173,4 +153,13 @@ pub trait Store: Send + Sync + 'static {
 
     /// Deletes events that need no further append; unknown ids are ignored.
     fn remove_events(&self, events: Vec<Uuid>) -> BoxFuture<'_, Result<()>>;
+
+    /// Returns up to `limit` rooms that the log has not opened, with ids above `after` in ascending order.
+    fn unopened(&self, after: Uuid, limit: u32) -> BoxFuture<'_, Result<Vec<Uuid>>>;
+
+    /// Returns the current state of a room that the log has not opened; `None` if it is open.
+    fn opening(&self, room: Uuid) -> BoxFuture<'_, Result<Option<Opening>>>;
+
+    /// Records that the log has opened a room.
+    fn remove_opening(&self, room: Uuid) -> BoxFuture<'_, Result<()>>;
 }

@@ -8,6 +8,7 @@ use anyhow::{Context, bail, ensure};
 use serde_json::Value;
 
 use super::{Container, Name, Plan, Probe, image, program, servers};
+use crate::certificates;
 use crate::guard::Guard;
 use crate::manifests::root;
 
@@ -81,6 +82,13 @@ fn container(name: &str, service: &Value) -> anyhow::Result<Container> {
     let volumes = strings(&service["volumes"])?;
     let named = volumes.iter().filter(|volume| !volume.starts_with('.')).filter_map(|volume| volume.split(':').nth(1));
     container.volumes = named.map(str::to_owned).collect::<BTreeSet<_>>();
+    // The certificates that an operator makes beside the file.
+    for (program, path) in volumes.iter().filter_map(|volume| volume.strip_prefix("./certs/")?.split_once(':')) {
+        let path = path.strip_suffix(":ro").with_context(|| format!("{name}: the certificates are writable"))?;
+        for (file, content) in certificates::files(program)? {
+            container.files.insert(format!("{path}/{file}"), content);
+        }
+    }
     if container.is_ours() {
         let (own, ports) = image(service["build"]["target"].as_str().context("a build has a target")?)?;
         container.environment = own.into_iter().chain(container.environment).collect();

@@ -40,6 +40,8 @@ async fn every_documented_message_occurs() {
     socket.emit("fileUpload", file).await.unwrap();
     socket.emit("fileUpload", json!({"roomId": room})).await.unwrap();
     socket.emit("noSuchEvent", json!({})).await.unwrap();
+    socket.emit("auth", json!({"token": ada.token})).await.unwrap();
+    socket.emit("auth", json!({"token": bob.token})).await.unwrap();
     socket.tell("message", vec![json!({"roomId": "nowhere", "content": "x"})]);
     let path = format!("/api/rooms/{room}");
     api.call(Method::PATCH, &path, Some(&ada), Some(json!({"description": "Green"})))
@@ -47,12 +49,17 @@ async fn every_documented_message_occurs() {
         .unwrap()
         .expect(200)
         .unwrap();
+    let member = format!("{path}/members/{}", bob.id);
+    api.call(Method::PUT, &member, Some(&ada), None).await.unwrap().expect(201).unwrap();
+    api.call(Method::DELETE, &member, Some(&ada), None).await.unwrap().expect(204).unwrap();
     let other = api.room(&ada).await.unwrap();
     socket.emit("joinRoom", json!(other)).await.unwrap();
     socket.emit("leaveRoom", json!(other)).await.unwrap();
     socket.emit("leaveRoom", json!(7)).await.unwrap();
     api.call(Method::DELETE, &path, Some(&ada), None).await.unwrap().expect(204).unwrap();
-    for name in ["session", "message", "fileUpload", "error", "roomUpdated", "roomDeleted"] {
+    for name in
+        ["session", "message", "fileUpload", "error", "memberJoined", "memberLeft", "roomUpdated", "roomDeleted"]
+    {
         receives(&socket, name).await;
     }
     let leaver = stock.connect(&api.url, &bob.token, Transports::WebSocket).await.unwrap();
@@ -62,7 +69,7 @@ async fn every_documented_message_occurs() {
     receives(&socket, "serverGoingAway").await;
 
     // Only the server checks messages from clients.
-    let said = ["joinRoom", "leaveRoom", "sendMessage", "shareFile"];
+    let said = ["joinRoom", "leaveRoom", "auth", "sendMessage", "shareFile"];
     let (all, seen) = events::all_and_seen();
     let missing = all.iter().filter(|name| !said.contains(&name.as_str()) && !seen.contains(*name)).collect::<Vec<_>>();
     assert!(missing.is_empty(), "never seen: {missing:?}");

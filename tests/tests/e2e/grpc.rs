@@ -78,6 +78,9 @@ async fn follow(steps: &[Step], cluster: &Cluster) -> anyhow::Result<()> {
         ensure!(script.contains(&documented), "the document does not name {documented}");
         script = script.replace(&documented, &cluster.plan.url((role, 1)));
     }
+    let (documented, certificates) = ("TLS=.run/tls/gateway", cluster.plan.certificates().join("gateway"));
+    ensure!(script.contains(documented), "the document does not contain {documented}");
+    script = script.replace(documented, &format!("TLS='{}'", certificates.display()));
     let ended = Command::new("bash").arg("-c").arg(&script).current_dir(checkout()).kill_on_drop(true).status().await?;
     ensure!(ended.success(), "bash ends with {ended}");
     for (n, Step { command, answer }) in steps.iter().enumerate() {
@@ -93,12 +96,17 @@ async fn follow(steps: &[Step], cluster: &Cluster) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Returns the services in a server's reflection, or its error.
-async fn listed(url: &str) -> anyhow::Result<Result<Vec<String>, String>> {
+/// Returns the services in the reflection of a service, as a gateway sees them, or its error.
+async fn listed(cluster: &Cluster, role: Role) -> anyhow::Result<Result<Vec<String>, String>> {
     let mut buf = Command::new(checkout().join(".tools/bin/buf"));
-    let asked =
-        buf.args(["curl", "--http2-prior-knowledge", "--protocol", "grpc", "--list-services", url]).output().await;
-    let answer = asked.context("scripts/ensure-buf.sh installs buf")?;
+    buf.arg("curl");
+    let certificates = cluster.plan.certificates().join("gateway");
+    for (option, file) in [("--cacert", "ca.crt"), ("--cert", "tls.crt"), ("--key", "tls.key")] {
+        buf.arg(option).arg(certificates.join(file));
+    }
+    let (name, url) = (format!("{}.confab", role.name()), cluster.plan.url((role, 1)));
+    buf.args(["--servername", &name, "--protocol", "grpc", "--list-services", &url]);
+    let answer = buf.output().await.context("scripts/ensure-buf.sh installs buf")?;
     Ok(if answer.status.success() {
         Ok(String::from_utf8(answer.stdout)?.lines().map(str::to_owned).collect())
     } else {
@@ -138,9 +146,9 @@ async fn reflection_is_optional_and_lists_the_services() {
     for (role, service) in
         Role::SERVICES.into_iter().zip(["AuthService", "RoomService", "MessageService", "FileService"])
     {
-        let refusal = listed(&without.plan.url((role, 1))).await.unwrap().unwrap_err();
+        let refusal = listed(without, role).await.unwrap().unwrap_err();
         assert!(refusal.contains("unimplemented"), "{refusal}");
-        let there = listed(&with.plan.url((role, 1))).await.unwrap().unwrap();
+        let there = listed(&with, role).await.unwrap().unwrap();
         let own = format!("confab.{}.v1.{service}", role.name());
         assert_eq!(there, [own.as_str(), "grpc.health.v1.Health"]);
     }

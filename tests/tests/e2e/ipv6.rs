@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use confab_tests::certificates;
 use confab_tests::daemon::Daemon;
 use confab_tests::guard::Guard;
 use confab_tests::plan::free_ports;
@@ -19,13 +20,16 @@ async fn gateways_forward_sessions_over_ipv6() {
     let (guard, first) = (Guard::new("ipv6").unwrap(), free_ports(PROGRAMS.len() as u16 * PORTS).unwrap());
     let port = |program: usize, of: u16| first + program as u16 * PORTS + of;
     let at = |program: usize, of: u16| format!("http://[::1]:{}", port(program, of));
+    let service = |program: usize| at(program, 0).replace("http://", "https://");
     let common = [
         ("CONFAB_CLUSTER_KEY", "3q2+7wECAwT1bRz9q/0tYp8KXw5cHk2mVnL0aGZkQjE=".to_owned()),
-        ("CONFAB_AUTH_URL", at(0, 0)),
-        ("CONFAB_ROOM_URL", at(1, 0)),
-        ("CONFAB_MESSAGE_URL", at(2, 0)),
-        ("CONFAB_FILE_URL", at(3, 0)),
+        ("CONFAB_AUTH_URL", service(0)),
+        ("CONFAB_ROOM_URL", service(1)),
+        ("CONFAB_MESSAGE_URL", service(2)),
+        ("CONFAB_FILE_URL", service(3)),
     ];
+    let tls = guard.directory().join("tls");
+    certificates::make(&tls).unwrap();
     let mut daemons = Vec::new();
     for (number, program) in PROGRAMS.iter().enumerate() {
         let mut environment = common.to_vec();
@@ -38,7 +42,11 @@ async fn gateways_forward_sessions_over_ipv6() {
         }
         let file = |end: &str| guard.directory().join(format!("{number}.{end}"));
         let daemon = Daemon {
-            environment: environment.into_iter().map(|(name, value)| (name.into(), value)).collect(),
+            environment: environment
+                .into_iter()
+                .map(|(name, value)| (name.into(), value))
+                .chain(certificates::settings(&tls, program))
+                .collect(),
             ..Daemon::new(programs().join(format!("confab-{program}")), file("work"), file("pid"), file("log"))
         };
         daemon.spawn().await.unwrap();

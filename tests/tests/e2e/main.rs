@@ -1,6 +1,7 @@
 //! End-to-end tests: the built programs and stock clients. `make test` builds the programs.
 #![allow(clippy::unwrap_used, reason = "all of it is tests, what they share included")]
 
+mod access;
 mod backup;
 mod cluster;
 mod connections;

@@ -50,6 +50,20 @@ async fn wrong_settings_are_reported_before_any_side_effect() {
             "its option `pool_max_conns`: is not supported",
         ),
         ("confab-file --ca-file=/nowhere/ca.pem", "CONFAB_CA_FILE: cannot read /nowhere/ca.pem"),
+        (
+            "confab-room --listen=0.0.0.0:0",
+            "CONFAB_TLS_CERT_FILE, CONFAB_TLS_KEY_FILE and CONFAB_TLS_CA_FILE are not set",
+        ),
+        ("confab-room --tls-cert-file=tls.crt", "also set CONFAB_TLS_KEY_FILE and CONFAB_TLS_CA_FILE"),
+        (
+            "confab-room --tls-cert-file=/nowhere/tls.crt --tls-key-file=x --tls-ca-file=x",
+            "CONFAB_TLS_CERT_FILE: cannot read /nowhere/tls.crt",
+        ),
+        (
+            "confab-gateway --message-url=https://127.0.0.1:1 --admin-listen=127.0.0.1:0 --listen=127.0.0.1:0",
+            "CONFAB_MESSAGE_URL: https://127.0.0.1:1: https:// needs CONFAB_TLS_CERT_FILE",
+        ),
+        ("confab-gateway --peers=gateway", "must be a role"),
         ("confab-gateway --bus=redis+sentinel://u:hunter2@h", "redis+sentinel://host:26379"),
         ("confab-message renew-epoch", "there is no log in ./data/message.db"),
         ("confab renew-epoch --data-dir=elsewhere", "there is no log in elsewhere/message.db"),

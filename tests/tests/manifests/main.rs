@@ -2,6 +2,7 @@
 //! enough time, and the network permits exactly the necessary connections. `scripts/check-k8s.sh` checks their form.
 
 mod broken;
+mod certificates;
 mod network;
 mod pods;
 mod scaling;
@@ -50,8 +51,14 @@ type Check = fn(&Manifests) -> anyhow::Result<Vec<String>>;
 
 /// Returns all faults of the manifests.
 fn complaints(manifests: &Manifests) -> Vec<String> {
-    let checks: [Check; 5] =
-        [wiring::complaints, settings::complaints, pods::complaints, scaling::complaints, network::complaints];
+    let checks: [Check; 6] = [
+        wiring::complaints,
+        settings::complaints,
+        certificates::complaints,
+        pods::complaints,
+        scaling::complaints,
+        network::complaints,
+    ];
     checks.iter().flat_map(|check| check(manifests).unwrap_or_else(|error| vec![format!("{error:#}")])).collect()
 }
 

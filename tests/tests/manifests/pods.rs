@@ -79,18 +79,14 @@ fn of_any_user(pod: &Pod<'_>, must: &mut impl FnMut(&str, bool)) {
     must("another user cannot read its Secrets", modes.all(|mode| mode & 0o444 == 0o444));
 }
 
-/// A gateway is probed at its admin port, a service by gRPC at its serving port.
+/// A program is probed at its admin port.
 fn probes(pod: &Pod<'_>, must: &mut impl FnMut(&str, bool)) {
     for kind in ["startupProbe", "livenessProbe", "readinessProbe"] {
-        let probe = &pod.container[kind];
-        let (http, grpc) = (&probe["httpGet"], &probe["grpc"]);
+        let http = &pod.container[kind]["httpGet"];
         let path = if kind == "readinessProbe" { "/readyz" } else { "/livez" };
         must(
             &format!("{kind} leads nowhere"),
-            match pod.component() {
-                "gateway" => http["path"] == path && pod.port(&http["port"]) == pod.ports().get("metrics").copied(),
-                _ => pod.port(&grpc["port"]).is_some_and(|port| Some(&port) == pod.ports().get("grpc")),
-            },
+            http["path"] == path && pod.port(&http["port"]) == pod.ports().get("metrics").copied(),
         );
     }
 }

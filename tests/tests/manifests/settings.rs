@@ -28,6 +28,9 @@ const NEEDED: &[&str] = &[
     "CONFAB_MIGRATE",
     "CONFAB_DRAIN",
     "CONFAB_ACCEPT_DRAIN",
+    "CONFAB_TLS_CERT_FILE",
+    "CONFAB_TLS_KEY_FILE",
+    "CONFAB_TLS_CA_FILE",
 ];
 
 #[derive(Clone, Default)]
@@ -71,8 +74,10 @@ pub fn complaints(manifests: &Manifests) -> anyhow::Result<Vec<String>> {
         let mut given = BTreeSet::new();
         for (name, value) in environment.iter().filter(|(name, _)| name.starts_with("CONFAB_")) {
             let setting = name.strip_suffix("_FILE").filter(|setting| known.settings.contains(*setting));
+            // The value of such a setting is itself a path.
+            let setting = setting.or(Some(name.as_str()).filter(|name| name.starts_with("CONFAB_TLS_")));
             match setting {
-                _ if known.settings.contains(name) => _ = given.insert(name.as_str()),
+                None if known.settings.contains(name) => _ = given.insert(name.as_str()),
                 Some(setting) if pod.mounts()?.iter().any(|mount| mount.path == *value) => _ = given.insert(setting),
                 Some(_) => wrong.push(format!("{}: {name} names {value}, where no file is mounted", pod.name())),
                 None => wrong.push(format!("{}: {program} has no setting {name}", pod.name())),
@@ -125,7 +130,9 @@ fn serving_complaints(
     // `CONFAB_X_URL` leads to a Service with that port, and with pods of that kind.
     for (name, url) in environment {
         let Some(component) = name.strip_prefix("CONFAB_").and_then(|name| name.strip_suffix("_URL")) else { continue };
-        let Some((service, port)) = url.strip_prefix("http://").and_then(|to| to.rsplit_once(':')) else {
+        // Services have certificates; gateways sign their requests to each other.
+        let scheme = if component == "GATEWAY" { "http://" } else { "https://" };
+        let Some((service, port)) = url.strip_prefix(scheme).and_then(|to| to.rsplit_once(':')) else {
             wrong.push(format!("{}: {name} is {url}", pod.name()));
             continue;
         };

@@ -74,8 +74,8 @@ fn service_complaints(manifests: &Manifests, service: &Value, wrong: &mut Vec<St
                 Some(_) => {}
             }
         }
-        if port["name"] == "grpc" && (port["appProtocol"] != "kubernetes.io/h2c" || !headless) {
-            wrong.push(format!("Service {name}: gRPC is HTTP/2, and balanced by its callers"));
+        if port["name"] == "grpc" && (port["appProtocol"] != "https" || !headless) {
+            wrong.push(format!("Service {name}: gRPC uses TLS, and is balanced by its callers"));
         }
     }
     // A gateway that drains still has sessions, which the other gateways must be able to reach.

@@ -70,8 +70,8 @@ async fn of_manifests() {
             "a port of a probe",
             "Deployment",
             "confab-auth",
-            &container("livenessProbe/grpc/port"),
-            json!(9464),
+            &container("livenessProbe/httpGet/port"),
+            json!("grpc"),
             "Deployment confab-auth",
         ),
         lie(
@@ -111,8 +111,24 @@ async fn of_manifests() {
             "ConfigMap",
             "confab-gateway",
             "/data/CONFAB_AUTH_URL",
-            json!("http://confab-auth:50052"),
+            json!("https://confab-auth:50052"),
             gateway,
+        ),
+        lie(
+            "calls without TLS",
+            "ConfigMap",
+            "confab-gateway",
+            "/data/CONFAB_AUTH_URL",
+            json!("http://confab-auth:50051"),
+            gateway,
+        ),
+        lie(
+            "the role of a certificate",
+            "Certificate",
+            "confab-room",
+            "/spec/dnsNames/0",
+            json!("file.confab"),
+            "Deployment confab-room",
         ),
         lie(
             "the target of a Service",
@@ -146,7 +162,7 @@ async fn of_compose() {
     let lies = vec![
         lie("a port listened on", "message", "environment/CONFAB_LISTEN", "0.0.0.0:50052"),
         lie("a port of metrics", "gateway", "environment/CONFAB_ADMIN_LISTEN", "0.0.0.0:9465"),
-        lie("an address of a service", "gateway", "environment/CONFAB_MESSAGE_URL", "http://messages:50053"),
+        lie("an address of a service", "gateway", "environment/CONFAB_MESSAGE_URL", "https://messages:50053"),
         lie(
             "a role",
             "room",
@@ -154,6 +170,7 @@ async fn of_compose() {
             "postgres://confab_unknown:${ROOM_DB_PASSWORD}@postgres/confab",
         ),
         lie("a health check", "auth", "healthcheck/test/2", "health"),
+        lie("the role of a certificate", "room", "volumes/0", "./certs/file:/etc/confab:ro"),
         lie(
             "what migrates",
             "migrate",

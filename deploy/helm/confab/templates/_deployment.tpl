@@ -77,7 +77,7 @@ spec:
           lifecycle:
             # Time for callers and load balancers to remove this pod.
             preStop: {sleep: {seconds: {{ $program.preStop }}}}
-          {{- include "confab.probes" (dict "component" .component "port" $program.port) | nindent 10 }}
+          {{- include "confab.probes" . | nindent 10 }}
           resources: {{ toYaml $values.resources | nindent 12 }}
           volumeMounts:
             - {name: secrets, mountPath: /etc/confab, readOnly: true}

@@ -41,21 +41,18 @@ securityContext: {{ toYaml .pods.securityContext | nindent 2 }}
 {{- end }}
 {{- end -}}
 
-{{/* The three probes of the program `component`. */}}
+{{/* The three probes of a program. A program that waits for Postgres or the migrations is alive, but not ready. */}}
 {{- define "confab.probes" -}}
-{{- $gateway := eq .component "gateway" -}}
-{{- $probe := ternary "httpGet: {path: /livez, port: metrics}" (printf "grpc: {port: %v}" .port) $gateway -}}
 startupProbe:
-  {{ $probe }}
-  # A service waits for Postgres and the migrations.
-  periodSeconds: {{ ternary 1 2 $gateway }}
-  failureThreshold: {{ ternary 60 300 $gateway }}
+  httpGet: {path: /livez, port: metrics}
+  periodSeconds: 1
+  failureThreshold: 60
 livenessProbe:
-  {{ $probe }}
+  httpGet: {path: /livez, port: metrics}
   periodSeconds: 10
   timeoutSeconds: 5
 readinessProbe:
-  {{ replace "/livez" "/readyz" $probe }}
+  httpGet: {path: /readyz, port: metrics}
   periodSeconds: 2
   timeoutSeconds: 2
   failureThreshold: 2

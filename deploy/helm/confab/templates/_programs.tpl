@@ -3,10 +3,15 @@ The fixed values of each program. They depend on each other: `grace` is the sum 
 */}}
 {{- define "confab.programs" -}}
 gateway: {port: 8080, portName: http, preStop: 10, acceptDrain: 10, drain: 60, grace: 95, calls: [auth, room, message, file]}
-auth: {port: 50051, portName: grpc, preStop: 10, acceptDrain: 5, drain: 30, grace: 60, calls: []}
+auth: {port: 50051, portName: grpc, preStop: 10, acceptDrain: 5, drain: 30, grace: 60, calls: [room]}
 room: {port: 50052, portName: grpc, preStop: 10, acceptDrain: 5, drain: 30, grace: 60, calls: [message]}
 message: {port: 50053, portName: grpc, preStop: 10, acceptDrain: 5, drain: 30, grace: 60, calls: [room, file]}
 file: {port: 50054, portName: grpc, preStop: 10, acceptDrain: 5, drain: 60, grace: 90, calls: [room, message]}
+{{- end -}}
+
+{{/* The Secret of a program's certificate: the existing one, or <name>-<program>-tls. */}}
+{{- define "confab.certificateSecret" -}}
+{{ get .root.Values.tls.existingSecrets .component | default (printf "%s-%s-tls" (include "confab.fullname" .root) .component) }}
 {{- end -}}
 
 {{/* The mounted Secrets of the program `component`: setting, file, Secret, key. */}}
@@ -46,6 +51,10 @@ file: {port: 50054, portName: grpc, preStop: 10, acceptDrain: 5, drain: 60, grac
   secret: {{ $objects }}
   key: {{ $secrets.objects.secretAccessKeyKey }}
 {{- end }}
+{{- $certificate := include "confab.certificateSecret" . }}
+- {setting: CONFAB_TLS_CERT, file: tls.crt, secret: {{ $certificate }}, key: tls.crt}
+- {setting: CONFAB_TLS_KEY, file: tls.key, secret: {{ $certificate }}, key: tls.key}
+- {setting: CONFAB_TLS_CA, file: ca.crt, secret: {{ $certificate }}, key: ca.crt}
 {{- end -}}
 
 {{/* The projected volume for a list of such Secrets; keys of the same Secret are items of one source. */}}
@@ -78,7 +87,7 @@ file: {port: 50054, portName: grpc, preStop: 10, acceptDrain: 5, drain: 60, grac
 {{- $programs := include "confab.programs" .root | fromYaml -}}
 {{- $settings := dict -}}
 {{- range (get $programs .component).calls -}}
-{{- $_ := set $settings (printf "CONFAB_%s_URL" (upper .)) (printf "http://%s-%s:%v" $name . (int (get $programs .).port)) -}}
+{{- $_ := set $settings (printf "CONFAB_%s_URL" (upper .)) (printf "%s://%s-%s:%v" $.root.Values.tls.urlScheme $name . (int (get $programs .).port)) -}}
 {{- end -}}
 {{- if eq .component "gateway" -}}
 {{- $_ := set $settings "CONFAB_GATEWAY_URL" (printf "http://%s-gateway-peers:7250" $name) -}}

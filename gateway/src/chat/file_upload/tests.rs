@@ -14,6 +14,7 @@ use crate::chat::testing::address;
 use crate::chat::work::start_lanes;
 use crate::chat::{Chat, Parts};
 use crate::edge::cors::Origins;
+use crate::limits::Limits;
 use crate::revocations::Revocations;
 use crate::send::Sender;
 use crate::testing::files::Files;
@@ -50,8 +51,9 @@ impl Client {
         let tokens = Tokens::start(clients.auth.clone(), revocations.clone(), &process);
         let (sender, origins) = (Sender::new(&clients), Origins::new(None, true));
         let socketio = config.realtime.of_server(config.request_timeout);
-        let parts =
-            Parts { config: config.realtime, clients, sender, tokens, revocations, origins, budget: Arc::default() };
+        let limits = Arc::new(Limits::open(&config.limits, &bus, None));
+        let (config, budget) = (config.realtime, Arc::default());
+        let parts = Parts { config, clients, sender, tokens, revocations, origins, budget, limits };
         let chat = Chat::new(parts, &bus, &process);
         let server = Server::new(chat.clone(), socketio, chat.registry.clone());
         let socket = server.open(Transport::POLLING, address(1), &HeaderMap::new()).unwrap();

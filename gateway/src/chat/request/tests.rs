@@ -31,6 +31,16 @@ fn valid_payloads_are_accepted_and_others_rejected() {
 }
 
 #[test]
+fn a_new_token_belongs_to_no_room() {
+    assert!(
+        matches!(parse_text("auth", r#"{"token":"t"}"#), Ok((room, Request::Auth(t))) if room.is_nil() && t == "t")
+    );
+    for bad in ["null", "{}", r#""t""#, r#"{"token":7}"#] {
+        assert_eq!(parse_text("auth", bad).err().unwrap().code, Code::InvalidRequest, "{bad}");
+    }
+}
+
+#[test]
 fn an_error_names_the_field() {
     let detail = |name, argument: &str| parse_text(name, argument).err().unwrap().detail;
     assert_eq!(detail("message", r#"{"roomId":"r","content":5}"#), "content must be a string");

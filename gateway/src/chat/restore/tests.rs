@@ -7,7 +7,7 @@ use serde_json::json;
 use super::*;
 use crate::chat::context::RESTORES;
 use crate::chat::recovery::Recovery;
-use crate::chat::testing::{Client, EPOCH, World, connect, partition};
+use crate::chat::testing::{Client, EPOCH, World, access, connect, hide, partition};
 use crate::testing::services::ROOM;
 use crate::testing::{bus, identity};
 
@@ -140,4 +140,38 @@ async fn one_read_serves_many_recoveries() {
         assert!(restored.unwrap().go_live(&world.chat, &client.socket).await);
         assert_eq!(client.receives_up_to(last).await, (8..=last).collect::<Vec<_>>());
     }
+}
+
+#[tokio::test]
+async fn only_members_of_a_private_room_are_recovered() {
+    let (me, other) = (7, 8);
+    for (members, is_member) in [(&[me, other][..], true), (&[other], false)] {
+        let world = world(bus()).await;
+        let last = world.log.change("roomUpdated", hide(members));
+        let offset = at(5);
+        let mut client = returning(&world, &offset).await;
+        let restored = restore(&world.chat, &client.socket, &offset).await;
+        assert_eq!((restored.is_some(), client.socket.client.is_in(room())), (is_member, is_member));
+        if let Some(restored) = restored {
+            assert!(restored.go_live(&world.chat, &client.socket).await);
+            assert_eq!(client.receives_up_to(last).await, [6, 7, 8]);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_user_who_is_removed_during_the_recovery_is_not_recovered() {
+    let (me, other) = (7, 8);
+    let world = world(bus()).await;
+    world.log.change("roomUpdated", hide(&[me, other]));
+    let mut member = world.joined(other, json!({})).await;
+    let offset = at(5);
+    let mut client = returning(&world, &offset).await;
+    let restored = restore(&world.chat, &client.socket, &offset).await.unwrap();
+    let left = world.log.change("memberLeft", access(&[], &[me]));
+    world.publish(prost::Message::encode_to_vec(&world.hint(left, 1)));
+    assert_eq!(member.receives_up_to(left).await, [left]);
+    assert!(!restored.go_live(&world.chat, &client.socket).await);
+    client.read_frames();
+    assert_eq!(client.seqs(), [0; 0]);
 }

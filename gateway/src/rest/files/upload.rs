@@ -16,6 +16,7 @@ use utoipa::ToSchema;
 use super::multipart::{self, Form, MAX_BESIDE, Part};
 use crate::App;
 use crate::draft::check_client_message_id;
+use crate::limits::{Act, RequestLimits};
 use crate::problem::Problem;
 use crate::rest::extract::Caller;
 use crate::rest::messages::client_message_id;
@@ -71,9 +72,17 @@ struct UploadForm {
     ),
     security(("bearer" = []))
 )]
-pub(super) async fn upload(State(app): State<Arc<App>>, caller: Result<Caller, Problem>, request: Request) -> Response {
+pub(super) async fn upload(
+    State(app): State<Arc<App>>,
+    caller: Result<Caller, Problem>,
+    limits: RequestLimits,
+    request: Request,
+) -> Response {
     let taken = match caller {
-        Ok(Caller(caller)) => take(&app, caller, request).await.map_err(Problem),
+        Ok(Caller(caller)) => match limits.check(Act::Upload, caller.user_id).await {
+            Ok(()) => take(&app, caller, request).await.map_err(Problem),
+            Err(error) => Err(Problem(error)),
+        },
         Err(problem) => Err(problem),
     };
     match taken {

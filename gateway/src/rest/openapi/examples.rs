@@ -1,23 +1,28 @@
 //! Examples, serialised by the same types as the responses.
 
 use confab_common::{Code, Error};
-use confab_proto::auth::v1::{Session, User, UserRef};
+use confab_proto::auth::v1::{Session, SessionInfo, User, UserRef};
 use confab_proto::file::v1::File;
 use confab_proto::message::v1::{Event, Kind, ListEventsResponse};
-use confab_proto::room::v1::{Role, Room, Visibility};
+use confab_proto::room::v1::{Member, Role, Room, Visibility};
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::views::history::{self, Position};
-use crate::views::{Account, Details, FileJson, FileUrl, LinkJson, MessageJson, Opened, Page, RoomJson, Time};
+use crate::views::{
+    Account, Details, FileJson, FileUrl, LinkJson, MemberJson, MessageJson, Opened, Page, RoomJson, Sessions, Time,
+};
 
 pub const ROOM: &str = "01a20525-1183-7c58-9e5d-6a3b0c9d8e7f";
 pub const FILE: &str = "01a20525-118d-7e44-8f0a-2d4c6e8a0b1c";
+pub const SESSION: &str = "01a20524-8a31-7b02-9c4d-5e6f708192a3";
+pub const REFRESH_TOKEN: &str = "cfr_01a20524-8a31-7b02-9c4d-5e6f708192a3_\
+    q83vEjRWeJCrze8SNFZ4kKvN7xI0VniQq83vEjRWeJCrze8SNFZ4kKvN7xI0VniQ";
 pub const REQUEST: &str = "01a20525-11a1-7a10-b2c3-d4e5f6a7b8c9";
 pub const CLIENT_ID: &str = "phone-7-1042";
 pub const CONTENT: &str = "hello\n";
 pub const MODIFIED: &str = "Sun, 22 Nov 2026 21:24:05 GMT";
-const USER: &str = "01a20524-8a2e-7d31-a1b2-c3d4e5f60718";
+pub const USER: &str = "01a20524-8a2e-7d31-a1b2-c3d4e5f60718";
 const MESSAGE: &str = "01a20525-1197-7f60-8a9b-0c1d2e3f4a5b";
 const SHA256: &str = "5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03";
 const CREATED: i64 = 1_795_382_645_123;
@@ -35,7 +40,15 @@ pub fn with_fields(error: Error) -> Error {
 }
 
 fn user() -> User {
-    User { id: USER.into(), username: "ada".into(), created_at_ms: CREATED }
+    User {
+        id: USER.into(),
+        username: "ada".into(),
+        created_at_ms: CREATED,
+        display_name: "Ada Lovelace".into(),
+        avatar_file_id: FILE.into(),
+        data: r#"{"theme":"dark"}"#.into(),
+        ..User::default()
+    }
 }
 
 fn ada() -> Option<UserRef> {
@@ -46,10 +59,34 @@ pub fn account() -> Value {
     json!(Account::from(&user()))
 }
 
-pub fn session() -> Value {
+fn opened() -> Session {
     let token = "eyJ0eXAiOiJKV1QiLCJhbGciOiJFZERTQSJ9.eyJuYW1lIjoiYWRhIn0.c2lnbmF0dXJl".into();
-    let session = Session { token, expires_at_ms: CREATED + 86_400_000, user: Some(user()) };
+    Session { token, expires_at_ms: CREATED + 86_400_000, user: Some(user()), ..Session::default() }
+}
+
+pub fn session() -> Value {
+    json!(Opened::try_from(&opened()).ok())
+}
+
+pub fn refreshed() -> Value {
+    let session = Session {
+        expires_at_ms: CREATED + 900_000,
+        refresh_token: REFRESH_TOKEN.into(),
+        refresh_expires_at_ms: CREATED + 2_592_000_000,
+        ..opened()
+    };
     json!(Opened::try_from(&session).ok())
+}
+
+pub fn sessions() -> Value {
+    let session = SessionInfo {
+        id: SESSION.into(),
+        created_at_ms: CREATED,
+        last_seen_at_ms: CREATED + 900_000,
+        user_agent: "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0".into(),
+        address: "203.0.113.0/24".into(),
+    };
+    json!(Sessions::new(&[session], SESSION))
 }
 
 /// The key of RFC 8037, appendix A.
@@ -71,19 +108,31 @@ fn tea() -> Room {
 }
 
 pub fn room(last_seq: u64) -> Value {
-    json!(RoomJson::new(&tea(), last_seq))
+    json!(RoomJson::new(&tea(), last_seq, true))
 }
 
 pub fn rooms() -> Value {
-    page(vec![RoomJson::new(&tea(), 42)])
+    page(vec![RoomJson::new(&tea(), 42, true)])
 }
 
 pub fn details() -> Value {
     let (room, events) = (tea(), events());
     json!(Details {
-        room: RoomJson::new(&room, 42),
+        room: RoomJson::new(&room, 42, true),
         messages: history::page(uuid::Uuid::nil(), Position::Latest, &events)
     })
+}
+
+fn owner() -> Member {
+    Member { user: ada(), role: Role::Owner.into(), joined_at_ms: CREATED }
+}
+
+pub fn member(role: Role) -> Value {
+    json!(MemberJson::try_from(&Member { role: role.into(), ..owner() }).ok())
+}
+
+pub fn members() -> Value {
+    page(MemberJson::try_from(&owner()).into_iter().collect())
 }
 
 fn hello() -> Event {

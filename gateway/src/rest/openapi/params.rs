@@ -25,7 +25,10 @@ macro_rules! parameters {
 
 parameters! {
     Room: Path "roomId", "The id of the room", id(), examples::ROOM;
+    User: Path "userId",
+        "The id of the user, `me` for the caller, or `@` and a percent-encoded username", text(), examples::USER;
     File: Path "fileId", "The id of the file", id(), examples::FILE;
+    Session: Path "sessionId", "The id of the session", id(), examples::SESSION;
     Limit: Query "limit", "Most items on the page, 1 to 200", integer(1).maximum(Some(200)).default(Some(json!(50)));
     Cursor: Query "cursor", "The `nextCursor` of the previous page; leave it out for the first page", text();
     Search: Query "q", "Only rooms whose name or description contains this text", text();

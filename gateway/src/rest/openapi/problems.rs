@@ -110,7 +110,16 @@ fn answer(error: &Error, when: &str) -> Response {
         }
         _ => return response.build(),
     };
+    let header = |schema, about, example| {
+        HeaderBuilder::new().schema(Some(schema)).description(Some(about)).example(Some(example)).build()
+    };
+    let response = response.header(name, header(schema, about, example));
+    if error.code != Code::RateLimited {
+        return response.build();
+    }
+    let (policy, state) = ("The limits of this operation", "What is left of them");
     response
-        .header(name, HeaderBuilder::new().schema(Some(schema)).description(Some(about)).example(Some(example)).build())
+        .header("RateLimit-Policy", header(String::schema(), policy, json!("\"signup\";q=60;w=60")))
+        .header("RateLimit", header(String::schema(), state, json!("\"signup\";r=0;t=1")))
         .build()
 }

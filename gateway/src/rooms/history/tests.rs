@@ -24,14 +24,25 @@ const ROOM: Uuid = Uuid::from_u128(7);
 struct Log {
     last: AtomicU64,
     reads: AtomicU64,
+    /// Most users in one read so far.
+    most_users: AtomicU64,
     permits: Semaphore,
+    /// The members, if the room is private.
+    members: Mutex<Option<HashSet<Uuid>>>,
 }
 
 fn history(last: u64, permits: usize) -> (Arc<Log>, Arc<History>) {
-    let log = Arc::new(Log { last: last.into(), reads: AtomicU64::new(0), permits: Semaphore::new(permits) });
+    let log = Arc::new(Log {
+        last: last.into(),
+        reads: AtomicU64::new(0),
+        most_users: AtomicU64::new(0),
+        permits: Semaphore::new(permits),
+        members: Mutex::default(),
+    });
     let (theirs, gate) = (log.clone(), log.clone());
     let answer = fake(move |_, body: Bytes| {
         let (request, last) = (ListEventsRequest::decode(body).unwrap(), theirs.last.load(Ordering::SeqCst));
+        theirs.most_users.fetch_max(request.readers.len() as u64, Ordering::SeqCst);
         let events = match request.after {
             Some(after) => after + 1..last.min(after + u64::from(request.limit)) + 1,
             None => last + 1 - u64::from(request.limit).min(last)..last + 1,
@@ -39,7 +50,17 @@ fn history(last: u64, permits: usize) -> (Arc<Log>, Arc<History>) {
         let events = events.map(|seq| Event { seq, ..Event::default() }).collect();
         match last {
             0 => Err(Error::unavailable("the message service")),
-            _ => Ok(ListEventsResponse { epoch: "e".into(), last_seq: last, events, more: false }.encode_to_vec()),
+            _ => {
+                let members = theirs.members.lock();
+                let is_member =
+                    |user: &String| members.as_ref().is_some_and(|all| all.contains(&user.parse().unwrap()));
+                let readers = request.readers.into_iter().filter(is_member).collect::<Vec<_>>();
+                if members.is_some() && readers.is_empty() {
+                    return Err(Error::new(Code::NotFound, "the room is not open to the readers"));
+                }
+                let (epoch, private) = ("e".into(), members.is_some());
+                Ok(ListEventsResponse { epoch, last_seq: last, events, more: false, private, readers }.encode_to_vec())
+            }
         }
     });
     let message = in_process(service_fn(move |request| {
@@ -62,7 +83,7 @@ fn seqs(page: &Page) -> Vec<u64> {
 async fn one_read_serves_all_earlier_requests() {
     let (log, history) = history(900, 9);
     let wanted = (0..500).map(|n| if n % 5 == 0 { Wanted::End } else { Wanted::After(800 + n % 120) });
-    let pages = join_all(wanted.clone().map(|wanted| history.read(ROOM, wanted))).await;
+    let pages = join_all(wanted.clone().map(|wanted| history.read(ROOM, wanted, None))).await;
     for (wanted, page) in wanted.zip(pages) {
         let page = page.unwrap();
         assert_eq!((page.last_seq(), page.epoch()), (900, "e"));
@@ -72,11 +93,11 @@ async fn one_read_serves_all_earlier_requests() {
         }
     }
     assert_eq!(log.reads.load(Ordering::SeqCst), 1);
-    let newest = join_all([1, 50, 7].map(|count| history.read(ROOM, Wanted::Last(count)))).await;
+    let newest = join_all([1, 50, 7].map(|count| history.read(ROOM, Wanted::Last(count), None))).await;
     assert_eq!(newest.into_iter().map(|page| seqs(&page.unwrap()).len()).collect::<Vec<_>>(), [1, 50, 7]);
     assert_eq!(log.reads.load(Ordering::SeqCst), 2);
     // A reader that requests no events adds no read.
-    assert!(history.read(ROOM, Wanted::End).await.unwrap().events().is_empty());
+    assert!(history.read(ROOM, Wanted::End, None).await.unwrap().events().is_empty());
     assert!(history.waiting.lock().is_empty());
 }
 
@@ -85,13 +106,13 @@ async fn a_request_during_a_read_is_served_by_the_next_read() {
     let (log, history) = history(5, 0);
     let first = tokio::spawn({
         let history = history.clone();
-        async move { history.read(ROOM, Wanted::After(3)).await }
+        async move { history.read(ROOM, Wanted::After(3), None).await }
     });
     eventually(|| log.reads.load(Ordering::SeqCst) == 1).await;
     let later = [1, 2].map(|after| {
         tokio::spawn({
             let history = history.clone();
-            async move { history.read(ROOM, Wanted::After(after)).await }
+            async move { history.read(ROOM, Wanted::After(after), None).await }
         })
     });
     eventually(|| history.waiting.lock()[&(ROOM, false)].len() == 2).await;
@@ -111,7 +132,7 @@ async fn a_request_during_a_read_is_served_by_the_next_read() {
 async fn a_distant_range_gets_a_separate_read() {
     let (log, history) = history(1000, 9);
     let wanted = [0, 90, 150, 700, 990, 1000, 5000, u64::MAX];
-    let pages = join_all(wanted.map(|after| history.read(ROOM, Wanted::After(after)))).await;
+    let pages = join_all(wanted.map(|after| history.read(ROOM, Wanted::After(after), None))).await;
     let ranges = pages.into_iter().map(|page| {
         let seqs = seqs(&page.unwrap());
         (seqs.first().copied().unwrap_or_default(), seqs.len())
@@ -126,11 +147,49 @@ async fn a_distant_range_gets_a_separate_read() {
 #[tokio::test]
 async fn a_failed_read_fails_all_readers_and_cancelled_readers_are_dropped() {
     let (log, history) = history(0, 0);
-    let mut gave_up = Box::pin(history.read(ROOM, Wanted::After(1)));
+    let mut gave_up = Box::pin(history.read(ROOM, Wanted::After(1), None));
     assert!(futures::poll!(&mut gave_up).is_pending());
     drop(gave_up);
     log.permits.add_permits(9);
-    let failed = join_all([2, 3].map(|after| history.read(ROOM, Wanted::After(after)))).await;
+    let failed = join_all([2, 3].map(|after| history.read(ROOM, Wanted::After(after), None))).await;
     assert!(failed.into_iter().all(|page| page.unwrap_err().code == Code::Unavailable));
     eventually(|| history.waiting.lock().is_empty()).await;
+}
+
+fn user(number: u128) -> Option<Uuid> {
+    Some(Uuid::from_u128(number))
+}
+
+#[tokio::test]
+async fn one_read_of_a_private_room_serves_only_its_members() {
+    let (log, history) = history(9, 9);
+    *log.members.lock() = Some([1, 3].map(Uuid::from_u128).into());
+    let users = [user(1), user(2), None, user(3), user(1)];
+    let pages = join_all(users.map(|user| history.read(ROOM, Wanted::After(7), user))).await;
+    let not_found = (Code::NotFound, Error::not_found("room").detail);
+    let seqs = pages.iter().map(|page| page.as_ref().map(seqs).map_err(|error| (error.code, error.detail.clone())));
+    let (member, stranger) = (Ok(vec![8, 9]), Err(not_found));
+    assert_eq!(seqs.collect::<Vec<_>>(), [member.clone(), stranger.clone(), stranger.clone(), member.clone(), member]);
+    assert_eq!((log.reads.load(Ordering::SeqCst), log.most_users.load(Ordering::SeqCst)), (1, 3));
+    // Without a member among the readers, the service rejects the whole read, in other words.
+    let pages = join_all([user(2), None].map(|user| history.read(ROOM, Wanted::End, user))).await;
+    for page in pages {
+        let error = page.unwrap_err();
+        assert_eq!(Err((error.code, error.detail)), stranger);
+    }
+    *log.members.lock() = None;
+    assert!(
+        join_all([user(2), None].map(|user| history.read(ROOM, Wanted::End, user))).await.iter().all(Result::is_ok)
+    );
+    eventually(|| history.waiting.lock().is_empty()).await;
+}
+
+#[tokio::test]
+async fn a_read_has_at_most_1000_users() {
+    let (log, history) = history(9, 9);
+    *log.members.lock() = Some((0..2500).map(Uuid::from_u128).collect());
+    let pages = join_all((0..5000).map(|number| history.read(ROOM, Wanted::Last(1), user(number % 2500)))).await;
+    assert!(pages.into_iter().all(|page| seqs(&page.unwrap()) == [9]));
+    assert_eq!((log.reads.load(Ordering::SeqCst), log.most_users.load(Ordering::SeqCst)), (3, MAX_USERS as u64));
+    assert!(history.waiting.lock().is_empty());
 }

@@ -1,17 +1,23 @@
+mod effects;
+
+use super::tail::MAX_BYTES;
 use super::*;
 
-/// A client that records the frames that it receives.
+/// A client that records the frames that it receives, and when it is taken out of the room.
 #[derive(Default)]
 struct Client {
     id: u64,
+    user: Option<Uuid>,
     received: Mutex<Vec<String>>,
-    evicted: Mutex<Vec<Uuid>>,
-    resynced: Mutex<usize>,
 }
 
 impl Listener for Client {
     fn id(&self) -> u64 {
         self.id
+    }
+
+    fn user(&self) -> Option<Uuid> {
+        self.user
     }
 
     fn deliver(&self, _: Uuid, first: u64, frames: &[Frame], joined: &Frame) -> bool {
@@ -37,12 +43,12 @@ impl Listener for Client {
         self.receive_from(last_seq + 1, missed);
     }
 
-    fn evicted(&self, room: Uuid) {
-        self.evicted.lock().push(room);
+    fn evicted(&self, _: Uuid) {
+        self.received.lock().push("evicted".into());
     }
 
     fn resync(self: &Arc<Self>, _: Uuid) {
-        *self.resynced.lock() += 1;
+        self.received.lock().push("resynced".into());
     }
 }
 
@@ -72,7 +78,7 @@ impl Client {
 const ROOM: Uuid = Uuid::from_u128(7);
 
 fn say(hub: &Hub<Client>, room: Uuid, seqs: std::ops::RangeInclusive<u64>) -> usize {
-    let deliveries = seqs.map(|seq| Delivery { room, seq, closes_room: false, event: seq }).collect::<Vec<_>>();
+    let deliveries = seqs.map(|seq| Delivery { room, seq, effect: Effect::None, event: seq }).collect::<Vec<_>>();
     let mut writers = Vec::new();
     let delivered = hub.fan_out(&deliveries, |seq| Frame::engine(&seq.to_string()), &mut writers);
     assert!(writers.len() <= delivered && writers.is_empty() == (delivered == 0));
@@ -123,8 +129,8 @@ fn events_during_a_join_follow_the_answer() {
 fn a_full_tail_makes_a_join_read_history_again() {
     let (hub, client) = (Hub::new(), Client::new(1));
     let joining = hub.begin_join(ROOM, 0, &client);
-    let large = |seq: &u64| Frame::engine(&format!("{seq}{}", "x".repeat(MAX_TAIL / 4)));
-    let events = (1..=9).map(|seq| Delivery { room: ROOM, seq, closes_room: false, event: seq }).collect::<Vec<_>>();
+    let large = |seq: &u64| Frame::engine(&format!("{seq}{}", "x".repeat(MAX_BYTES / 4)));
+    let events = (1..=9).map(|seq| Delivery { room: ROOM, seq, effect: Effect::None, event: seq }).collect::<Vec<_>>();
     hub.fan_out(&events, large, &mut Vec::new());
     hub.check_invariants();
     assert_eq!(hub.go_live(&joining, &client, 8, &plain()), Err(NotLive::Behind));
@@ -187,11 +193,13 @@ fn a_deleted_room_evicts_after_its_last_event() {
     let (hub, client, late) = (Hub::new(), Client::new(1), Client::new(2));
     join(&hub, &client, 0);
     let joining = hub.begin_join(ROOM, 0, &late);
-    let last = [Delivery { room: ROOM, seq: 1, closes_room: true, event: () }];
+    let last = [Delivery { room: ROOM, seq: 1, effect: Effect::Closes, event: () }];
     hub.fan_out(&last, |()| Frame::engine("deleted"), &mut Vec::new());
     hub.check_invariants();
-    assert_eq!(client.received(), ["deleted"]);
-    assert_eq!((&*client.evicted.lock(), &*late.evicted.lock()), (&vec![ROOM], &vec![ROOM]));
+    assert_eq!(
+        (client.received(), late.received()),
+        (vec!["deleted".into(), "evicted".into()], vec!["evicted".into()])
+    );
     assert_eq!(hub.go_live(&joining, &late, 1, &plain()), Err(NotLive::Cancelled));
 }
 
@@ -203,21 +211,26 @@ fn a_new_epoch_closes_only_the_clients_of_its_partition() {
     assert_eq!(hub.partitions(), [3, 4].into());
     hub.resync(3);
     hub.check_invariants();
-    assert_eq!((*here.resynced.lock(), *there.resynced.lock()), (1, 0));
+    assert_eq!((here.received(), there.received()), (vec!["resynced".into()], vec![]));
     assert_eq!(hub.partitions(), [4].into());
+}
+
+/// Returns pseudo-random numbers below a bound, always in the same sequence.
+fn random() -> impl FnMut(u64) -> u64 {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    move |below| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state % below
+    }
 }
 
 /// For any sequence of operations, the events that a client receives after an answer are dense, in rising order and
 /// above the answer's `lastSeq`.
 #[test]
 fn random_joins_and_leaves_never_cause_a_hole() {
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    let mut random = move |below: u64| {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state % below
-    };
+    let mut random = random();
     let (hub, clients) = (Hub::new(), (0..8).map(Client::new).collect::<Vec<_>>());
     // Commits are ahead of the fan-out.
     let (mut committed, mut fanned) = (0, 0);

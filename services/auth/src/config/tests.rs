@@ -24,6 +24,10 @@ fn wrong_settings_are_rejected_at_start() {
         &["--signing-key=hunter2"],
         &["--token-ttl=0s"],
         &["--token-ttl=8761h"],
+        &["--refresh-ttl=0s"],
+        &["--refresh-ttl=8761h"],
+        &["--signup=closed"],
+        &["--room-url=nowhere"],
         // Every replica needs the same key.
         &[postgres],
     ] {
@@ -31,4 +35,26 @@ fn wrong_settings_are_rejected_at_start() {
     }
     assert!(with(&[postgres, "--signing-key=nWGxne/9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A="]).is_ok());
     assert!(with(&["migrate", postgres]).is_ok(), "updating the schema needs no key");
+}
+
+#[test]
+fn settings_are_read() {
+    let config = with(&[]).unwrap().service;
+    assert_eq!(config.auth.token_ttl, Duration::from_secs(24 * 3600));
+    assert_eq!(config.auth.refresh_ttl, Duration::from_secs(720 * 3600));
+    assert_eq!((config.auth.signup, &*config.room_url), (SignupMode::Open, "http://127.0.0.1:50052"));
+    let config = with(&["--refresh-ttl=1h", "--signup=invite", "--room-url=http://room:50052"]).unwrap().service;
+    assert_eq!(config.auth.refresh_ttl, Duration::from_secs(3600));
+    assert_eq!((config.auth.signup, &*config.room_url), (SignupMode::Invite, "http://room:50052"));
+    assert_eq!(with(&["--signup=off"]).unwrap().service.auth.signup, SignupMode::Off);
+}
+
+#[test]
+fn subcommands_are_read() {
+    let command =
+        |arguments: &[&str]| Program::try_parse_from(["confab-auth"].iter().chain(arguments)).unwrap().command;
+    assert_eq!(command(&["migrate"]), Some(Command::Migrate));
+    let reset = Some(Command::ResetPassword { username: "ada".into() });
+    assert_eq!(command(&["reset-password", "ada", "--data-dir=x"]), reset);
+    assert_eq!(command(&[]), None);
 }

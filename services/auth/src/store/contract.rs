@@ -1,9 +1,9 @@
 //! The contract of a store, tested on each implementation.
 
-use confab_common::Code;
 use confab_common::pg::PostgresConfig;
 use confab_common::store::{StorageConfig, StoreUrl};
 use confab_common::testing::{database, directory};
+use confab_common::{Code, Result};
 use futures::future::join_all;
 use futures::stream::{self, StreamExt};
 use uuid::Uuid;
@@ -29,7 +29,12 @@ contract!(
     everything_survives_a_restart,
 );
 
+mod accounts;
+mod invites;
+mod refresh;
+mod sessions;
 mod skeletons;
+mod upgrade;
 
 /// As many calls as there are connections: a call that waits too long for a connection is rejected.
 const AT_ONCE: usize = 4;
@@ -54,12 +59,42 @@ fn account(name: &str) -> User {
         username_folded: confab_common::text::fold(name),
         password_hash: format!("hash {}", Uuid::now_v7()),
         created_at_ms: 1_700_000_000_123,
+        state: State::Active,
+        profile: Profile::default(),
     }
 }
 
 async fn create(store: &Arc<dyn Store>, user: User) -> Result<User> {
     let skeleton = skeleton(&user.username_folded);
-    store.create_user(user, skeleton).await
+    store.create_user(user, skeleton, None).await
+}
+
+/// A session that was opened at `created_at_ms` and whose token expires 1000 ms later.
+fn session(user: &User, created_at_ms: i64) -> NewSession {
+    NewSession {
+        id: Uuid::now_v7(),
+        user_id: user.id,
+        created_at_ms,
+        token_expires_at_ms: created_at_ms + 1000,
+        refresh: None,
+        seen: Seen { user_agent: "phone".into(), address: "203.0.113.0/24".into() },
+    }
+}
+
+async fn open_at(store: &Arc<dyn Store>, user: &User, created_at_ms: i64) -> Uuid {
+    let session = session(user, created_at_ms);
+    let id = session.id;
+    assert_eq!(store.open_session(session, user.password_hash.clone()).await.unwrap().revoked, []);
+    id
+}
+
+async fn session_ids(store: &Arc<dyn Store>, user: &User, now_ms: i64) -> Vec<Uuid> {
+    store.sessions(user.id, now_ms).await.unwrap().iter().map(|session| session.id).collect()
+}
+
+/// Revokes what was issued before the second 200, until 9000 ms.
+fn cut(except: Option<Uuid>) -> Cut {
+    Cut { except, not_before_s: 200, expires_at_ms: 9000 }
 }
 
 async fn revoke(store: &dyn Store, expires_at_ms: i64) -> Revocation {
@@ -116,7 +151,7 @@ async fn a_session_is_revoked_once(url: StoreUrl) {
     let (session, user) = (Uuid::now_v7(), Uuid::now_v7());
     let answers = join_all((0..8).map(|_| store.revoke(session, user, 5000))).await;
     for answer in answers {
-        assert_eq!(answer.unwrap(), Revocation { number: 1, session_id: session, expires_at_ms: 5000 });
+        assert_eq!(answer.unwrap(), Revocation { number: 1, scope: Scope::Session(session), expires_at_ms: 5000 });
     }
     assert_eq!(revoke(store.as_ref(), 5000).await.number, 2, "a repeat gets no new number");
 }

@@ -1,6 +1,6 @@
 //! The tables that `confab export` and `confab import` transfer. A migration that adds columns must also add them here.
 
-use confab_common::transfer::Kind::{Flag, Id, Number, Text};
+use confab_common::transfer::Kind::{Bytes, Flag, Id, Number, Text};
 use confab_common::transfer::{Schema, Table};
 
 use super::{postgres, sqlite};
@@ -18,14 +18,70 @@ pub static SCHEMA: Schema = Schema {
                 ("password_hash", Text),
                 ("created_at_ms", Number),
                 ("username_skeleton", Text),
+                ("state", Number),
+                ("display_name", Text),
+                ("avatar_file_id", Id),
+                ("data", Text),
+                ("tokens_from_s", Number),
+                ("free_name_at_ms", Number),
             ],
         ),
         Table::new("revocation_head", 1, &[("single", Flag), ("number", Number)]).seeded(),
         Table::new(
             "revocations",
             1,
-            &[("number", Number), ("session_id", Id), ("user_id", Id), ("expires_at_ms", Number)],
+            &[
+                ("number", Number),
+                ("session_id", Id),
+                ("user_id", Id),
+                ("expires_at_ms", Number),
+                ("kind", Number),
+                ("not_before_s", Number),
+                ("except_session_id", Id),
+            ],
         ),
+        // After the revocations: a revocation deletes the session that it ends.
+        Table::new(
+            "sessions",
+            1,
+            &[
+                ("id", Id),
+                ("user_id", Id),
+                ("created_at_ms", Number),
+                ("last_seen_at_ms", Number),
+                ("expires_at_ms", Number),
+                ("token_expires_at_ms", Number),
+                ("user_agent", Text),
+                ("address", Text),
+                ("refresh_sha256", Bytes),
+                ("previous_sha256", Bytes),
+                ("generation", Number),
+                ("used_at_ms", Number),
+            ],
+        ),
+        Table::new(
+            "invites",
+            1,
+            &[
+                ("id", Id),
+                ("code_sha256", Bytes),
+                ("uses_left", Number),
+                ("expires_at_ms", Number),
+                ("created_at_ms", Number),
+            ],
+        ),
+        Table::new(
+            "password_resets",
+            1,
+            &[
+                ("user_id", Id),
+                ("token_sha256", Bytes),
+                ("created_at_ms", Number),
+                ("expires_at_ms", Number),
+                ("used_at_ms", Number),
+            ],
+        ),
+        Table::new("leaving", 1, &[("user_id", Id), ("username", Text), ("created_at_ms", Number)]),
     ],
     derived: &[],
     sqlite: sqlite::embedded::migrations::runner,

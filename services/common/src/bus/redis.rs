@@ -16,7 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::{Command, Implementation, Notice, dropped};
 use crate::cluster_key::SigningKey;
 
-pub(super) use address::Address;
+pub(crate) use address::Address;
 
 use listen::Listener;
 use publish::Queued;
@@ -66,5 +66,9 @@ impl Implementation for Redis {
             let _ = flushed.await;
         }
         .boxed()
+    }
+
+    fn redis(&self) -> Option<Address> {
+        Some(self.address.clone())
     }
 }

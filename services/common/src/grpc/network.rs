@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, ensure};
 use futures::StreamExt;
 use futures::stream::poll_fn;
 use http::request::Parts;
@@ -24,20 +24,44 @@ use tower::util::{BoxCloneSyncService, ServiceExt};
 use super::failure::Failure;
 use super::measure::Measured;
 use super::replicas::Replicas;
+use super::role::Role;
+use super::security::Security;
 use super::traced;
 use super::transport::{Call, Streams, Transport};
+use super::urls::Urls;
 
 /// How long a stream waits until the first replica is found.
 const FIRST_REPLICA_WAIT: Duration = Duration::from_secs(1);
 
-/// Returns the transport to all replicas behind `urls`: one `http://host:port`, or several separated by commas. A host
-/// may resolve to several addresses (a headless Service), and is resolved again every few seconds.
+/// Returns the transport to all replicas behind `urls`, without TLS: one `http://host:port`, or several separated by
+/// commas. A host may resolve to several addresses (a headless Service), and is resolved again every few seconds.
 ///
 /// # Errors
 /// When `urls` is not of that form. A name that does not resolve is not an error.
 pub fn connect(urls: &str) -> anyhow::Result<Transport> {
-    let replicas = Replicas::find(targets(urls)?);
-    Ok(BoxCloneSyncService::new(service_fn(move |mut request: Request<Body>| {
+    let urls = Urls::parse(urls)?;
+    ensure!(!urls.is_https, "https:// needs a certificate");
+    Ok(transport(Replicas::find(urls.targets, None)))
+}
+
+impl Security {
+    /// Returns the transport to all replicas behind `urls`, which must be services with this role: like [`connect`], and
+    /// for `https://` with TLS. A replica whose certificate does not have the role receives no call.
+    ///
+    /// # Errors
+    /// When `urls` is not of that form, or is `https://` and this program has no certificate.
+    pub fn connect(&self, role: Role, urls: &str) -> anyhow::Result<Transport> {
+        let parsed = Urls::parse(urls)?;
+        let connector = self.connector(role, parsed.is_https).with_context(|| urls.to_owned())?;
+        if let Some(target) = parsed.beyond_loopback().filter(|_| connector.is_none()) {
+            tracing::warn!(%target, "calls to http:// are not encrypted, and the service is not authenticated");
+        }
+        Ok(transport(Replicas::find(parsed.targets, connector)))
+    }
+}
+
+fn transport(replicas: Arc<Replicas>) -> Transport {
+    BoxCloneSyncService::new(service_fn(move |mut request: Request<Body>| {
         let replicas = replicas.clone();
         async move {
             let (call, measured) = (Call::of(&request), Measured::client(&request));
@@ -50,32 +74,7 @@ pub fn connect(urls: &str) -> anyhow::Result<Transport> {
             traced::answered(&span, &answer);
             Ok(answer)
         }
-    })))
-}
-
-/// Checks a setting for [`connect`]; a value parser for clap.
-///
-/// # Errors
-/// When the text is not of that form.
-pub fn urls(text: &str) -> Result<String, String> {
-    targets(text).map(|_| text.to_owned()).map_err(|error| error.to_string())
-}
-
-/// Returns the `host:port`s in a setting for [`connect`].
-///
-/// # Errors
-/// When the text is not of that form.
-pub fn targets(urls: &str) -> anyhow::Result<Vec<String>> {
-    urls.split(',').map(|url| target(url.trim())).collect()
-}
-
-/// Returns the `host:port` of a URL.
-fn target(url: &str) -> anyhow::Result<String> {
-    let uri: http::Uri = url.parse().with_context(|| format!("{url} is not a URL"))?;
-    match (uri.scheme_str(), uri.host(), uri.port_u16()) {
-        (Some("http"), Some(host), Some(port)) => Ok(format!("{host}:{port}")),
-        _ => bail!("{url} is not of the form http://host:port"),
-    }
+    }))
 }
 
 /// Sends a call with a buffered request to one replica after another.
@@ -231,16 +230,6 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-
-    #[test]
-    fn only_http_host_port_urls_are_accepted() {
-        assert_eq!(target("http://message:50051").unwrap(), "message:50051");
-        for bad in ["message:50051", "https://message:1", "http://message", ""] {
-            assert!(target(bad).is_err(), "{bad}");
-        }
-        assert_eq!(urls("http://a:1, http://b:2"), Ok("http://a:1, http://b:2".into()));
-        assert!(urls("http://a:1,b").is_err());
-    }
 
     #[tokio::test]
     async fn call_without_a_server_is_unavailable_at_once() {

@@ -11,10 +11,13 @@ use tonic::transport::{Channel, Endpoint};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::discovery::Discovery;
+use super::tls::Connector;
 use super::{CONNECTION_WINDOW, FRAME, STREAM_WINDOW};
 
 /// How long a replica is avoided after a failed connection.
 const AVOID_DEAD: Duration = Duration::from_secs(1);
+/// Time limit of a TCP handshake.
+const TCP_LIMIT: Duration = Duration::from_secs(1);
 /// How long a replica is avoided after it missed a time limit.
 const AVOID_SLOW: Duration = Duration::from_secs(5);
 
@@ -35,10 +38,10 @@ pub(super) struct Replica {
 }
 
 impl Replicas {
-    /// Starts resolving the replicas at these `host:port`s.
-    pub fn find(targets: Vec<String>) -> Arc<Self> {
+    /// Starts resolving the replicas at these `host:port`s. With a connector, calls use TLS.
+    pub fn find(targets: Vec<String>, connector: Option<Connector>) -> Arc<Self> {
         Arc::new(Self {
-            known: Discovery::start(targets, Replica::new),
+            known: Discovery::start(targets, move |address| Replica::new(address, connector.as_ref())),
             turn: AtomicUsize::new(0),
             start: Instant::now(),
         })
@@ -98,9 +101,11 @@ impl Replicas {
 }
 
 impl Replica {
-    fn new(address: SocketAddr) -> anyhow::Result<Arc<Self>> {
+    fn new(address: SocketAddr, connector: Option<&Connector>) -> anyhow::Result<Arc<Self>> {
+        let scheme = if connector.is_some() { "https" } else { "http" };
+        // The connector starts TLS, so the endpoint itself has none. The origin is what the calls name.
         let endpoint = Endpoint::from_shared(format!("http://{address}"))?
-            .connect_timeout(Duration::from_secs(1))
+            .origin(format!("{scheme}://{address}").parse()?)
             .tcp_nodelay(true)
             .http2_keep_alive_interval(Duration::from_secs(10))
             .keep_alive_timeout(Duration::from_secs(5))
@@ -109,7 +114,11 @@ impl Replica {
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_frame_size(FRAME);
         // Both connections are made on first use.
-        let (channel, streams) = (endpoint.connect_lazy(), endpoint.connect_lazy());
+        let connect = || match connector {
+            Some(connector) => connector.channel(endpoint.clone(), address),
+            None => endpoint.clone().connect_timeout(TCP_LIMIT).connect_lazy(),
+        };
+        let (channel, streams) = (connect(), connect());
         Ok(Arc::new(Self { address, channel, streams, avoid_until: AtomicU64::new(0) }))
     }
 }

@@ -15,17 +15,20 @@ use tower::layer::layer_fn;
 use tower::util::MapResponseLayer;
 
 use super::traced::{Traced, log_cause};
-use super::{CONNECTION_WINDOW, FRAME, MAX_STREAMS, STREAM_WINDOW, connection, measure};
+use super::{CONNECTION_WINDOW, FRAME, MAX_STREAMS, STREAM_WINDOW, connection, measure, roles};
 use crate::listen::Listener;
 use crate::process::Process;
 
 /// Serves `routes` and the gRPC health protocol on `listen` until shutdown, then finishes the calls in progress. Calls
 /// that take longer than three quarters of the `drain` time are cut, so that the rest of the time remains for the steps
-/// after the server. The health service answers for the whole server (the empty service name) and follows `/readyz`.
+/// after the server. Calls of `routes` need a role; the health service answers every caller, for the whole server (the
+/// empty service name), and follows `/readyz`.
 ///
 /// # Errors
-/// When the address cannot be bound or serving fails.
+/// When the address may not be served without a certificate or cannot be bound, or serving fails.
 pub async fn serve(process: &Process, listen: SocketAddr, drain: Duration, routes: Routes) -> anyhow::Result<()> {
+    let security = process.security.clone();
+    security.check_listener(listen)?;
     let socket = TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen}"))?;
     let (reporter, health) = tonic_health::server::health_reporter();
     let mut readiness = process.readiness.watch();
@@ -39,8 +42,9 @@ pub async fn serve(process: &Process, listen: SocketAddr, drain: Duration, route
             }
         }
     });
-    tracing::info!(%listen, "serving gRPC");
-    let connections = connection::accept(Listener::new(socket, process.shutdown.clone()), connection::places());
+    security.log_listener(listen);
+    let listener = Listener::new(socket, process.shutdown.clone());
+    let connections = connection::accept(listener, connection::places(), security, process.shutdown.clone());
     let served = Server::builder()
         .http2_keepalive_interval(Some(Duration::from_secs(20)))
         .http2_keepalive_timeout(Some(Duration::from_secs(10)))
@@ -50,7 +54,7 @@ pub async fn serve(process: &Process, listen: SocketAddr, drain: Duration, route
         .max_frame_size(FRAME)
         .layer(layer_fn(Traced))
         .layer(MapResponseLayer::new(log_cause))
-        .add_routes(routes.into_axum_router().layer(from_fn(measure::serve)).into())
+        .add_routes(routes.into_axum_router().layer(from_fn(roles::enforce)).layer(from_fn(measure::serve)).into())
         .add_service(health)
         // The stream of connections ends at shutdown; the server then notifies the open ones.
         .serve_with_incoming_shutdown(connections, pending());

@@ -11,6 +11,9 @@ use tower::util::{BoxCloneSyncService, ServiceExt};
 use tower::{Service, service_fn};
 
 use super::measure::Measured;
+use super::peer::Peer;
+use super::role::Role;
+use super::roles;
 use super::traced::{self, Traced, log_cause};
 
 pub type Transport = BoxCloneSyncService<Request<Body>, Response<Body>, Infallible>;
@@ -92,7 +95,8 @@ pub fn request<T>(message: T, call: Call) -> tonic::Request<T> {
     request
 }
 
-/// Returns the transport to a service in this process: the server itself is the transport.
+/// Returns the transport to a service in this process: the server itself is the transport. It accepts a caller as over
+/// the network, by its role ([`called_by`]). A call without a caller may come from a test only, and has every role.
 pub fn in_process<S>(server: S) -> Transport
 where
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + Sync + 'static,
@@ -104,6 +108,12 @@ where
         async move {
             let (call, measured) = (Call::of(&request), Measured::client(&request));
             let span = traced::call(&mut request);
+            let peer = *request.extensions_mut().get_or_insert_with(Peer::any);
+            if let Err(status) = roles::check(request.uri().path(), peer) {
+                let answer = status.into_http();
+                measured.answered(&answer);
+                return Ok(answer);
+            }
             let answer = span.instrument(server.oneshot(request));
             let Ok(answer) = match call.streams {
                 Streams::Both => answer.await,
@@ -116,6 +126,14 @@ where
             traced::answered(&span, &answer);
             Ok(answer)
         }
+    }))
+}
+
+/// Returns the transport for a caller with this role.
+pub(super) fn called_by(transport: Transport, role: Role) -> Transport {
+    BoxCloneSyncService::new(transport.map_request(move |mut request: Request<Body>| {
+        request.extensions_mut().insert(Peer::with(role));
+        request
     }))
 }
 

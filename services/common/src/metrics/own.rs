@@ -13,6 +13,31 @@ pub static LIMITS: LazyLock<Counters> = LazyLock::new(|| {
     Counters::new("confab_limits_total", "Connections, requests and packets that exceeded a limit, by limit", "limit")
 });
 
+pub fn limits_shared() -> Gauge {
+    let help =
+        "1 while the replicas share rate limits through Redis or there is one replica, 0 while each applies them alone";
+    gauge("confab_limits_shared", help, &[])
+}
+
+/// Connections and calls between programs that this program refused, by reason.
+pub static REFUSED_PEERS: LazyLock<Counters> = LazyLock::new(|| {
+    Counters::new(
+        "confab_grpc_refused_total",
+        "Connections and calls between programs that this program refused: a failed (handshake) or slow (timeout) TLS \
+         handshake of a caller, a caller without the role for a call (role), a server with another certificate (server)",
+        "reason",
+    )
+    .with(&["handshake", "role", "server", "timeout"])
+});
+
+pub fn tls_days_left() -> Gauge {
+    gauge(
+        "confab_tls_days_left",
+        "Days for which other programs will accept this program's certificate for gRPC, at most 365; -1: they reject it",
+        &[],
+    )
+}
+
 pub fn tasks() -> Gauge {
     gauge("confab_tasks", "Live tasks of the Tokio runtime", &[])
 }

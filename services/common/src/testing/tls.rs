@@ -10,6 +10,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
+use crate::config::CallsConfig;
+
 /// The first message of a Postgres client that requests TLS: its length and 80877103.
 const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
 
@@ -35,22 +37,51 @@ impl Authority {
         self.0.join("ca.pem")
     }
 
-    /// Issues a certificate for a name such as `DNS:localhost` or `IP:127.0.0.1`. Returns the paths of the certificate
-    /// and of its key.
+    /// Issues a certificate for names such as `DNS:localhost` or `IP:127.0.0.1,URI:spiffe://a/b`. Returns the paths of
+    /// the certificate and of its key.
     ///
     /// # Panics
     /// When `openssl` fails.
-    pub fn issue(&self, name: &str) -> (PathBuf, PathBuf) {
-        let file = name.replace([':', '.'], "-");
+    pub fn issue(&self, names: &str) -> (PathBuf, PathBuf) {
+        self.issue_for(names, 2)
+    }
+
+    /// Issues a certificate that is valid for this number of days; 0: until the end of the current second.
+    ///
+    /// # Panics
+    /// When `openssl` fails.
+    pub fn issue_for(&self, names: &str, days: u32) -> (PathBuf, PathBuf) {
+        let file = names.replace(|c: char| !c.is_ascii_alphanumeric(), "-");
         let (certificate, key) = (format!("{file}.pem"), format!("{file}.key"));
         openssl(
             &self.0,
             &format!(
-                "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -noenc -keyout {key} -out {certificate} -days 2 -subj /CN=server \
-                 -CA ca.pem -CAkey ca.key -addext subjectAltName={name} -addext basicConstraints=CA:FALSE"
+                "req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -noenc -keyout {key} -out {file}.csr -subj /CN=server \
+                 -addext subjectAltName={names} -addext basicConstraints=CA:FALSE"
+            ),
+        );
+        openssl(
+            &self.0,
+            &format!(
+                "x509 -req -in {file}.csr -out {certificate} -CA ca.pem -CAkey ca.key -CAcreateserial -days {days} \
+                 -copy_extensions copyall"
             ),
         );
         (self.0.join(certificate), self.0.join(key))
+    }
+
+    /// Returns the settings of a program with a certificate for these names.
+    ///
+    /// # Panics
+    /// When `openssl` fails.
+    pub fn calls(&self, names: &str) -> CallsConfig {
+        let (certificate, key) = self.issue(names);
+        CallsConfig {
+            tls_cert_file: Some(certificate),
+            tls_key_file: Some(key),
+            tls_ca_file: Some(self.certificate()),
+            ..CallsConfig::default()
+        }
     }
 }
 

@@ -16,7 +16,7 @@ use tonic_health::pb::health_client::HealthClient;
 use tonic_health::pb::health_server::{Health, HealthServer};
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
-use crate::{ATTEMPT_LIMIT, Served, both_ways, connect, eventually, one_attempt_is_lost, serve, warm_up};
+use crate::{ATTEMPT_LIMIT, Served, Way, both_ways, connect, eventually, one_attempt_is_lost, serve, warm_up};
 
 /// A scripted gRPC service.
 #[derive(Clone)]
@@ -98,26 +98,26 @@ async fn two() -> ([Service; 2], [Served; 2], Transport) {
     (services, served, transport)
 }
 
-async fn reach(service: &Service, in_process: bool) -> (Transport, Option<Served>) {
-    crate::reach(HealthServer::new(service.clone()), in_process).await
+async fn reach(service: &Service, way: Way) -> (Transport, Option<Served>) {
+    crate::reach(HealthServer::new(service.clone()), way).await
 }
 
-async fn call_is_answered(in_process: bool) {
+async fn call_is_answered(way: Way) {
     let service = Service::new(Behaviour::Answers);
-    let (transport, _served) = reach(&service, in_process).await;
+    let (transport, _served) = reach(&service, way).await;
     assert_eq!(check(&transport, CALL).await, Ok(()));
     assert_eq!(service.calls(), 1);
 }
 
-async fn rejection_arrives_unchanged(in_process: bool) {
+async fn rejection_arrives_unchanged(way: Way) {
     let service = Service::new(Behaviour::Refuses(Code::NotFound));
-    let (transport, _served) = reach(&service, in_process).await;
+    let (transport, _served) = reach(&service, way).await;
     assert_eq!(check(&transport, CALL).await, Err(Code::NotFound));
     assert_eq!(service.calls(), 1);
 }
 
-async fn a_deadline_holds(in_process: bool) {
-    let (transport, _served) = reach(&Service::new(Behaviour::Hangs), in_process).await;
+async fn a_deadline_holds(way: Way) {
+    let (transport, _served) = reach(&Service::new(Behaviour::Hangs), way).await;
     let answer = timeout(CALL_LIMIT, check(&transport, Call::within(Duration::from_millis(200)))).await;
     assert_eq!(answer.expect("must end in time"), Err(Code::DeadlineExceeded));
 }

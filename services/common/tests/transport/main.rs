@@ -4,30 +4,51 @@
 mod calls;
 mod leaving;
 mod streams;
+mod tls;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use confab_common::grpc::{self, Transport};
-use confab_common::testing::eventually;
+use confab_common::grpc::{self, Role, Security, Transport};
+use confab_common::process::Process;
+use confab_common::testing::{Authority, eventually};
 use http::{Request, Response};
+use tokio::net::TcpStream;
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 use tonic::body::Body;
 use tonic::server::NamedService;
+use tonic::service::Routes;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 use tower::Service;
 
-/// Runs each test over both transports. The argument is whether the service is in this process.
+/// How a test reaches its service.
+#[derive(Clone, Copy)]
+enum Way {
+    InProcess,
+    Network,
+    Tls,
+}
+
+/// Runs each test over both transports.
 macro_rules! both_ways {
     ($($name:ident),+ $(,)?) => {
-        mod in_process { $(#[tokio::test] async fn $name() { super::$name(true).await; })+ }
-        mod over_the_network { $(#[tokio::test] async fn $name() { super::$name(false).await; })+ }
+        mod in_process { $(#[tokio::test] async fn $name() { super::$name(crate::Way::InProcess).await; })+ }
+        mod over_the_network { $(#[tokio::test] async fn $name() { super::$name(crate::Way::Network).await; })+ }
     };
 }
 use both_ways;
+
+/// Runs each test over both transports, and over the network with TLS.
+macro_rules! all_ways {
+    ($($name:ident),+ $(,)?) => {
+        crate::both_ways!($($name),+);
+        mod with_tls { $(#[tokio::test] async fn $name() { super::$name(crate::Way::Tls).await; })+ }
+    };
+}
+use all_ways;
 
 /// A service on its own port. Dropping it ends the service like a crash, with all its connections.
 struct Served {
@@ -70,8 +91,8 @@ fn connect(served: &[&Served]) -> Transport {
     grpc::connect(&urls.join(",")).expect("valid URLs")
 }
 
-/// Returns the transport to a service in this process or on a port, with the handle that keeps the service running.
-async fn reach<S>(service: S, in_process: bool) -> (Transport, Option<Served>)
+/// Returns the transport to a service, with the handle that keeps the service running.
+async fn reach<S>(service: S, way: Way) -> (Transport, Option<Served>)
 where
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>
         + NamedService
@@ -81,11 +102,30 @@ where
         + 'static,
     S::Future: Send,
 {
-    if in_process {
-        return (grpc::in_process(service), None);
+    match way {
+        Way::InProcess => (grpc::in_process(service), None),
+        Way::Network => {
+            let served = serve(service).await;
+            (connect(&[&served]), Some(served))
+        }
+        Way::Tls => {
+            let authority = Authority::new();
+            let security = |names: &str| Security::open(&authority.calls(names), None).expect("certificates");
+            let process = Process::with(security("DNS:message.confab"));
+            let address = std::net::TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr());
+            let address = address.expect("a free port");
+            let runtime =
+                tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
+            let routes = Routes::new(service);
+            runtime.spawn(async move { grpc::serve(&process, address, Duration::from_secs(30), routes).await });
+            while TcpStream::connect(address).await.is_err() {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+            let url = format!("https://{address}");
+            let transport = security("DNS:gateway.confab").connect(Role::Message, &url).expect("a valid URL");
+            (transport, Some(Served { address, runtime: Some(runtime) }))
+        }
     }
-    let served = serve(service).await;
-    (connect(&[&served]), Some(served))
 }
 
 /// Longer than a busy machine stands still, so that only a hanging replica is slow.

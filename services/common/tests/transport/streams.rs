@@ -17,7 +17,7 @@ use tonic::server::NamedService;
 use tonic::{Code, Request, Response, Status, Streaming};
 use tower::{Service, service_fn};
 
-use crate::{ATTEMPT_LIMIT, both_ways, connect, eventually, one_attempt_is_lost, reach, serve, warm_up};
+use crate::{ATTEMPT_LIMIT, Way, all_ways, connect, eventually, one_attempt_is_lost, reach, serve, warm_up};
 
 const CHUNK: Bytes = Bytes::from_static(&[7; 64 * 1024]);
 /// Chunks of a large stream.
@@ -250,15 +250,15 @@ async fn all(answer: &mut Streaming<Bytes>) -> Result<usize, Code> {
     Ok(count)
 }
 
-async fn upload_respects_back_pressure(in_process: bool) {
+async fn upload_respects_back_pressure(way: Way) {
     let streams = Streams::new(Behaviour::Counts);
-    let (transport, _served) = reach(streams.clone(), in_process).await;
+    let (transport, _served) = reach(streams.clone(), way).await;
     assert_eq!(upload(&transport, streams.chunks()).await, Ok(LARGE_STREAM_CHUNKS * CHUNK.len()));
 }
 
-async fn download_respects_back_pressure(in_process: bool) {
+async fn download_respects_back_pressure(way: Way) {
     let streams = Streams::new(Behaviour::SendsWatching);
-    let (transport, _served) = reach(streams.clone(), in_process).await;
+    let (transport, _served) = reach(streams.clone(), way).await;
     let mut answer = download(&transport).await.unwrap();
     let mut count = 0;
     while let Some(chunk) = next(&mut answer).await.unwrap() {
@@ -268,16 +268,16 @@ async fn download_respects_back_pressure(in_process: bool) {
     assert_eq!(count, LARGE_STREAM_CHUNKS * CHUNK.len());
 }
 
-async fn rejection_midway_arrives_at_once(in_process: bool) {
-    let (transport, _served) = reach(Streams::new(Behaviour::Refuses), in_process).await;
+async fn rejection_midway_arrives_at_once(way: Way) {
+    let (transport, _served) = reach(Streams::new(Behaviour::Refuses), way).await;
     // One sender waits, the other sender never ends.
     assert_eq!(upload(&transport, stream::iter([CHUNK]).chain(stream::pending())).await, Err(Code::OutOfRange));
     assert_eq!(upload(&transport, stream::repeat(CHUNK)).await, Err(Code::OutOfRange));
 }
 
-async fn dropped_caller_ends_the_work(in_process: bool) {
+async fn dropped_caller_ends_the_work(way: Way) {
     let streams = Streams::new(Behaviour::Stops);
-    let (transport, _served) = reach(streams.clone(), in_process).await;
+    let (transport, _served) = reach(streams.clone(), way).await;
     let uploading =
         tokio::spawn(async move { upload(&transport, stream::iter([CHUNK]).chain(stream::pending())).await });
     eventually(|| streams.begun() == 1).await;
@@ -285,7 +285,7 @@ async fn dropped_caller_ends_the_work(in_process: bool) {
     eventually(|| streams.ended() == 1).await;
 
     let streams = Streams::new(Behaviour::Sends(LARGE_STREAM_CHUNKS));
-    let (transport, _served) = reach(streams.clone(), in_process).await;
+    let (transport, _served) = reach(streams.clone(), way).await;
     let mut answer = download(&transport).await.unwrap();
     assert_eq!(next(&mut answer).await, Ok(Some(CHUNK)));
     assert_eq!(streams.ended(), 0);
@@ -293,13 +293,13 @@ async fn dropped_caller_ends_the_work(in_process: bool) {
     eventually(|| streams.ended() == 1).await;
 }
 
-async fn answer_must_begin_before_the_deadline(in_process: bool) {
-    let (transport, _served) = reach(Streams::new(Behaviour::Hangs), in_process).await;
+async fn answer_must_begin_before_the_deadline(way: Way) {
+    let (transport, _served) = reach(Streams::new(Behaviour::Hangs), way).await;
     let hasty = Call::within(Duration::from_millis(200)).streaming_answer();
     assert_eq!(call(&transport, hasty, stream::iter([CHUNK])).await.unwrap_err().code(), Code::DeadlineExceeded);
 }
 
-both_ways!(
+all_ways!(
     upload_respects_back_pressure,
     download_respects_back_pressure,
     rejection_midway_arrives_at_once,

@@ -149,7 +149,7 @@ impl MessageService for Log {
         let rooms = request.into_inner().room_ids.into_iter();
         let heads =
             rooms.map(|room_id| RoomHead { closed: state.closed.contains(&room_id), seq: 0, room_id }).collect();
-        Ok(Response::new(GetRoomHeadsResponse { epoch: String::new(), heads }))
+        Ok(Response::new(GetRoomHeadsResponse { heads, ..GetRoomHeadsResponse::default() }))
     }
 
     async fn forget_files(
@@ -160,6 +160,14 @@ impl MessageService for Log {
         let ForgetFilesRequest { room_id, ids } = request.into_inner();
         state.forgotten.extend(ids.into_iter().map(|id| (room_id.clone(), id)));
         if lost { Err(Status::unknown("connection reset")) } else { Ok(Response::new(ForgetFilesResponse {})) }
+    }
+
+    async fn open_room(&self, _: Request<OpenRoomRequest>) -> Result<Response<OpenRoomResponse>, Status> {
+        Err(Status::unimplemented("not used by this test"))
+    }
+
+    async fn rooms_opened(&self, _: Request<RoomsOpenedRequest>) -> Result<Response<RoomsOpenedResponse>, Status> {
+        Err(Status::unimplemented("not used by this test"))
     }
 
     async fn list_events(&self, _: Request<ListEventsRequest>) -> Result<Response<ListEventsResponse>, Status> {

@@ -111,6 +111,28 @@ async fn link_is_valid_only_for_its_file() {
 }
 
 #[tokio::test]
+async fn removal_from_a_private_room_ends_reads_and_links_at_once() {
+    let (world, service, ada, bob) = started().await;
+    let private = world.rooms.private([(ada.id.as_str(), rooms::POST), (bob.id.as_str(), rooms::POST)]);
+    let file = service.uploaded(Sending::new(&bob, "a", "private").to(&private)).await.id;
+    let links = [service.sign(by(&ada), &file).await.unwrap(), service.sign(by(&bob), &file).await.unwrap()];
+    for link in &links {
+        assert_eq!(service.download(bearer(link), &file, 0, 0).await.unwrap(), b"private");
+    }
+    service.get(by(&bob), &file).await.unwrap();
+    world.rooms.remove(&private, &bob.id);
+    assert_eq!(refusals(&service, by(&bob), &file).await, [Code::NotFound; 3], "also for the uploader");
+    assert_eq!(service.get(bearer(&links[1]), &file).await.unwrap_err().code, Code::NotFound);
+    assert_eq!(service.delete(&bob, &file).await.unwrap_err().code, Code::NotFound);
+    assert_eq!(service.list(by(&bob), Some(&private), 50, "").await.unwrap_err().code, Code::NotFound);
+    assert_eq!(service.download(bearer(&links[0]), &file, 0, 0).await.unwrap(), b"private");
+    // Nothing is answered from memory while the room service is unreachable.
+    world.rooms.is_away(true);
+    assert_eq!(service.get(bearer(&links[0]), &file).await.unwrap_err().code, Code::Unavailable);
+    assert_eq!(service.get(by(&ada), &file).await.unwrap_err().code, Code::Unavailable);
+}
+
+#[tokio::test]
 async fn lists_are_paged_and_cursors_belong_to_their_list() {
     let (world, service, ada, bob) = started().await;
     let room = world.rooms.public();

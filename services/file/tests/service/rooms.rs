@@ -27,9 +27,9 @@ struct State {
 #[derive(Clone, Default)]
 pub struct Rooms(Arc<Mutex<State>>);
 
-pub const READ: Access = Access { may_read: true, may_post: false, may_manage: false };
-pub const POST: Access = Access { may_read: true, may_post: true, may_manage: false };
-pub const MANAGE: Access = Access { may_read: true, may_post: true, may_manage: true };
+pub const READ: Access = Access { may_read: true, may_post: false, may_manage: false, private: false };
+pub const POST: Access = Access { may_read: true, may_post: true, may_manage: false, private: false };
+pub const MANAGE: Access = Access { may_read: true, may_post: true, may_manage: true, private: false };
 
 impl Rooms {
     pub fn transport(&self) -> Transport {
@@ -51,7 +51,13 @@ impl Rooms {
 
     /// Creates a room that is visible only to its members.
     pub fn private<'a>(&self, members: impl IntoIterator<Item = (&'a str, Access)>) -> String {
+        let members = members.into_iter().map(|(user, access)| (user, Access { private: true, ..access }));
         self.make(members, Access::default())
+    }
+
+    /// Removes a member of a private room.
+    pub fn remove(&self, room: &str, user: &str) {
+        self.state().rooms.get_mut(room).and_then(|room| room.members.remove(user));
     }
 
     pub fn delete(&self, room: &str) {
@@ -97,6 +103,22 @@ impl RoomService for Rooms {
     }
 
     async fn delete_room(&self, _: Request<DeleteRoomRequest>) -> Result<Response<DeleteRoomResponse>, Status> {
+        Err(Status::unimplemented("not used by this test"))
+    }
+
+    async fn list_members(&self, _: Request<ListMembersRequest>) -> Result<Response<ListMembersResponse>, Status> {
+        Err(Status::unimplemented("not used by this test"))
+    }
+
+    async fn set_member(&self, _: Request<SetMemberRequest>) -> Result<Response<SetMemberResponse>, Status> {
+        Err(Status::unimplemented("not used by this test"))
+    }
+
+    async fn remove_member(&self, _: Request<RemoveMemberRequest>) -> Result<Response<RemoveMemberResponse>, Status> {
+        Err(Status::unimplemented("not used by this test"))
+    }
+
+    async fn remove_user(&self, _: Request<RemoveUserRequest>) -> Result<Response<RemoveUserResponse>, Status> {
         Err(Status::unimplemented("not used by this test"))
     }
 }

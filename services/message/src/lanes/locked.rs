@@ -34,6 +34,9 @@ impl Fixture {
         let config = PostgresConfig { postgres_connections: 12, ..PostgresConfig::default() };
         let store: Arc<dyn Store> = Arc::new(Postgres::open(url, &config).await.unwrap());
         store.open_log(PARTITIONS).await.unwrap();
+        for partition in 0..PARTITIONS {
+            store.open_room((partition, room(partition)), false, Vec::new()).await.unwrap();
+        }
         let bus = Bus::open(&Secret::from("local:"), None).unwrap();
         let lanes = Lanes::start(1, PARTITIONS, &store, &Hints::new(bus));
         Self { store, lanes }
@@ -78,7 +81,7 @@ impl Fixture {
     }
 
     async fn history(&self, partition: u32) -> Vec<String> {
-        let page = self.store.list((partition, room(partition)), Window::After(0), ALL).await.unwrap();
+        let (page, _) = self.store.list((partition, room(partition)), Window::After(0), ALL, Vec::new()).await.unwrap();
         let seqs = page.events.iter().map(|event| event.seq).collect::<Vec<_>>();
         assert_eq!(seqs, (1..=page.events.len() as u64).collect::<Vec<_>>());
         page.events.into_iter().map(|event| event.data.body.content.clone()).collect()

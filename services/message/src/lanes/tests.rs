@@ -17,8 +17,8 @@ use super::queue::QUEUE_BYTES;
 use super::*;
 use crate::store::sqlite::Sqlite;
 use crate::store::{
-    AppendError, Appended, Body, Event, Head, Heads, Kind, Limit, Outcome, Page, RoomHead, RoomKey, Window, client_id,
-    delegated,
+    AppendError, Appended, Body, Event, Head, Heads, Kind, Limit, Member, Opened, Outcome, Page, RoomAccess, RoomHead,
+    RoomKey, Window, client_id, delegated,
 };
 
 const PARTITIONS: u32 = 64;
@@ -73,8 +73,14 @@ impl Store for HeldStore {
 
     delegated!();
 
-    fn list(&self, room: RoomKey, window: Window, limit: Limit) -> BoxFuture<'_, Result<Page>> {
-        self.store.list(room, window, limit)
+    fn list(
+        &self,
+        room: RoomKey,
+        window: Window,
+        limit: Limit,
+        readers: Vec<Uuid>,
+    ) -> BoxFuture<'_, Result<(Page, RoomAccess)>> {
+        self.store.list(room, window, limit, readers)
     }
     fn read_log(&self, partition: u32, after: u64, limit: Limit) -> BoxFuture<'_, Result<Page>> {
         self.store.read_log(partition, after, limit)
@@ -97,7 +103,8 @@ impl Fixture {
             gate: Semaphore::new(permits),
             failures: Mutex::default(),
         });
-        let epoch = store.open_log(PARTITIONS).await.unwrap();
+        let epoch = store.open_log(PARTITIONS).await.unwrap().epoch;
+        store.open_room((7, Uuid::nil()), false, Vec::new()).await.unwrap();
         let bus = Bus::open(&Secret::from("local:"), None).unwrap();
         let lanes = Arc::new(Lanes::start(1, PARTITIONS, &(store.clone() as Arc<dyn Store>), &Hints::new(bus.clone())));
         Self { store, epoch, lanes, bus }
@@ -143,7 +150,7 @@ fn pending(content: &str, timeout: Duration) -> Pending {
 fn outcomes(answers: Vec<Answer>) -> Vec<Result<u64, Code>> {
     let position = |answer: Answer| match answer {
         Ok((_, Outcome::Appended(event) | Outcome::Repeated(event))) => Ok(event.position),
-        Ok((_, Outcome::Closed)) => Err(Code::NotFound),
+        Ok((_, Outcome::Hidden)) => Err(Code::NotFound),
         Err(error) => Err(error.code),
     };
     answers.into_iter().map(position).collect()

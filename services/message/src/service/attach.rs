@@ -49,7 +49,12 @@ impl Service {
         if file_ids.is_empty() {
             return Ok(pending);
         }
-        let refusal = match self.files.attach(&pending.data, &file_ids).await {
+        let data = &pending.data;
+        let attached = async {
+            self.check_post((data.partition, data.room), data.sender).await?;
+            self.files.attach(data, &file_ids).await
+        };
+        let refusal = match attached.await {
             Ok(files) => {
                 Arc::make_mut(&mut pending.data).body.files = files;
                 return Ok(pending);

@@ -6,6 +6,7 @@ use confab_common::bus::Notice;
 use confab_proto::auth::v1::UserRef;
 use confab_proto::channel;
 use confab_proto::message::v1 as pb;
+use confab_proto::room::v1::{Role, Visibility};
 use prost::Message;
 
 use super::*;
@@ -94,7 +95,6 @@ async fn each_invalid_event_is_rejected_alone() {
         change(&mut event);
         event
     };
-    let muted = UserRef { id: fixture.rooms.muted.to_string(), username: "eve".into() };
     let cases: Vec<(pb::NewEvent, &str, &str)> = vec![
         (with(&|it| it.content.clear()), "invalid_request", "content must not be empty"),
         (with(&|it| it.content.push('x')), "too_large", "content"),
@@ -110,7 +110,6 @@ async fn each_invalid_event_is_rejected_alone() {
         (with(&|it| it.event = "roomUpdated".into()), "invalid_request", "event"),
         (with(&|it| it.closes_room = true), "invalid_request", "closesRoom"),
         (with(&|it| it.room_id = fixture.rooms.unknown.to_string()), "not_found", "room"),
-        (with(&|it| it.sender = Some(muted.clone())), "forbidden", "post"),
     ];
     let mut events: Vec<_> = cases.iter().map(|case| case.0.clone()).collect();
     events.push(good);
@@ -181,8 +180,62 @@ async fn closed_room_is_not_found() {
 }
 
 #[tokio::test]
-async fn permission_is_cached_while_the_room_service_is_unreachable() {
+async fn in_a_former_log_the_room_service_has_the_rights() {
+    let fixture = Fixture::former().await;
+    let (room, muted) = (Uuid::now_v7(), fixture.rooms.muted);
+    let muted = Some(UserRef { id: muted.to_string(), username: "eve".into() });
+    assert_eq!(fixture.send(pb::NewEvent { sender: muted, ..message(room, "x") }).await.unwrap_err().0, "forbidden");
+    let unknown = message(fixture.rooms.unknown, "x");
+    assert_eq!(fixture.send(unknown).await.unwrap_err().0, "not_found");
+    let change = pb::AccessChange { visibility: Visibility::Public.into(), ..Default::default() };
+    let system = || pb::NewEvent { kind: pb::Kind::System.into(), event: "memberLeft".into(), ..message(room, "") };
+    let refused = fixture.send(pb::NewEvent { access: Some(change.clone()), ..system() }).await.unwrap_err();
+    assert!(refused.0 == "unavailable" && refused.1.contains("finish-upgrade"), "{refused:?}");
+    let private = pb::OpenRoomRequest {
+        room_id: Uuid::now_v7().to_string(),
+        visibility: Visibility::Private.into(),
+        members: Vec::new(),
+    };
+    let error = fixture.client.clone().open_room(private.clone()).await.unwrap_err();
+    assert_eq!(Error::from(error).code, Code::Unavailable);
+    // A process that is alone on its database finishes the upgrade by itself.
+    fixture.client.clone().rooms_opened(pb::RoomsOpenedRequest {}).await.unwrap();
+    fixture.send(pb::NewEvent { access: Some(change), ..system() }).await.unwrap();
+    fixture.client.clone().open_room(private).await.unwrap();
+    let heads = fixture.client.clone().get_room_heads(pb::GetRoomHeadsRequest::default()).await.unwrap();
+    assert_eq!(heads.into_inner().format, FORMAT);
+}
+
+#[tokio::test]
+async fn private_room_is_hidden_from_strangers() {
     let fixture = Fixture::new().await;
+    let (room, owner) = (Uuid::now_v7(), UserRef { id: Uuid::now_v7().to_string(), username: "ada".into() });
+    let opening = pb::OpenRoomRequest {
+        room_id: room.to_string(),
+        visibility: Visibility::Private.into(),
+        members: vec![pb::RoomMember { user_id: owner.id.clone(), role: Role::Owner.into() }],
+    };
+    fixture.client.clone().open_room(opening).await.unwrap();
+    fixture.send(pb::NewEvent { sender: Some(owner.clone()), ..message(room, "mine") }).await.unwrap();
+    let refused = fixture.send(message(room, "not mine")).await.unwrap_err();
+    let unknown = fixture.send(message(fixture.rooms.unknown, "nowhere")).await.unwrap_err();
+    assert_eq!((refused.0.as_str(), &refused), ("not_found", &unknown));
+    let list = async |room: Uuid, readers: &[&str]| {
+        let readers = readers.iter().map(|reader| (*reader).to_owned()).collect();
+        fixture.list(pb::ListEventsRequest { room_id: room.to_string(), limit: 5, readers, ..Default::default() }).await
+    };
+    let stranger = Uuid::now_v7().to_string();
+    let page = list(room, &[&stranger, &owner.id]).await.unwrap();
+    assert_eq!((page.private, page.events.len(), page.readers), (true, 1, vec![owner.id.clone()]));
+    let hidden = list(room, &[&stranger]).await.unwrap_err();
+    let missing = list(fixture.rooms.unknown, &[&stranger]).await.unwrap_err();
+    assert_eq!((hidden.code, &hidden.detail), (Code::NotFound, &missing.detail));
+    assert_eq!(list(room, &[]).await.unwrap_err().code, Code::NotFound);
+}
+
+#[tokio::test]
+async fn permission_is_cached_while_the_room_service_is_unreachable() {
+    let fixture = Fixture::former().await;
     let room = Uuid::now_v7();
     let first = message(room, "x");
     let again = || pb::NewEvent { id: Uuid::now_v7().to_string(), ..first.clone() };
@@ -210,7 +263,7 @@ async fn history_reports_whether_there_are_more_events() {
     let room = Uuid::now_v7();
     fixture.append((0..10).map(|n| message(room, &n.to_string())).collect()).await;
     let list = async |before, after, limit| {
-        let request = pb::ListEventsRequest { room_id: room.to_string(), before, after, limit, max_bytes: 0 };
+        let request = pb::ListEventsRequest { room_id: room.to_string(), before, after, limit, ..Default::default() };
         let page = fixture.list(request).await.unwrap();
         assert_eq!(page.last_seq, 10);
         (page.events.iter().map(|event| event.seq).collect::<Vec<_>>(), page.more)
@@ -224,10 +277,14 @@ async fn history_reports_whether_there_are_more_events() {
     assert_eq!(list(None, Some(8), 2).await, (vec![9, 10], false));
     assert_eq!(list(None, Some(99), 2).await, (vec![], false));
     assert_eq!(list(None, Some(3), 0).await, (vec![], true));
-    let empty = fixture
-        .list(pb::ListEventsRequest { room_id: Uuid::now_v7().to_string(), limit: 5, ..Default::default() })
+    let room_id = Uuid::now_v7().to_string();
+    fixture
+        .client
+        .clone()
+        .open_room(pb::OpenRoomRequest { room_id: room_id.clone(), ..Default::default() })
         .await
         .unwrap();
+    let empty = fixture.list(pb::ListEventsRequest { room_id, limit: 5, ..Default::default() }).await.unwrap();
     assert_eq!((empty.last_seq, empty.events.len(), empty.more), (0, 0, false));
 }
 

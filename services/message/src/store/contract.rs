@@ -2,8 +2,10 @@
 
 mod append;
 mod files;
+mod members;
 mod opening;
 mod reading;
+mod upgrading;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -120,8 +122,20 @@ async fn append_once(store: &dyn Store, batch: &[EventData]) -> Vec<Result<Outco
     answers.into_iter().map(|answer| answer.unwrap_or_else(locked).map(|(_, outcome)| outcome)).collect()
 }
 
+/// Opens the rooms of a batch, as the room service does before their first event.
+async fn open_rooms(store: &dyn Store, batch: &[EventData]) {
+    for data in batch {
+        store.open_room((data.partition, data.room), false, Vec::new()).await.unwrap();
+    }
+}
+
 /// Repeats an append that was rejected because of a locked head, as a gateway does.
 async fn append(store: &dyn Store, batch: &[EventData]) -> Vec<Result<Outcome>> {
+    open_rooms(store, batch).await;
+    append_opened(store, batch).await
+}
+
+async fn append_opened(store: &dyn Store, batch: &[EventData]) -> Vec<Result<Outcome>> {
     let mut outcomes = append_once(store, batch).await;
     loop {
         let refused = |outcome: &Result<Outcome>| matches!(outcome, Err(error) if error.code == Code::Unavailable);
@@ -145,7 +159,12 @@ async fn append_new(store: &dyn Store, batch: &[EventData]) -> Vec<Event> {
 const ALL: Limit = Limit { events: 100_000, bytes: u32::MAX };
 
 async fn history(store: &dyn Store, room: Uuid) -> Vec<Event> {
-    store.list((partition::of_room(room, PARTITIONS), room), Window::After(0), ALL).await.unwrap().events
+    list(store, (partition::of_room(room, PARTITIONS), room), Window::After(0), ALL).await.events
+}
+
+/// Returns a page of a public room.
+async fn list(store: &dyn Store, room: RoomKey, window: Window, limit: Limit) -> Page {
+    store.list(room, window, limit, Vec::new()).await.unwrap().0
 }
 
 fn seqs(events: &[Event]) -> Vec<u64> {

@@ -6,6 +6,8 @@ use confab_common::{Error, Result};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::access::AccessChange;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// A user's message.
@@ -43,6 +45,9 @@ pub struct Body {
     /// [`Kind::System`]: a JSON object with its details.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub data: String,
+    /// [`Kind::System`]: the change of the room's visibility or members.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub access: Option<AccessChange>,
     /// The shared or attached files, as they were at that time.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub files: Vec<File>,
@@ -119,7 +124,8 @@ impl EventData {
         let body = &self.body;
         let texts =
             self.client_id.len() + body.sender_username.len() + body.content.len() + body.event.len() + body.data.len();
-        EVENT_OVERHEAD + texts + body.files.iter().map(File::encoded_size).sum::<usize>()
+        let access = body.access.as_ref().map_or(0, AccessChange::size);
+        EVENT_OVERHEAD + texts + access + body.files.iter().map(File::encoded_size).sum::<usize>()
     }
 }
 
@@ -149,6 +155,7 @@ pub struct Event {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::{Member, Role};
 
     #[test]
     fn size_is_an_upper_bound_of_the_encoded_size() {
@@ -166,8 +173,17 @@ mod tests {
             deleted: false,
         };
         for files in [vec![], vec![file.clone(); 10], vec![File { deleted: true, ..file }; 10]] {
-            let body =
-                Body { sender_username: text(200), content: text(16_384), event: text(200), data: text(200), files };
+            let members = vec![Member { user: Uuid::max(), role: Role::Member }; files.len()];
+            let access =
+                AccessChange { members, removed: vec![Uuid::max(); 3], private: true, changes_visibility: true };
+            let body = Body {
+                sender_username: text(200),
+                content: text(16_384),
+                event: text(200),
+                data: text(200),
+                access: Some(access),
+                files,
+            };
             let (id, client_id) = (Uuid::max(), client_id(Some(&text(128)), Uuid::max()));
             let data = EventData {
                 partition: u32::MAX,

@@ -1,35 +1,35 @@
 //! The log on Postgres.
 
+mod opening;
+mod pages;
 #[cfg(test)]
 mod reads;
 
-use std::collections::HashSet;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
 use confab_common::{Error, Result, Secret, pg};
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use serde::Serialize;
+use tokio_postgres::Row;
 use tokio_postgres::error::SqlState;
-use tokio_postgres::types::{ToSql, Type};
-use tokio_postgres::{Client, Row};
+use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 use super::{
-    AppendError, Appended, Body, EVENT_OVERHEAD, Event, EventData, Head, Heads, Kind, Limit, Outcome, Page, RoomHead,
-    RoomKey, Store, Window,
+    AppendError, Appended, Body, Event, EventData, Head, Heads, Kind, Limit, Member, Opened, Outcome, Page, RoomAccess,
+    RoomHead, RoomKey, Store, Window,
 };
+use opening::{FINGERPRINT, finish_upgrade, open_or_renew};
+use pages::{LIST_NEWEST_FIRST, LIST_OLDEST_FIRST, READ_LOG, mark_deleted, page};
 
 refinery::embed_migrations!("migrations/postgres");
 
 pub struct Postgres(pg::Pool);
 
-const APPEND: &str = "/* append */ SELECT * FROM append_events($1, $2, $3, $4, $5, $6, $7, $8, $9)";
+const APPEND: &str = "/* append */ SELECT * FROM append_events($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
 
 const HEADS: &str = "/* heads */ SELECT l.epoch, p.partition, p.head FROM log l, partitions p ORDER BY p.partition";
-
-/// Identifies the database. The timeline is taken from the write position, because the control file is updated late in
-/// a promotion.
-const FINGERPRINT: &str = "/* open_log */ SELECT system_identifier || ':' || left(pg_walfile_name(pg_current_wal_lsn()), 8) FROM pg_control_system()";
 
 const ROOM_HEADS: &str = "/* room_heads */ SELECT l.epoch, r.room_id, coalesce(h.seq, 0), coalesce(h.closed, false)
     FROM log l
@@ -45,48 +45,10 @@ const FIND: &str = "/* find */
         ORDER BY partition, room_id, sender_id, client_id LIMIT 1
     ) e ON e.partition = $1 AND e.room_id = $2 AND e.sender_id = $3 AND e.client_id = $4";
 
-const DELETED: &str = "/* mark_deleted */ SELECT partition, room_id, file_id
-    FROM unnest($1, $2, $3) f (partition, room_id, file_id) JOIN deleted_files USING (partition, room_id, file_id)";
-
 const FORGET_FILES: &str = "/* forget_files */ INSERT INTO deleted_files (partition, room_id, file_id)
     SELECT $1, $2, file_id FROM unnest($3::uuid[]) f (file_id) ON CONFLICT DO NOTHING";
 
-static LIST_OLDEST_FIRST: LazyLock<String> = LazyLock::new(|| list("ASC"));
-static LIST_NEWEST_FIRST: LazyLock<String> = LazyLock::new(|| list("DESC"));
-static READ_LOG: LazyLock<String> = LazyLock::new(|| {
-    page_statement(
-        "read_log",
-        "h.head",
-        "partitions h ON h.partition = $1",
-        "partition = $1 AND position > $2",
-        "position",
-        "ASC",
-    )
-});
-
-fn list(order: &str) -> String {
-    let (head, room) = (
-        "room_heads h ON h.partition = $1 AND h.room_id = $5",
-        "partition = $1 AND room_id = $5 AND seq > $2 AND seq < $6",
-    );
-    page_statement("list", "h.seq", head, room, "seq", order)
-}
-
-/// Builds a statement that reads a head and a page of events in one snapshot. $3 and $4 limit the events and their
-/// bytes.
-fn page_statement(name: &str, head: &str, heads: &str, filter: &str, by: &str, order: &str) -> String {
-    format!(
-        "/* {name} */ SELECT l.epoch, coalesce({head}, 0), e.position, e.room_id, e.seq, e.kind, e.id, e.sender_id, e.client_id, e.body, e.created_at
-        FROM log l LEFT JOIN {heads}
-        LEFT JOIN LATERAL (
-            SELECT * FROM (
-                SELECT *, row_number() OVER w AS n, sum(octet_length(body) + octet_length(client_id) + {EVENT_OVERHEAD}) OVER w AS bytes
-                FROM (SELECT * FROM events WHERE {filter} ORDER BY {by} {order} LIMIT $3) page
-                WINDOW w AS (ORDER BY {by} {order} ROWS UNBOUNDED PRECEDING)
-            ) sized WHERE n = 1 OR bytes <= $4
-        ) e ON true ORDER BY e.{by}"
-    )
-}
+const OPEN_ROOM: &str = "/* open_room */ SELECT open_room($1, $2, $3, $4, $5)";
 
 impl Postgres {
     /// Opens the schema, and migrates it if the settings allow it.
@@ -98,50 +60,8 @@ impl Postgres {
     }
 
     async fn page(&self, statement: &str, parameters: &[&(dyn ToSql + Sync)], partition: u32) -> Result<Page> {
-        self.0.run(async |client| page(client, statement, parameters, partition).await).await
+        self.0.run(async |client| Ok(page(client, statement, parameters, partition).await?.0)).await
     }
-}
-
-/// Creates, checks or renews the row of the log. `wanted` is the number of partitions; `None` renews the epoch.
-async fn open_or_renew(client: &mut pg::Client, wanted: Option<u32>) -> Result<Uuid> {
-    let transaction = client.transaction().await?;
-    // Replicas that start together take turns; appends continue.
-    transaction.batch_execute("/* open_log */ LOCK TABLE log IN EXCLUSIVE MODE").await?;
-    let fingerprint: String = transaction.query_one(FINGERPRINT, &[]).await?.get(0);
-    let row = transaction.query_opt("/* open_log */ SELECT epoch, fingerprint, partitions FROM log", &[]).await?;
-    let epoch = match (row, wanted) {
-        (None, None) => return Err(Error::not_found("log")),
-        (None, Some(partitions)) => {
-            let epoch = super::next_epoch(None);
-            let partitions = partitions as i32;
-            let create = "/* open_log */ INSERT INTO log (epoch, fingerprint, partitions) VALUES ($1, $2, $3)";
-            transaction.execute(create, &[&epoch, &fingerprint, &partitions]).await?;
-            let fill = "/* open_log */ INSERT INTO partitions SELECT n, 0 FROM generate_series(0, $1 - 1) n";
-            transaction.execute(fill, &[&partitions]).await?;
-            epoch
-        }
-        (Some(row), wanted) => {
-            let epoch = row.get(0);
-            let renewed = match wanted {
-                Some(wanted) => {
-                    super::renewed(epoch, (row.get(1), &fingerprint), (row.get::<_, i32>(2).into(), wanted))?
-                }
-                None => Some(super::next_epoch(Some(epoch))),
-            };
-            if let Some(epoch) = renewed {
-                // Locks every head, so that an append belongs entirely to one epoch.
-                let lock = "/* open_log */ SELECT 1 FROM partitions ORDER BY partition FOR UPDATE";
-                transaction.query(lock, &[]).await?;
-                transaction
-                    .execute("/* open_log */ UPDATE log SET epoch = $1, fingerprint = $2", &[&epoch, &fingerprint])
-                    .await?;
-                tracing::warn!(%epoch, fingerprint, "renewed the log's epoch");
-            }
-            renewed.unwrap_or(epoch)
-        }
-    };
-    transaction.commit().await?;
-    Ok(epoch)
 }
 
 async fn append(client: &pg::Client, batch: &[Arc<EventData>], created_at_ms: i64) -> Result<Appended, AppendError> {
@@ -162,6 +82,10 @@ async fn append(client: &pg::Client, batch: &[Arc<EventData>], created_at_ms: i6
                 &bodies,
                 &column.of(|data| data.closes_room),
                 &created_at_ms,
+                &column.of(|data| {
+                    data.body.access.as_ref().filter(|change| change.changes_visibility).map(|change| change.private)
+                }),
+                &grants(batch)?,
             ],
         )
         .await
@@ -181,41 +105,25 @@ async fn append(client: &pg::Client, batch: &[Arc<EventData>], created_at_ms: i6
     Ok(Appended { epoch, outcomes })
 }
 
-async fn page(
-    client: &pg::Client,
-    statement: &str,
-    parameters: &[&(dyn ToSql + Sync)],
-    partition: u32,
-) -> Result<Page> {
-    let rows = client.query(&pg::prepare(client, statement).await?, parameters).await?;
-    let first = rows.first().ok_or_else(|| Error::internal("the log has no row"))?;
-    let (epoch, head) = (first.get(0), first.get::<_, i64>(1) as u64);
-    let mut events = Vec::with_capacity(rows.len());
-    for row in &rows {
-        // A head without events is one row of nulls.
-        if let Some(position) = row.get::<_, Option<i64>>(2) {
-            events.push(event(row, partition, position)?);
-        }
+/// The members that the access events of a batch add, change or remove, as `append_events` reads them.
+fn grants(batch: &[Arc<EventData>]) -> Result<Option<String>> {
+    let mut grants = Vec::new();
+    for (n, change) in (1..).zip(batch).filter_map(|(n, data)| Some((n, data.body.access.as_ref()?))) {
+        let grant = |user, role| Grant { n, user_id: user, role };
+        grants.extend(change.members.iter().map(|member| grant(member.user, Some(member.role as i16))));
+        grants.extend(change.removed.iter().map(|user| grant(*user, None)));
     }
-    mark_deleted(client, events.iter_mut()).await?;
-    Ok(Page { epoch, head, events })
+    let text = (!grants.is_empty()).then(|| serde_json::to_string(&grants));
+    text.transpose().map_err(Error::internal)
 }
 
-/// Marks the files of events that have been deleted.
-async fn mark_deleted<'a>(client: &Client, events: impl Iterator<Item = &'a mut Event>) -> Result<()> {
-    let events = super::with_files(events);
-    if events.is_empty() {
-        return Ok(());
-    }
-    let (rooms, files): (Vec<RoomKey>, Vec<Uuid>) = super::files_of(&events).into_iter().unzip();
-    let (partitions, rooms): (Vec<i32>, Vec<Uuid>) =
-        rooms.into_iter().map(|(partition, room)| (partition as i32, room)).unzip();
-    let keys = [(&partitions as _, Type::INT4_ARRAY), (&rooms as _, Type::UUID_ARRAY), (&files as _, Type::UUID_ARRAY)];
-    let rows = client.query_typed(DELETED, &keys).await?;
-    let deleted =
-        rows.iter().map(|row| ((row.get::<_, i32>(0) as u32, row.get(1)), row.get(2))).collect::<HashSet<_>>();
-    super::mark_deleted(events, &deleted);
-    Ok(())
+/// A user in [`grants`]; without a role, the user is removed.
+#[derive(Serialize)]
+struct Grant {
+    /// The number of the event in the batch, from 1.
+    n: usize,
+    user_id: Uuid,
+    role: Option<i16>,
 }
 
 /// Builds the column arrays of a batch.
@@ -244,7 +152,7 @@ fn outcome(row: &Row, data: &Arc<EventData>, created_at_ms: i64) -> Result<Outco
         return Ok(Outcome::Appended(numbered(data.clone(), created_at_ms)));
     }
     if row.get(2) {
-        return Ok(Outcome::Closed);
+        return Ok(Outcome::Hidden);
     }
     let first = EventData {
         id: row.get(5),
@@ -257,29 +165,33 @@ fn outcome(row: &Row, data: &Arc<EventData>, created_at_ms: i64) -> Result<Outco
     Ok(Outcome::Repeated(numbered(Arc::new(first), row.get(8))))
 }
 
-/// Reads the event in a row that begins with epoch, head and position.
-fn event(row: &Row, partition: u32, position: i64) -> Result<Event> {
-    let data = EventData {
-        partition,
-        room: row.get(3),
-        kind: Kind::try_from(i64::from(row.get::<_, i16>(5)))?,
-        id: row.get(6),
-        sender: row.get(7),
-        client_id: row.get(8),
-        body: Body::from_text(row.get(9))?,
-        closes_room: false,
-    };
-    Ok(Event {
-        data: Arc::new(data),
-        position: position as u64,
-        seq: row.get::<_, i64>(4) as u64,
-        created_at_ms: row.get(10),
-    })
-}
-
 impl Store for Postgres {
-    fn open_log(&self, partitions: u32) -> BoxFuture<'_, Result<Uuid>> {
+    fn open_log(&self, partitions: u32) -> BoxFuture<'_, Result<Opened>> {
         async move { self.0.run(async |client| open_or_renew(client, Some(partitions)).await).await }.boxed()
+    }
+
+    fn format(&self) -> BoxFuture<'_, Result<u32>> {
+        async {
+            let rows = self.0.query("/* format */ SELECT format FROM log", &[]).await?;
+            rows.first().map(|row| row.get::<_, i32>(0) as u32).ok_or_else(|| Error::not_found("log"))
+        }
+        .boxed()
+    }
+
+    fn rooms_opened(&self) -> BoxFuture<'_, Result<()>> {
+        async {
+            let statement = "/* rooms_opened */ UPDATE log SET rooms_opened = true WHERE NOT rooms_opened";
+            self.0.execute(statement, &[]).await.map(drop)
+        }
+        .boxed()
+    }
+
+    fn finish_upgrade(&self) -> BoxFuture<'_, Result<()>> {
+        self.0.run(async |client| finish_upgrade(client).await).boxed()
+    }
+
+    fn is_exclusive(&self) -> bool {
+        false
     }
 
     fn is_as_opened(&self) -> BoxFuture<'_, Result<bool>> {
@@ -295,7 +207,7 @@ impl Store for Postgres {
     }
 
     fn renew_epoch(&self) -> BoxFuture<'_, Result<Uuid>> {
-        self.0.run(async |client| open_or_renew(client, None).await).boxed()
+        self.0.run(async |client| Ok(open_or_renew(client, None).await?.epoch)).boxed()
     }
 
     fn append<'a>(
@@ -306,12 +218,20 @@ impl Store for Postgres {
         async move { self.0.run(async |client| append(client, batch, created_at_ms).await).await }.boxed()
     }
 
-    fn list(&self, (partition, room): RoomKey, window: Window, limit: Limit) -> BoxFuture<'_, Result<Page>> {
+    fn list(
+        &self,
+        (partition, room): RoomKey,
+        window: Window,
+        limit: Limit,
+        readers: Vec<Uuid>,
+    ) -> BoxFuture<'_, Result<(Page, RoomAccess)>> {
         async move {
             let (above, below, newest_first) = window.bounds();
             let statement = if newest_first { &LIST_NEWEST_FIRST } else { &LIST_OLDEST_FIRST };
             let (events, bytes) = (i64::from(limit.events), i64::from(limit.bytes));
-            self.page(statement, &[&(partition as i32), &above, &events, &bytes, &room, &below], partition).await
+            let parameters: [&(dyn ToSql + Sync); 7] =
+                [&(partition as i32), &above, &events, &bytes, &room, &below, &readers];
+            self.0.run(async |client| page(client, statement, &parameters, partition).await).await
         }
         .boxed()
     }
@@ -366,5 +286,14 @@ impl Store for Postgres {
 
     fn forget_files(&self, (partition, room): RoomKey, files: Vec<Uuid>) -> BoxFuture<'_, Result<()>> {
         async move { self.0.execute(FORGET_FILES, &[&(partition as i32), &room, &files]).await.map(drop) }.boxed()
+    }
+
+    fn open_room(&self, (partition, room): RoomKey, private: bool, members: Vec<Member>) -> BoxFuture<'_, Result<()>> {
+        async move {
+            let (users, roles): (Vec<Uuid>, Vec<i16>) =
+                members.into_iter().map(|member| (member.user, member.role as i16)).unzip();
+            self.0.query(OPEN_ROOM, &[&(partition as i32), &room, &private, &users, &roles]).await.map(drop)
+        }
+        .boxed()
     }
 }

@@ -1,7 +1,10 @@
 //! The log on SQLite.
 
-use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, HashSet};
+mod append;
+mod opening;
+mod rooms;
+mod rows;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -9,13 +12,15 @@ use confab_common::sqlite::Database;
 use confab_common::{Error, Result, identity};
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::{Connection, params};
 use uuid::Uuid;
 
 use super::{
-    AppendError, Appended, Body, EVENT_OVERHEAD, Event, EventData, Head, Heads, Kind, Limit, Outcome, Page, RoomHead,
-    RoomKey, Store, Window,
+    AppendError, Appended, Event, EventData, Head, Heads, Limit, Member, Opened, Page, RoomAccess, RoomHead, RoomKey,
+    Store, Window,
 };
+use append::append;
+use rows::{LIST_NEWEST_FIRST, LIST_OLDEST_FIRST, READ_LOG, epoch, find, mark_deleted, take};
 
 refinery::embed_migrations!("migrations/sqlite");
 
@@ -23,36 +28,6 @@ pub struct Sqlite {
     database: Database,
     path: PathBuf,
 }
-
-/// The columns of an event, in the order that [`event`] reads.
-macro_rules! columns {
-    () => {
-        "partition, position, room_id, seq, kind, id, sender_id, client_id, body, created_at"
-    };
-}
-
-const FIND: &str = concat!(
-    "/* find */ SELECT ",
-    columns!(),
-    " FROM events WHERE partition = ?1 AND room_id = ?2 AND sender_id = ?3 AND client_id = ?4"
-);
-const INSERT: &str =
-    concat!("/* append */ INSERT INTO events (", columns!(), ") VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)");
-const LIST_OLDEST_FIRST: &str = concat!(
-    "/* list */ SELECT ",
-    columns!(),
-    " FROM events WHERE partition = ?1 AND room_id = ?2 AND seq > ?3 AND seq < ?4 ORDER BY seq ASC LIMIT ?5"
-);
-const LIST_NEWEST_FIRST: &str = concat!(
-    "/* list */ SELECT ",
-    columns!(),
-    " FROM events WHERE partition = ?1 AND room_id = ?2 AND seq > ?3 AND seq < ?4 ORDER BY seq DESC LIMIT ?5"
-);
-const READ_LOG: &str = concat!(
-    "/* read_log */ SELECT ",
-    columns!(),
-    " FROM events WHERE partition = ?1 AND position > ?2 ORDER BY position LIMIT ?3"
-);
 
 impl Sqlite {
     /// Opens or creates the file.
@@ -67,193 +42,35 @@ impl Sqlite {
         std::fs::metadata(&self.path).map(|metadata| identity::of_file(&metadata)).map_err(Error::internal)
     }
 
-    async fn open_or_renew(&self, wanted: Option<u32>) -> Result<Uuid> {
+    async fn open_or_renew(&self, wanted: Option<u32>) -> Result<Opened> {
         let fingerprint = self.fingerprint()?;
-        self.database.write(move |connection| open_or_renew(connection, &fingerprint, wanted)).await
+        self.database.write(move |connection| opening::open_or_renew(connection, &fingerprint, wanted)).await
     }
-}
-
-fn open_or_renew(connection: &Connection, fingerprint: &str, wanted: Option<u32>) -> Result<Uuid> {
-    let row = connection
-        .query_row("/* open_log */ SELECT epoch, fingerprint, partitions FROM log", [], |row| {
-            Ok((uuid(row, 0)?, row.get::<_, String>(1)?, row.get::<_, i64>(2)?))
-        })
-        .optional()?;
-    let Some((epoch, old_fingerprint, partitions)) = row else {
-        let wanted = wanted.ok_or_else(|| Error::not_found("log"))?;
-        let epoch = super::next_epoch(None);
-        let create = "/* open_log */ INSERT INTO log (one, epoch, fingerprint, partitions) VALUES (1, ?1, ?2, ?3)";
-        connection.execute(create, params![epoch.as_bytes(), fingerprint, wanted])?;
-        for partition in 0..wanted {
-            connection.execute("/* open_log */ INSERT INTO partitions VALUES (?1, 0)", [partition])?;
-        }
-        return Ok(epoch);
-    };
-    let renewed = match wanted {
-        Some(wanted) => super::renewed(epoch, (&old_fingerprint, fingerprint), (partitions, wanted))?,
-        None => Some(super::next_epoch(Some(epoch))),
-    };
-    if let Some(epoch) = renewed {
-        connection.execute(
-            "/* open_log */ UPDATE log SET epoch = ?1, fingerprint = ?2",
-            params![epoch.as_bytes(), fingerprint],
-        )?;
-        tracing::warn!(%epoch, fingerprint, "renewed the log's epoch");
-    }
-    Ok(renewed.unwrap_or(epoch))
-}
-
-/// The heads that an append has read and updates at its end.
-#[derive(Default)]
-struct Moving {
-    partitions: BTreeMap<u32, i64>,
-    rooms: BTreeMap<RoomKey, (i64, bool)>,
-}
-
-fn append(connection: &Connection, batch: &[Arc<EventData>], created_at_ms: i64) -> Result<Appended> {
-    let mut moving = Moving::default();
-    let mut outcomes = batch
-        .iter()
-        .map(|data| append_one(connection, data, created_at_ms, &mut moving))
-        .collect::<Result<Vec<_>>>()?;
-    let mut update = connection.prepare_cached("/* append */ UPDATE partitions SET head = ?2 WHERE partition = ?1")?;
-    for (partition, head) in moving.partitions {
-        update.execute(params![partition, head])?;
-    }
-    let mut upsert = connection.prepare_cached(
-        "/* append */ INSERT INTO room_heads (partition, room_id, seq, closed) VALUES (?1, ?2, ?3, ?4)
-        ON CONFLICT (partition, room_id) DO UPDATE SET seq = excluded.seq, closed = excluded.closed",
-    )?;
-    for ((partition, room), (seq, closed)) in moving.rooms.into_iter().filter(|(_, (seq, _))| *seq > 0) {
-        upsert.execute(params![partition, room.as_bytes(), seq, closed])?;
-    }
-    mark_deleted(connection, outcomes.iter_mut().filter_map(Outcome::event_mut))?;
-    Ok(Appended { epoch: epoch(connection)?, outcomes })
-}
-
-fn append_one(
-    connection: &Connection,
-    data: &Arc<EventData>,
-    created_at_ms: i64,
-    moving: &mut Moving,
-) -> Result<Outcome> {
-    if let Some(first) = find(connection, data)? {
-        return Ok(Outcome::Repeated(first));
-    }
-    let (seq, closed) = match moving.rooms.entry((data.partition, data.room)) {
-        Entry::Occupied(entry) => entry.into_mut(),
-        Entry::Vacant(entry) => {
-            let read = "/* append */ SELECT seq, closed FROM room_heads WHERE partition = ?1 AND room_id = ?2";
-            let head = connection
-                .prepare_cached(read)?
-                .query_row(params![data.partition, data.room.as_bytes()], |row| Ok((row.get(0)?, row.get(1)?)))
-                .optional()?;
-            entry.insert(head.unwrap_or_default())
-        }
-    };
-    if *closed {
-        return Ok(Outcome::Closed);
-    }
-    let head = match moving.partitions.entry(data.partition) {
-        Entry::Occupied(entry) => entry.into_mut(),
-        Entry::Vacant(entry) => {
-            let read = "/* append */ SELECT head FROM partitions WHERE partition = ?1";
-            entry.insert(connection.prepare_cached(read)?.query_row([data.partition], |row| row.get(0))?)
-        }
-    };
-    *head += 1;
-    *seq += 1;
-    *closed = data.closes_room;
-    connection.prepare_cached(INSERT)?.execute(params![
-        data.partition,
-        *head,
-        data.room.as_bytes(),
-        *seq,
-        data.kind as i64,
-        data.id.as_bytes(),
-        data.sender.as_bytes(),
-        data.client_id,
-        data.body.to_text()?,
-        created_at_ms
-    ])?;
-    Ok(Outcome::Appended(Event { data: data.clone(), position: *head as u64, seq: *seq as u64, created_at_ms }))
-}
-
-/// Finds the event with the same identity.
-fn find(connection: &Connection, data: &EventData) -> Result<Option<Event>> {
-    let key = params![data.partition, data.room.as_bytes(), data.sender.as_bytes(), data.client_id];
-    connection.prepare_cached(FIND)?.query_row(key, |row| Ok(event(row))).optional()?.transpose()
-}
-
-/// Marks the files of events that are deleted in this snapshot.
-fn mark_deleted<'a>(connection: &Connection, events: impl Iterator<Item = &'a mut Event>) -> Result<()> {
-    let events = super::with_files(events);
-    if events.is_empty() {
-        return Ok(());
-    }
-    let mut is_deleted = connection.prepare_cached(
-        "/* mark_deleted */ SELECT 1 FROM deleted_files WHERE partition = ?1 AND room_id = ?2 AND file_id = ?3",
-    )?;
-    let mut deleted = HashSet::new();
-    for key in super::files_of(&events) {
-        let ((partition, room), file) = key;
-        if is_deleted.exists(params![partition, room.as_bytes(), file.as_bytes()])? {
-            deleted.insert(key);
-        }
-    }
-    super::mark_deleted(events, &deleted);
-    Ok(())
-}
-
-fn epoch(connection: &Connection) -> Result<Uuid> {
-    Ok(connection.prepare_cached("/* epoch */ SELECT epoch FROM log")?.query_row([], |row| uuid(row, 0))?)
-}
-
-fn uuid(row: &Row, column: usize) -> rusqlite::Result<Uuid> {
-    row.get(column).map(Uuid::from_bytes)
-}
-
-/// Reads the event in a row of `columns!`.
-fn event(row: &Row) -> Result<Event> {
-    let data = EventData {
-        partition: row.get(0)?,
-        room: uuid(row, 2)?,
-        kind: Kind::try_from(row.get::<_, i64>(4)?)?,
-        id: uuid(row, 5)?,
-        sender: uuid(row, 6)?,
-        client_id: row.get(7)?,
-        body: Body::from_text(row.get_ref(8)?.as_str().map_err(Error::internal)?)?,
-        closes_room: false,
-    };
-    let numbers = (row.get::<_, i64>(1)? as u64, row.get::<_, i64>(3)? as u64);
-    Ok(Event { data: Arc::new(data), position: numbers.0, seq: numbers.1, created_at_ms: row.get(9)? })
-}
-
-/// Reads events from a statement up to the limit in bytes, but at least one.
-fn take(
-    connection: &Connection,
-    statement: &str,
-    parameters: impl rusqlite::Params,
-    limit: Limit,
-) -> Result<Vec<Event>> {
-    let mut statement = connection.prepare_cached(statement)?;
-    let mut rows = statement.query(parameters)?;
-    let (mut events, mut bytes) = (Vec::new(), 0);
-    while let Some(row) = rows.next()? {
-        let text = |column| row.get_ref(column).map(|value| value.as_bytes().map_or(0, <[u8]>::len));
-        bytes += text(7)? + text(8)? + EVENT_OVERHEAD;
-        if bytes > limit.bytes as usize && !events.is_empty() {
-            break;
-        }
-        events.push(event(row)?);
-    }
-    mark_deleted(connection, events.iter_mut())?;
-    Ok(events)
 }
 
 impl Store for Sqlite {
-    fn open_log(&self, partitions: u32) -> BoxFuture<'_, Result<Uuid>> {
+    fn open_log(&self, partitions: u32) -> BoxFuture<'_, Result<Opened>> {
         self.open_or_renew(Some(partitions)).boxed()
+    }
+
+    fn format(&self) -> BoxFuture<'_, Result<u32>> {
+        self.database.read(opening::format).boxed()
+    }
+
+    fn rooms_opened(&self) -> BoxFuture<'_, Result<()>> {
+        let write = |connection: &Connection| {
+            connection.execute("/* rooms_opened */ UPDATE log SET rooms_opened = 1 WHERE NOT rooms_opened", [])?;
+            Ok(())
+        };
+        self.database.write(write).boxed()
+    }
+
+    fn finish_upgrade(&self) -> BoxFuture<'_, Result<()>> {
+        self.database.write(opening::finish_upgrade).boxed()
+    }
+
+    fn is_exclusive(&self) -> bool {
+        true
     }
 
     fn is_as_opened(&self) -> BoxFuture<'_, Result<bool>> {
@@ -262,7 +79,7 @@ impl Store for Sqlite {
     }
 
     fn renew_epoch(&self) -> BoxFuture<'_, Result<Uuid>> {
-        self.open_or_renew(None).boxed()
+        async { Ok(self.open_or_renew(None).await?.epoch) }.boxed()
     }
 
     fn append<'a>(
@@ -275,8 +92,18 @@ impl Store for Sqlite {
             .boxed()
     }
 
-    fn list(&self, (partition, room): RoomKey, window: Window, limit: Limit) -> BoxFuture<'_, Result<Page>> {
+    fn list(
+        &self,
+        (partition, room): RoomKey,
+        window: Window,
+        limit: Limit,
+        readers: Vec<Uuid>,
+    ) -> BoxFuture<'_, Result<(Page, RoomAccess)>> {
         let read = move |connection: &Connection| {
+            let key = (partition, room);
+            let head = rooms::head(connection, key)?;
+            let access = rooms::access(connection, key, &head, &readers)?;
+            let limit = if access.is_readable() { limit } else { Limit { events: 0, ..limit } };
             let (above, below, newest_first) = window.bounds();
             let statement = if newest_first { LIST_NEWEST_FIRST } else { LIST_OLDEST_FIRST };
             let mut events =
@@ -284,7 +111,7 @@ impl Store for Sqlite {
             if newest_first {
                 events.reverse();
             }
-            Ok(Page { epoch: epoch(connection)?, head: room_head(connection, (partition, room))?.seq, events })
+            Ok((Page { epoch: epoch(connection)?, head: head.seq as u64, events }, access))
         };
         self.database.read(read).boxed()
     }
@@ -321,10 +148,13 @@ impl Store for Sqlite {
         self.database.read(read).boxed()
     }
 
-    fn room_heads(&self, rooms: Vec<RoomKey>) -> BoxFuture<'_, Result<Heads<RoomHead>>> {
+    fn room_heads(&self, keys: Vec<RoomKey>) -> BoxFuture<'_, Result<Heads<RoomHead>>> {
         let read = move |connection: &Connection| {
-            let heads = rooms.iter().map(|key| room_head(connection, *key)).collect::<Result<_>>()?;
-            Ok(Heads { epoch: epoch(connection)?, heads })
+            let head = |key: &RoomKey| {
+                let rooms::Head { seq, closed, .. } = rooms::head(connection, *key)?;
+                Ok(RoomHead { room: key.1, seq: seq as u64, closed })
+            };
+            Ok(Heads { epoch: epoch(connection)?, heads: keys.iter().map(head).collect::<Result<_>>()? })
         };
         self.database.read(read).boxed()
     }
@@ -340,14 +170,8 @@ impl Store for Sqlite {
         };
         self.database.write(write).boxed()
     }
-}
 
-fn room_head(connection: &Connection, (partition, room): RoomKey) -> Result<RoomHead> {
-    let read = "/* room_head */ SELECT seq, closed FROM room_heads WHERE partition = ?1 AND room_id = ?2";
-    let head = connection
-        .prepare_cached(read)?
-        .query_row(params![partition, room.as_bytes()], |row| Ok((row.get::<_, i64>(0)?, row.get(1)?)))
-        .optional()?;
-    let (seq, closed) = head.unwrap_or_default();
-    Ok(RoomHead { room, seq: seq as u64, closed })
+    fn open_room(&self, room: RoomKey, private: bool, members: Vec<Member>) -> BoxFuture<'_, Result<()>> {
+        self.database.write(move |connection| rooms::open(connection, room, private, &members)).boxed()
+    }
 }

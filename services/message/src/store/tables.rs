@@ -13,7 +13,23 @@ pub static SCHEMA: Schema = Schema {
     tables: &[
         LOG,
         Table::new("partitions", 1, &[("partition", Number), ("head", Number)]),
-        Table::new("room_heads", 2, &[("partition", Number), ("room_id", Id), ("seq", Number), ("closed", Flag)]),
+        Table::new(
+            "room_heads",
+            2,
+            &[
+                ("partition", Number),
+                ("room_id", Id),
+                ("seq", Number),
+                ("closed", Flag),
+                ("private", Flag),
+                ("opened", Flag),
+            ],
+        ),
+        Table::new(
+            "room_members",
+            3,
+            &[("partition", Number), ("room_id", Id), ("user_id", Id), ("role", Number), ("since_seq", Number)],
+        ),
         Table::new(
             "events",
             2,
@@ -37,8 +53,18 @@ pub static SCHEMA: Schema = Schema {
     postgres: postgres::migrations::runner,
 };
 
-const LOG: Table =
-    Table::new("log", 1, &[("one", Flag), ("partitions", Number), ("epoch", Id), ("fingerprint", Local)]);
+const LOG: Table = Table::new(
+    "log",
+    1,
+    &[
+        ("one", Flag),
+        ("partitions", Number),
+        ("epoch", Id),
+        ("fingerprint", Local),
+        ("format", Number),
+        ("rooms_opened", Flag),
+    ],
+);
 
 /// Returns the number of partitions of the log in a store.
 ///

@@ -1,8 +1,5 @@
 //! The contract of both stores.
 
-mod earlier;
-mod search;
-
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -21,6 +18,13 @@ macro_rules! contract {
         mod postgres { $(#[tokio::test] async fn $name() { super::$name(super::postgres().await).await })* }
     };
 }
+
+mod earlier;
+mod members;
+mod openings;
+mod private;
+mod search;
+mod upgrade;
 
 contract![
     room_is_created_once,
@@ -56,9 +60,10 @@ fn room(name: &str) -> Room {
         id: Uuid::now_v7(),
         name: name.into(),
         description: String::new(),
-        owner: user(),
+        creator: user(),
         created_at_ms: 1000,
         revision: 0,
+        private: false,
     }
 }
 
@@ -90,16 +95,26 @@ fn deletion(room: &Room) -> RoomEvent {
         event: "roomDeleted".into(),
         data: "{}".into(),
         closes_room: true,
+        access: None,
     }
 }
 
+/// Returns a room, whether or not it is private.
+async fn get(store: &Arc<dyn Store>, id: Uuid) -> Option<Room> {
+    store.get(id, None).await.unwrap().map(|seen| seen.room)
+}
+
+/// Returns the names of the rooms that an anonymous reader finds.
 async fn found(store: &Arc<dyn Store>, query: &str) -> Vec<String> {
+    found_by(store, None, query).await
+}
+
+async fn found_by(store: &Arc<dyn Store>, reader: Option<Uuid>, query: &str) -> Vec<String> {
     let rooms = match searchable(query) {
-        query if query.is_empty() => store.list(Position::TOP, 200).await,
-        query => store.search(query, Position::TOP, 200).await,
+        query if query.is_empty() => store.list(reader, Position::TOP, 200).await,
+        query => store.search(reader, query, Position::TOP, 200).await,
     };
-    let rooms = rooms.unwrap();
-    rooms.into_iter().map(|room| room.name).collect()
+    rooms.unwrap().into_iter().map(|seen| seen.room.name).collect()
 }
 
 async fn room_is_created_once(store: Arc<dyn Store>) {
@@ -108,8 +123,8 @@ async fn room_is_created_once(store: Arc<dyn Store>) {
     let again = Room { created_at_ms: 2000, ..first.clone() };
     assert!(!store.create(again).await.unwrap(), "neither the id nor the name is a collision");
     assert!(!store.create(Room { name: "Coffee".into(), ..first.clone() }).await.unwrap());
-    assert_eq!(store.get(first.id).await.unwrap(), Some(first));
-    assert_eq!(store.get(Uuid::now_v7()).await.unwrap(), None);
+    assert_eq!(get(&store, first.id).await, Some(first));
+    assert_eq!(get(&store, Uuid::now_v7()).await, None);
 }
 
 async fn deleted_room_is_never_restored(store: Arc<dyn Store>) {
@@ -117,9 +132,9 @@ async fn deleted_room_is_never_restored(store: Arc<dyn Store>) {
     let event = deletion(&tea);
     assert!(store.delete(event.clone()).await.unwrap());
     assert!(!store.delete(deletion(&tea)).await.unwrap());
-    assert_eq!(store.get(tea.id).await.unwrap(), None);
+    assert_eq!(get(&store, tea.id).await, None);
     assert_eq!(found(&store, "").await, [""; 0]);
-    assert_eq!(store.closing(tea.id).await.unwrap(), Some(Owed { event, room_gone: true }));
+    assert_eq!(store.closing(tea.id).await.unwrap(), Some(Owed { event, room_gone: true, unopened: true }));
     assert!(!store.create(tea).await.unwrap(), "a late repeat must not restore the room");
     made(&store, "tea").await;
 }
@@ -174,10 +189,10 @@ async fn pages_are_exact_while_rooms_are_created(store: Arc<dyn Store>) {
     let reader = async {
         let (mut below, mut seen) = (Position::TOP, Vec::new());
         loop {
-            let page = store.list(below, 7).await.unwrap();
+            let page = store.list(None, below, 7).await.unwrap();
             let Some(last) = page.last() else { return seen };
-            below = last.position();
-            seen.extend(page.iter().map(Room::position));
+            below = last.room.position();
+            seen.extend(page.iter().map(|seen| seen.room.position()));
         }
     };
     let ((), seen) = tokio::join!(writer, reader);
@@ -215,8 +230,8 @@ async fn change_requires_the_current_revision(store: Arc<dyn Store>) {
     let (water, late) = change(&tea, "Water");
     assert!(!store.update(water, late).await.unwrap(), "the change was decided on an older state");
     assert!(!store.delete(deletion(&tea)).await.unwrap());
-    assert_eq!(store.get(tea.id).await.unwrap(), Some(coffee));
-    assert_eq!(store.oldest(tea.id).await.unwrap(), Some(Owed { event, room_gone: false }));
+    assert_eq!(get(&store, tea.id).await, Some(coffee));
+    assert_eq!(store.oldest(tea.id).await.unwrap(), Some(Owed { event, room_gone: false, unopened: true }));
     assert_eq!(found(&store, "coff").await, ["Coffee"]);
     assert_eq!(found(&store, "tea").await, [""; 0]);
 }
@@ -228,7 +243,7 @@ async fn concurrent_changes_are_numbered_without_gaps(store: Arc<dyn Store>) {
         async move {
             for turn in 0..5 {
                 loop {
-                    let current = store.get(id).await.unwrap().unwrap();
+                    let current = get(&store, id).await.unwrap();
                     let (room, event) = change(&current, &format!("{writer}.{turn}"));
                     if store.update(room, event).await.unwrap() {
                         break;
@@ -238,7 +253,7 @@ async fn concurrent_changes_are_numbered_without_gaps(store: Arc<dyn Store>) {
         }
     });
     futures::future::join_all(changing).await;
-    let last = store.get(tea.id).await.unwrap().unwrap();
+    let last = get(&store, tea.id).await.unwrap();
     assert_eq!(last.revision, 40);
     let mut data = String::new();
     for number in 1..=40 {

@@ -21,8 +21,16 @@ pub static SCHEMA: Schema = Schema {
                 ("owner_name", Text),
                 ("created_at_ms", Number),
                 ("revision", Number),
+                ("private", Flag),
             ],
         ),
+        Table::new(
+            "members",
+            2,
+            &[("room_id", Id), ("user_id", Id), ("username", Text), ("role", Number), ("joined_at_ms", Number)],
+        ),
+        Table::new("openings", 1, &[("room_id", Id)]),
+        // After the rooms: the triggers add an owner and an opening only to a room whose id is here.
         Table::new("room_ids", 1, &[("id", Id)]),
         Table::new(
             "outbox",
@@ -36,6 +44,7 @@ pub static SCHEMA: Schema = Schema {
                 ("event", Text),
                 ("data", Text),
                 ("closes_room", Flag),
+                ("access", Text),
             ],
         ),
     ],

@@ -1,10 +1,12 @@
-//! A fake message service that records the events and can be made unreachable.
+//! A fake message service that records the openings and events, and can be made unreachable.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use confab_common::grpc::{Transport, in_process};
 use confab_proto::message::v1::message_service_server::{MessageService, MessageServiceServer};
 use confab_proto::message::v1::*;
+use confab_proto::room::v1::{Role, Visibility};
 use parking_lot::{Mutex, MutexGuard};
 use tonic::{Request, Response, Status};
 
@@ -15,21 +17,35 @@ pub enum Mood {
     Well,
     /// Answers `unavailable`.
     Away,
-    /// Appends, but the answer is lost.
+    /// Works, but the answer is lost.
     Mute,
     /// Rejects events with this error code.
     Refusing(&'static str),
 }
 
-#[derive(Default)]
 struct State {
     mood: Mood,
+    /// From format 2 on, the log has members, and only rooms that are open accept events.
+    format: u32,
+    /// Whether the replica is of the release before, which opens no rooms.
+    is_old: bool,
+    openings: BTreeMap<String, OpenRoomRequest>,
+    /// Whether the room service has reported that all rooms are open.
+    all_opened: bool,
     events: Vec<NewEvent>,
     attempts: usize,
 }
 
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct Log(Arc<Mutex<State>>);
+
+impl Default for Log {
+    fn default() -> Self {
+        let (openings, events) = (BTreeMap::new(), Vec::new());
+        let (mood, format, is_old, all_opened) = (Mood::Well, 2, false, false);
+        Self(Arc::new(Mutex::new(State { mood, format, is_old, openings, all_opened, events, attempts: 0 })))
+    }
+}
 
 impl Log {
     pub fn transport(&self) -> Transport {
@@ -38,6 +54,12 @@ impl Log {
 
     pub fn is(&self, mood: Mood) {
         self.state().mood = mood;
+    }
+
+    /// Sets the format, and whether the replica is of the release before.
+    pub fn has_format(&self, format: u32, is_old: bool) {
+        let mut state = self.state();
+        (state.format, state.is_old) = (format, is_old);
     }
 
     /// Returns the number of calls of `Append`.
@@ -51,7 +73,38 @@ impl Log {
 
     /// Returns the names and data of a room's events.
     pub fn of_room(&self, room: &str) -> Vec<(String, String)> {
-        self.events().into_iter().filter(|event| event.room_id == room).map(|event| (event.event, event.data)).collect()
+        self.room_events(room).into_iter().map(|event| (event.event, event.data)).collect()
+    }
+
+    /// Returns the last event of a room.
+    pub fn last(&self, room: &str) -> NewEvent {
+        self.room_events(room).pop().expect("an event of the room")
+    }
+
+    fn room_events(&self, room: &str) -> Vec<NewEvent> {
+        self.events().into_iter().filter(|event| event.room_id == room).collect()
+    }
+
+    /// Returns how the log opened a room.
+    pub fn opening(&self, room: &str) -> Option<OpenRoomRequest> {
+        self.state().openings.get(room).cloned()
+    }
+
+    /// Returns whether the room service has reported that all rooms are open.
+    pub fn all_opened(&self) -> bool {
+        self.state().all_opened
+    }
+
+    /// Returns what the log knows of a room: its visibility, and the roles of its members.
+    pub fn room(&self, room: &str) -> (Visibility, BTreeMap<String, Role>) {
+        let opening = self.opening(room).expect("the room is open");
+        let mut roles = opening.members.iter().map(|member| (member.user_id.clone(), member.role())).collect();
+        let mut visibility = opening.visibility();
+        for access in self.room_events(room).into_iter().filter_map(|event| event.access) {
+            visibility = access.visibility();
+            apply(&mut roles, &access);
+        }
+        (visibility, roles)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -59,11 +112,37 @@ impl Log {
     }
 }
 
+fn apply(roles: &mut BTreeMap<String, Role>, access: &AccessChange) {
+    assert_ne!(access.visibility(), Visibility::Unspecified);
+    let named = access.members.iter().map(|member| &member.user_id).chain(&access.removed);
+    assert_eq!(named.clone().collect::<BTreeSet<_>>().len(), named.count(), "a user is named once");
+    for user in &access.removed {
+        roles.remove(user);
+    }
+    for member in &access.members {
+        assert_ne!(member.role(), Role::Unspecified);
+        roles.insert(member.user_id.clone(), member.role());
+    }
+}
+
+fn has_events(state: &State, room: &str) -> bool {
+    state.events.iter().any(|event| event.room_id == room)
+}
+
+fn refused(code: &str) -> Outcome {
+    let refusal = Refusal { code: code.into(), detail: "rejected by the test".into() };
+    Outcome { result: Some(outcome::Result::Refusal(refusal)), duplicate: false }
+}
+
 fn outcome(state: &mut State, new: NewEvent) -> Outcome {
     if let Mood::Refusing(code) = state.mood {
-        let refusal = Refusal { code: code.into(), detail: "rejected by the test".into() };
-        return Outcome { result: Some(outcome::Result::Refusal(refusal)), duplicate: false };
+        return refused(code);
     }
+    let is_open = state.openings.contains_key(&new.room_id) || has_events(state, &new.room_id);
+    if state.format >= 2 && !is_open {
+        return refused("not_found");
+    }
+    assert!(state.format >= 2 || new.access.is_none(), "an earlier format has no members");
     let duplicate = state.events.iter().any(|event| event.id == new.id);
     let event = Event { id: new.id.clone(), room_id: new.room_id.clone(), ..Event::default() };
     if !duplicate {
@@ -90,6 +169,42 @@ impl MessageService for Log {
         }
     }
 
+    async fn open_room(&self, request: Request<OpenRoomRequest>) -> Result<Response<OpenRoomResponse>, Status> {
+        let (mut state, open) = (self.state(), request.into_inner());
+        match state.mood {
+            Mood::Away => return Err(Status::unavailable("away")),
+            _ if state.is_old => return Err(Status::unimplemented("OpenRoom")),
+            _ if state.format < 2 && open.visibility() == Visibility::Private => {
+                return Err(Status::unavailable("an earlier format"));
+            }
+            _ => {}
+        }
+        if !has_events(&state, &open.room_id) {
+            state.openings.entry(open.room_id.clone()).or_insert(open);
+        }
+        match state.mood {
+            Mood::Mute => Err(Status::unknown("connection reset")),
+            _ => Ok(Response::new(OpenRoomResponse {})),
+        }
+    }
+
+    async fn get_room_heads(&self, _: Request<GetRoomHeadsRequest>) -> Result<Response<GetRoomHeadsResponse>, Status> {
+        let state = self.state();
+        match state.mood {
+            Mood::Away => Err(Status::unavailable("away")),
+            _ => Ok(Response::new(GetRoomHeadsResponse { format: state.format, ..GetRoomHeadsResponse::default() })),
+        }
+    }
+
+    async fn rooms_opened(&self, _: Request<RoomsOpenedRequest>) -> Result<Response<RoomsOpenedResponse>, Status> {
+        let mut state = self.state();
+        if state.is_old {
+            return Err(Status::unimplemented("RoomsOpened"));
+        }
+        state.all_opened = true;
+        Ok(Response::new(RoomsOpenedResponse {}))
+    }
+
     async fn list_events(&self, _: Request<ListEventsRequest>) -> Result<Response<ListEventsResponse>, Status> {
         Err(Status::unimplemented("not used by this test"))
     }
@@ -102,9 +217,6 @@ impl MessageService for Log {
         Err(Status::unimplemented("not used by this test"))
     }
 
-    async fn get_room_heads(&self, _: Request<GetRoomHeadsRequest>) -> Result<Response<GetRoomHeadsResponse>, Status> {
-        Err(Status::unimplemented("not used by this test"))
-    }
     async fn forget_files(&self, _: Request<ForgetFilesRequest>) -> Result<Response<ForgetFilesResponse>, Status> {
         Err(Status::unimplemented("not used by this test"))
     }

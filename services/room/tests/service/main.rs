@@ -1,10 +1,6 @@
 //! The service from its callers' view: over its gRPC interface, with a fake message service.
 #![allow(clippy::unwrap_used)]
 
-mod log;
-mod outbox;
-mod rules;
-
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -20,6 +16,22 @@ use confab_room::RoomConfig;
 use uuid::Uuid;
 
 use log::Log;
+
+/// Runs each of these tests on both stores.
+macro_rules! on_both_stores {
+    ($($name:ident),* $(,)?) => {
+        mod sqlite { $(#[tokio::test] async fn $name() { super::$name(super::Location::sqlite()).await })* }
+        mod postgres { $(#[tokio::test] async fn $name() { super::$name(super::Location::postgres().await).await })* }
+    };
+}
+
+mod log;
+mod members;
+mod openings;
+mod outbox;
+mod private;
+mod removal;
+mod rules;
 
 /// The location of the store, kept across restarts.
 #[derive(Clone)]
@@ -67,6 +79,11 @@ impl Service {
         self.create_as(request).await
     }
 
+    async fn create_private(&self, caller: &UserRef, name: &str) -> Result<Room, Error> {
+        let (caller, name, visibility) = (Some(caller.clone()), name.into(), Visibility::Private.into());
+        self.create_as(CreateRoomRequest { caller, name, visibility, ..CreateRoomRequest::default() }).await
+    }
+
     async fn create_as(&self, request: CreateRoomRequest) -> Result<Room, Error> {
         Ok(self.client.clone().create_room(request).await?.into_inner())
     }
@@ -76,18 +93,30 @@ impl Service {
         Ok(self.client.clone().list_rooms(request).await?.into_inner())
     }
 
+    /// Returns the first page of rooms that a user finds.
+    async fn found_by(&self, caller: &UserRef, query: &str) -> Vec<Room> {
+        let (caller, query) = (Some(caller.clone()), query.into());
+        let request = ListRoomsRequest { caller, limit: 50, cursor: String::new(), query };
+        self.client.clone().list_rooms(request).await.unwrap().into_inner().rooms
+    }
+
     async fn get(&self, id: &str) -> Result<Room, Error> {
         Ok(self.client.clone().get_room(GetRoomRequest { caller: None, id: id.into() }).await?.into_inner())
     }
 
+    async fn get_as(&self, caller: &UserRef, id: &str) -> Result<Room, Error> {
+        let request = GetRoomRequest { caller: Some(caller.clone()), id: id.into() };
+        Ok(self.client.clone().get_room(request).await?.into_inner())
+    }
+
     async fn rename(&self, caller: &UserRef, id: &str, name: &str) -> Result<Room, Error> {
-        self.update(UpdateRoomRequest {
-            caller: Some(caller.clone()),
-            id: id.into(),
-            name: Some(name.into()),
-            description: None,
-        })
-        .await
+        let (caller, id, name) = (Some(caller.clone()), id.into(), Some(name.into()));
+        self.update(UpdateRoomRequest { caller, id, name, ..UpdateRoomRequest::default() }).await
+    }
+
+    async fn show(&self, caller: &UserRef, id: &str, visibility: Visibility) -> Result<Room, Error> {
+        let (caller, id, visibility) = (Some(caller.clone()), id.into(), Some(visibility.into()));
+        self.update(UpdateRoomRequest { caller, id, visibility, ..UpdateRoomRequest::default() }).await
     }
 
     async fn update(&self, request: UpdateRoomRequest) -> Result<Room, Error> {
@@ -103,6 +132,52 @@ impl Service {
     async fn access(&self, room: &str, user: &str) -> Result<Access, Error> {
         let request = CheckAccessRequest { room_id: room.into(), user_id: user.into() };
         Ok(self.client.clone().check_access(request).await?.into_inner())
+    }
+
+    /// Sets a member. Returns the member's role and whether the member is new.
+    async fn set(&self, caller: &UserRef, room: &str, user: &UserRef, role: Role) -> Result<(Role, bool), Error> {
+        let (caller, room_id, user) = (Some(caller.clone()), room.into(), Some(user.clone()));
+        let answer = self.set_as(SetMemberRequest { caller, room_id, user, role: role.into() }).await?;
+        Ok((answer.member.unwrap().role(), answer.created))
+    }
+
+    async fn join(&self, user: &UserRef, room: &str) -> Result<(Role, bool), Error> {
+        self.set(user, room, user, Role::Unspecified).await
+    }
+
+    async fn set_as(&self, request: SetMemberRequest) -> Result<SetMemberResponse, Error> {
+        Ok(self.client.clone().set_member(request).await?.into_inner())
+    }
+
+    async fn remove(&self, caller: &UserRef, room: &str, user: &str) -> Result<(), Error> {
+        let request = RemoveMemberRequest { caller: Some(caller.clone()), room_id: room.into(), user_id: user.into() };
+        self.client.clone().remove_member(request).await?;
+        Ok(())
+    }
+
+    async fn list_members(
+        &self,
+        caller: Option<&UserRef>,
+        room: &str,
+        limit: u32,
+        cursor: &str,
+    ) -> Result<ListMembersResponse, Error> {
+        let (caller, room_id, cursor) = (caller.cloned(), room.into(), cursor.into());
+        let request = ListMembersRequest { caller, room_id, limit, cursor };
+        Ok(self.client.clone().list_members(request).await?.into_inner())
+    }
+
+    /// Returns the roles of a room's members in the order of the list.
+    async fn members(&self, caller: &UserRef, room: &str) -> Vec<(UserRef, Role)> {
+        let page = self.list_members(Some(caller), room, 200, "").await.unwrap();
+        assert_eq!(page.next_cursor, "");
+        page.members.into_iter().map(|member| (member.user.clone().unwrap(), member.role())).collect()
+    }
+
+    /// Removes a user from up to 50 rooms. Returns whether the user is still in a room.
+    async fn remove_user(&self, user: &UserRef) -> Result<bool, Error> {
+        let request = RemoveUserRequest { user: Some(user.clone()) };
+        Ok(self.client.clone().remove_user(request).await?.into_inner().more)
     }
 }
 

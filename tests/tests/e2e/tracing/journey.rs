@@ -14,13 +14,10 @@ use serde_json::{Value, json};
 use crate::world;
 
 /// The spans below a send.
-const BELOW: [&str; 10] = [
+const BELOW: [&str; 7] = [
     "",
     " > confab-gateway confab.message.v1.MessageService/Append",
     " > confab-gateway confab.message.v1.MessageService/Append > confab-message confab.message.v1.MessageService/Append",
-    " > … > confab-message confab.room.v1.RoomService/CheckAccess",
-    " > … > confab-message confab.room.v1.RoomService/CheckAccess > confab-room confab.room.v1.RoomService/CheckAccess",
-    " > … > confab-message confab.room.v1.RoomService/CheckAccess > confab-room confab.room.v1.RoomService/CheckAccess > confab-room postgres get",
     " > … > confab-message append",
     " > … > confab-message append > confab-message postgres append",
     " > … > confab-message append > confab-message publish",

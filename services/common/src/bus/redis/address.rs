@@ -18,11 +18,12 @@ use crate::trust::Authorities;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// Time limit for finding the master. A Sentinel that does not answer takes one second of it.
 const FIND_MASTER_LIMIT: Duration = Duration::from_secs(4);
+const SILENT: &str = "Redis does not answer";
 /// The default port of a Sentinel.
 const SENTINEL: u16 = 26379;
 
 #[derive(Clone)]
-pub(in crate::bus) enum Address {
+pub(crate) enum Address {
     /// One server, or any node of a cluster; a cluster forwards publications to all its nodes.
     Server(Arc<Client>),
     /// The master that the Sentinels report.
@@ -53,9 +54,22 @@ impl Address {
     /// Opens a connection for publications. The client library's own time limit of half a second is off, because the
     /// callers have their own limits.
     pub async fn publisher(&self) -> Option<MultiplexedConnection> {
-        let client = self.client().await.ok()?;
+        self.connection(None).await.ok()
+    }
+
+    /// Opens a connection for commands to the server, or to this node (`host:port`) of its cluster. Returns the reason
+    /// of a failure. The callers have their own time limits for answers.
+    pub async fn connection(&self, node: Option<&str>) -> Result<MultiplexedConnection, String> {
+        let client = self.client().await?;
+        let client = match node {
+            Some(node) => at_node(&client, node)?,
+            None => client,
+        };
         let config = AsyncConnectionConfig::new().set_response_timeout(None);
-        timeout(CONNECT_TIMEOUT, client.get_multiplexed_async_connection_with_config(&config)).await.ok()?.ok()
+        match timeout(CONNECT_TIMEOUT, client.get_multiplexed_async_connection_with_config(&config)).await {
+            Ok(connected) => connected.map_err(|error| error.to_string()),
+            Err(_) => Err(SILENT.into()),
+        }
     }
 
     /// Opens a connection for subscriptions, or returns the reason of the failure.
@@ -63,7 +77,7 @@ impl Address {
         let client = self.client().await?;
         match timeout(CONNECT_TIMEOUT, client.get_async_pubsub()).await {
             Ok(connected) => connected.map_err(|error| error.to_string()),
-            Err(_) => Err("Redis does not answer".into()),
+            Err(_) => Err(SILENT.into()),
         }
     }
 
@@ -78,6 +92,23 @@ impl Address {
             }
         }
     }
+}
+
+/// Returns a client of another node of the same cluster, with the same account and the same TLS. A cluster names the
+/// node as `host:port`, or as `:port` if it has the same host.
+fn at_node(client: &Client, node: &str) -> Result<Client, String> {
+    let named = node.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse().ok()?)));
+    let (host, port) = named.ok_or_else(|| format!("the cluster names a node {node:?}, without a port"))?;
+    let of = |own: String| if host.is_empty() { own } else { host.to_owned() };
+    let info = client.get_connection_info().clone();
+    let address = match info.addr().clone() {
+        ConnectionAddr::Tcp(own, _) => ConnectionAddr::Tcp(of(own), port),
+        ConnectionAddr::TcpTls { host: own, insecure, tls_params, .. } => {
+            ConnectionAddr::TcpTls { host: of(own), port, insecure, tls_params }
+        }
+        _ => return Err("only a server with a port can belong to a cluster".into()),
+    };
+    Client::open(info.set_addr(address)).map_err(|error| error.to_string())
 }
 
 fn client(info: ConnectionInfo) -> anyhow::Result<Client> {
@@ -176,6 +207,23 @@ mod tests {
         for url in ["amqp://h", "redis", "redis+unix:///x", "local:", ""] {
             assert!(matches!(Address::parse(url), Ok(None)), "{url}");
         }
+    }
+
+    #[test]
+    fn other_nodes_of_a_cluster_share_the_account() {
+        let at = |url: &str, node: &str| {
+            let Ok(Some(Address::Server(client))) = Address::parse(url) else { panic!("{url}") };
+            at_node(&client, node).map(|node| {
+                let info = node.get_connection_info();
+                let password = info.redis_settings().password().map(str::to_owned);
+                (info.addr().to_string(), matches!(info.addr(), ConnectionAddr::TcpTls { .. }), password)
+            })
+        };
+        let secret = Some("p".to_owned());
+        assert_eq!(at("redis://u:p@a:1", "10.0.0.2:7000"), Ok(("10.0.0.2:7000".into(), false, secret.clone())));
+        assert_eq!(at("redis://u:p@a:1", ":7000"), Ok(("a:7000".into(), false, secret.clone())));
+        assert_eq!(at("rediss://u:p@a:1", "b.example:7000"), Ok(("b.example:7000".into(), true, secret)));
+        assert!(at("redis://a", "b").is_err());
     }
 
     #[test]

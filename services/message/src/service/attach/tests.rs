@@ -7,6 +7,7 @@ use confab_proto::auth::v1::UserRef;
 use confab_proto::file::v1 as file;
 use confab_proto::limits::MAX_FILES;
 use confab_proto::message::v1 as pb;
+use confab_proto::room::v1::Visibility;
 use confab_proto::{channel, partition};
 use prost::Message;
 
@@ -139,16 +140,21 @@ async fn each_invalid_event_is_rejected_alone() {
 
 #[tokio::test]
 async fn user_without_permission_attaches_no_files() {
-    let fixture = Fixture::new().await;
-    let room = Uuid::now_v7();
-    let eve = UserRef { id: fixture.rooms.muted.to_string(), username: "eve".into() };
-    let (mine, here) = (fixture.files.upload(&eve, None), fixture.files.upload(&eve, Some(room)));
-    for (at, code) in [(room, "forbidden"), (fixture.rooms.unknown, "not_found")] {
-        assert_eq!(fixture.send(with_files(at, &eve, [&mine])).await.unwrap_err().0, code);
-        let here = file::File { room_id: Some(at.to_string()), ..here.clone() };
-        assert_eq!(fixture.send(shared(at, &eve, vec![here])).await.unwrap_err().0, code);
+    for fixture in [Fixture::new().await, Fixture::former().await] {
+        let eve = UserRef { id: fixture.rooms.muted.to_string(), username: "eve".into() };
+        let private = Uuid::now_v7();
+        let visibility = Visibility::Private.into();
+        let opening = pb::OpenRoomRequest { room_id: private.to_string(), visibility, members: Vec::new() };
+        // In the log of the former format, the room service has the rights.
+        let hidden = if fixture.client.clone().open_room(opening).await.is_ok() { "not_found" } else { "forbidden" };
+        for (room, code) in [(private, hidden), (fixture.rooms.unknown, "not_found")] {
+            let mine = fixture.files.upload(&eve, None);
+            assert_eq!(fixture.send(with_files(room, &eve, [&mine])).await.unwrap_err().0, code);
+            let here = fixture.files.upload(&eve, Some(room));
+            assert_eq!(fixture.send(shared(room, &eve, vec![here])).await.unwrap_err().0, code);
+        }
+        assert_eq!(fixture.files.asked.load(Ordering::SeqCst), 0);
     }
-    assert_eq!(fixture.files.asked.load(Ordering::SeqCst), 0);
 }
 
 #[tokio::test]

@@ -103,7 +103,7 @@ async fn concurrent_sends_become_one_event(fixture: Fixture) {
         assert_eq!(appended, 1);
         let mut events = outcomes.into_iter().map(|outcome| match outcome {
             Outcome::Appended(event) | Outcome::Repeated(event) => event,
-            Outcome::Closed => panic!("the room is open"),
+            Outcome::Hidden => panic!("the room is open"),
         });
         let event = events.next().unwrap();
         assert!(events.all(|other| other == event));
@@ -129,12 +129,12 @@ async fn closed_room_accepts_no_events(fixture: Fixture) {
     ];
     let outcomes = append(&*store, &batch).await;
     assert!(matches!(&outcomes[1], Ok(Outcome::Appended(event)) if event.seq == 3));
-    assert_eq!(outcomes[2].as_ref().unwrap(), &Outcome::Closed);
+    assert_eq!(outcomes[2].as_ref().unwrap(), &Outcome::Hidden);
     assert!(matches!(&outcomes[3], Ok(Outcome::Appended(event)) if (event.seq, event.position) == (1, 4)));
     assert!(matches!(&outcomes[4], Ok(Outcome::Repeated(event)) if event.seq == 1));
     let outcomes =
         append(&*store, &[new_message(room, None, "later"), closing, new_message(neighbour, None, "still open")]).await;
-    assert_eq!(outcomes[0].as_ref().unwrap(), &Outcome::Closed);
+    assert_eq!(outcomes[0].as_ref().unwrap(), &Outcome::Hidden);
     assert!(
         matches!(&outcomes[1], Ok(Outcome::Repeated(event)) if event.seq == 3 && event.data.body.event == "roomDeleted")
     );

@@ -64,7 +64,7 @@ async fn deleted_files_are_marked_in_every_answer(fixture: Fixture) {
     batch.push(late);
     let outcomes = append(&*store, &batch).await.into_iter().map(|outcome| match outcome.unwrap() {
         Outcome::Appended(event) | Outcome::Repeated(event) => event,
-        Outcome::Closed => panic!("the room is open"),
+        Outcome::Hidden => panic!("the room is open"),
     });
     let events: Vec<_> = outcomes.collect();
     assert_eq!(events[..5].iter().map(files).collect::<Vec<_>>(), shown);
@@ -77,7 +77,7 @@ async fn deleted_files_are_marked_in_every_answer(fixture: Fixture) {
     assert_eq!(store.read_log(2, 0, ALL).await.unwrap().events, events[4..5]);
     let of_room = [&events[..3], &events[5..]].concat();
     for window in [Window::Latest, Window::After(0), Window::Before(9)] {
-        assert_eq!(store.list((1, room), window, ALL).await.unwrap().events, of_room);
+        assert_eq!(list(&*store, (1, room), window, ALL).await.events, of_room);
     }
     assert_eq!(history(&*store, neighbour).await, events[3..4]);
 }

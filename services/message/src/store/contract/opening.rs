@@ -6,22 +6,22 @@ on_both!(epoch_belongs_to_the_database, number_of_partitions_is_fixed, operator_
 
 async fn epoch_belongs_to_the_database(fixture: Fixture) {
     let store = fixture.store().await;
-    let epoch = store.open_log(PARTITIONS).await.unwrap();
+    let epoch = store.open_log(PARTITIONS).await.unwrap().epoch;
     let room = Uuid::now_v7();
     append_new(&*store, &[new_message(room, None, "kept")]).await;
     drop(store);
 
     let store = reopen(&fixture).await;
-    assert_eq!(store.open_log(PARTITIONS).await.unwrap(), epoch);
+    assert_eq!(store.open_log(PARTITIONS).await.unwrap().epoch, epoch);
     assert_eq!(epochs(&*store).await, [epoch; 6]);
     drop(store);
 
     fixture.execute("UPDATE log SET fingerprint = 'another database'").await;
     let store = reopen(&fixture).await;
-    let renewed = store.open_log(PARTITIONS).await.unwrap();
+    let renewed = store.open_log(PARTITIONS).await.unwrap().epoch;
     assert!(renewed > epoch);
     assert_eq!(epochs(&*store).await, [renewed; 6]);
-    assert_eq!(store.open_log(PARTITIONS).await.unwrap(), renewed);
+    assert_eq!(store.open_log(PARTITIONS).await.unwrap().epoch, renewed);
     assert_eq!(history(&*store, room).await.len(), 1);
 }
 
@@ -41,7 +41,7 @@ async fn epochs(store: &dyn Store) -> [Uuid; 6] {
     let key = (partition::of_room(room, PARTITIONS), room);
     [
         store.append(&[Arc::new(new_message(room, None, "x"))], 1).await.unwrap().epoch,
-        store.list(key, Window::Latest, ALL).await.unwrap().epoch,
+        list(store, key, Window::Latest, ALL).await.epoch,
         store.read_log(0, 0, ALL).await.unwrap().epoch,
         store.find(&new_message(room, None, "x")).await.unwrap().0,
         store.heads().await.unwrap().epoch,
@@ -60,7 +60,7 @@ async fn number_of_partitions_is_fixed(fixture: Fixture) {
 async fn operator_can_renew_the_epoch(fixture: Fixture) {
     let store = fixture.store().await;
     assert_eq!(store.renew_epoch().await.unwrap_err().code, Code::NotFound);
-    let epoch = store.open_log(PARTITIONS).await.unwrap();
+    let epoch = store.open_log(PARTITIONS).await.unwrap().epoch;
     let renewed = store.renew_epoch().await.unwrap();
     assert!(renewed > epoch);
     assert_eq!(epochs(&*store).await, [renewed; 6]);
@@ -84,7 +84,7 @@ async fn replaced_database_is_detected() {
     fixture.execute("UPDATE log SET fingerprint = 'another database'").await;
     assert!(!store.is_as_opened().await.unwrap());
     let epoch = store.heads().await.unwrap().epoch;
-    assert!(store.open_log(PARTITIONS).await.unwrap() > epoch);
+    assert!(store.open_log(PARTITIONS).await.unwrap().epoch > epoch);
     assert!(store.is_as_opened().await.unwrap());
 }
 

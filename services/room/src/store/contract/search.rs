@@ -58,10 +58,14 @@ async fn finds_what_a_filter_finds(store: Arc<dyn Store>) {
     let mut texts = Texts(0);
     let mut names = HashSet::new();
     let mut rooms = Vec::new();
+    // A quarter of the rooms is private, and half of those belong to the reader.
+    let reader = user();
     while rooms.len() < 240 {
         let room = Room {
             description: texts.text(0, 7),
             created_at_ms: 1000 + rooms.len() as i64 / 3,
+            creator: if rooms.len() % 8 == 3 { reader.clone() } else { user() },
+            private: rooms.len() % 4 == 3,
             ..room(&texts.text(1, 6))
         };
         if names.insert(room.folded_name()) {
@@ -74,7 +78,7 @@ async fn finds_what_a_filter_finds(store: Arc<dyn Store>) {
             .into_iter()
             .all(|made| made.unwrap())
     );
-    agree(&store, &rooms, &mut texts).await;
+    agree(&store, &reader, &rooms, &mut texts).await;
 
     // A third of the rooms is changed, a third is deleted.
     let changed = rooms.iter_mut().step_by(3).map(|room| {
@@ -90,31 +94,41 @@ async fn finds_what_a_filter_finds(store: Arc<dyn Store>) {
     for room in &rooms[..10] {
         store.refold(room.clone()).await.unwrap();
     }
-    agree(&store, &rooms, &mut texts).await;
+    agree(&store, &reader, &rooms, &mut texts).await;
 }
 
-/// Compares the results of many searches with a filter over all rooms.
-async fn agree(store: &Arc<dyn Store>, rooms: &[Room], texts: &mut Texts) {
-    let mut rooms = rooms.to_vec();
-    rooms.sort_by_key(|room| std::cmp::Reverse(room.position()));
+/// Compares the results of many searches with a filter over all rooms, for a reader and for an anonymous reader.
+async fn agree(store: &Arc<dyn Store>, reader: &User, rooms: &[Room], texts: &mut Texts) {
+    for reader in [None, Some(reader.id)] {
+        let visible = rooms.iter().filter_map(|room| {
+            let role = (Some(room.creator.id) == reader).then_some(Role::Owner);
+            Some(Seen { room: room.clone(), role }).filter(Seen::is_visible)
+        });
+        agree_for(store, reader, visible.collect(), texts).await;
+    }
+}
+
+async fn agree_for(store: &Arc<dyn Store>, reader: Option<Uuid>, mut rooms: Vec<Seen>, texts: &mut Texts) {
+    let search = |query: &str, below, limit| store.search(reader, query.into(), below, limit);
+    rooms.sort_by_key(|seen| std::cmp::Reverse(seen.room.position()));
     let mut queries = (0..150).map(|_| searchable(&texts.text(1, 4))).collect::<Vec<_>>();
     queries.extend(["\u{1f}", "%", "a\u{1f}", "\u{1f}a", "\u{1f}\u{1f}"].map(String::from));
-    for room in rooms.iter().step_by(5) {
-        let search = room.search().chars().collect::<Vec<_>>();
-        let start = texts.number(search.len());
-        let end = start + 1 + texts.number(search.len() - start);
-        queries.push(search[start..end].iter().collect());
-        queries.push(room.search());
+    for seen in rooms.iter().step_by(5) {
+        let text = seen.room.search().chars().collect::<Vec<_>>();
+        let start = texts.number(text.len());
+        let end = start + 1 + texts.number(text.len() - start);
+        queries.push(text[start..end].iter().collect());
+        queries.push(seen.room.search());
     }
     let mut hits = 0;
     for query in queries {
-        let expected = rooms.iter().filter(|room| room.search().contains(&query)).cloned().collect::<Vec<_>>();
+        let expected = rooms.iter().filter(|seen| seen.room.search().contains(&query)).cloned().collect::<Vec<_>>();
         hits += usize::from(!expected.is_empty());
-        assert_eq!(store.search(query.clone(), Position::TOP, 1000).await.unwrap(), expected, "{query:?}");
-        let page = store.search(query.clone(), Position::TOP, 3).await.unwrap();
+        assert_eq!(search(&query, Position::TOP, 1000).await.unwrap(), expected, "{query:?}");
+        let page = search(&query, Position::TOP, 3).await.unwrap();
         assert_eq!(page, expected[..expected.len().min(3)], "{query:?}");
         if let Some(last) = page.last() {
-            let next = store.search(query.clone(), last.position(), 3).await.unwrap();
+            let next = search(&query, last.room.position(), 3).await.unwrap();
             assert_eq!(next, expected[page.len()..expected.len().min(6)], "{query:?}");
         }
     }
@@ -182,9 +196,9 @@ async fn a_search_that_takes_too_long_is_ended_on_sqlite() {
     let rooms = (0..500).map(|number| store.create(room(&format!("{number} aba bab"))));
     futures::future::join_all(rooms).await;
     // All pieces of the query occur in every room.
-    took_too_long(&store.search("abab".into(), Position::TOP, 50).await.unwrap_err());
+    took_too_long(&store.search(None, "abab".into(), Position::TOP, 50).await.unwrap_err());
     store.bounds.time = PATIENT.time;
-    assert_eq!(store.search("abab".into(), Position::TOP, 50).await.unwrap(), []);
+    assert_eq!(store.search(None, "abab".into(), Position::TOP, 50).await.unwrap(), []);
 }
 
 #[tokio::test]
@@ -195,10 +209,11 @@ async fn a_search_that_takes_too_long_is_ended_on_postgres() {
     assert!(store.create(tea.clone()).await.unwrap());
     let other = client(&url).await;
     other.batch_execute("BEGIN; LOCK TABLE rooms").await.unwrap();
-    took_too_long(&store.search("tea".into(), Position::TOP, 50).await.unwrap_err());
+    took_too_long(&store.search(None, "tea".into(), Position::TOP, 50).await.unwrap_err());
     other.batch_execute("ROLLBACK").await.unwrap();
     store.bounds = PATIENT;
-    assert_eq!(store.search("tea".into(), Position::TOP, 50).await.unwrap(), [tea]);
+    let found = store.search(None, "tea".into(), Position::TOP, 50).await.unwrap();
+    assert_eq!(found, [Seen { room: tea, role: None }]);
 }
 
 #[tokio::test]
@@ -214,10 +229,11 @@ async fn searches_on_sqlite_take_no_connection_of_others() {
         busy.push(Box::pin(store.searchers.read(move |_| released.recv().map_err(Error::internal))));
         assert!(futures::poll!(busy.last_mut().unwrap()).is_pending());
     }
-    let mut search = store.search("tea".into(), Position::TOP, 50);
+    let mut search = store.search(None, "tea".into(), Position::TOP, 50);
     assert!(futures::poll!(&mut search).is_pending());
-    assert_eq!(store.get(tea.id).await.unwrap().as_ref(), Some(&tea));
-    assert_eq!(store.list(Position::TOP, 50).await.unwrap(), std::slice::from_ref(&tea));
+    let tea = Seen { room: tea, role: None };
+    assert_eq!(store.get(tea.room.id, None).await.unwrap().as_ref(), Some(&tea));
+    assert_eq!(store.list(None, Position::TOP, 50).await.unwrap(), std::slice::from_ref(&tea));
     assert!(futures::poll!(&mut search).is_pending());
     releases.iter().for_each(|release| release.send(()).unwrap());
     assert_eq!(search.await.unwrap(), [tea]);

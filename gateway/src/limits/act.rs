@@ -1,0 +1,91 @@
+//! The acts that have a rate limit.
+
+use crate::config::limits::{LimitsConfig, Rate};
+
+/// An act that has a rate limit. The setting is `CONFAB_LIMIT_` and the name in capital letters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Act {
+    /// One signup from an address.
+    Signup,
+    /// One login from an address.
+    Login,
+    /// One wrong password for an account from an address.
+    WrongPassword,
+    /// One new room of a user.
+    CreateRoom,
+    /// One `joinRoom` of a user.
+    JoinRoom,
+    /// One message of a user.
+    Send,
+    /// One upload of a user.
+    Upload,
+    /// One search of a user, or of an address without a token.
+    Search,
+    /// One look-up of users by a user.
+    UserDirectory,
+    /// One request for a link to a file by a user, or by an address without a token.
+    FileLink,
+}
+
+impl Act {
+    /// All acts, in the order of their variants.
+    pub const ALL: [Self; 10] = [
+        Self::Signup,
+        Self::Login,
+        Self::WrongPassword,
+        Self::CreateRoom,
+        Self::JoinRoom,
+        Self::Send,
+        Self::Upload,
+        Self::Search,
+        Self::UserDirectory,
+        Self::FileLink,
+    ];
+
+    /// The name in metrics, in the headers of responses and in the keys of buckets.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Signup => "signup",
+            Self::Login => "login",
+            Self::WrongPassword => "wrong_password",
+            Self::CreateRoom => "create_room",
+            Self::JoinRoom => "join_room",
+            Self::Send => "send",
+            Self::Upload => "upload",
+            Self::Search => "search",
+            Self::UserDirectory => "user_directory",
+            Self::FileLink => "file_link",
+        }
+    }
+
+    /// Completes "too many …" in errors.
+    pub fn plural(self) -> &'static str {
+        match self {
+            Self::Signup => "signups from this address",
+            Self::Login => "logins from this address",
+            Self::WrongPassword => "wrong passwords for this account",
+            Self::CreateRoom => "new rooms",
+            Self::JoinRoom => "joins",
+            Self::Send => "messages",
+            Self::Upload => "uploads",
+            Self::Search => "searches",
+            Self::UserDirectory => "look-ups of users",
+            Self::FileLink => "links to files",
+        }
+    }
+
+    pub fn rate(self, config: &LimitsConfig) -> Rate {
+        match self {
+            Self::Signup => config.limit_signup,
+            Self::Login => config.limit_login,
+            Self::WrongPassword => config.limit_wrong_password,
+            Self::CreateRoom => config.limit_create_room,
+            Self::JoinRoom => config.limit_join_room,
+            Self::Send => config.limit_send,
+            Self::Upload => config.limit_upload,
+            Self::Search => config.limit_search,
+            Self::UserDirectory => config.limit_user_directory,
+            Self::FileLink => config.limit_file_link,
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! The limits of one HTTP request. Every response states the limits that the request was charged for.
+
+use std::sync::Arc;
+
+use axum::extract::{FromRequestParts, Request, State};
+use axum::http::request::Parts;
+use axum::middleware::Next;
+use axum::response::Response;
+use confab_common::limit::{Bucket, similar};
+use confab_common::{Code, Error, Result};
+use confab_socketio::net::ClientAddress;
+use parking_lot::Mutex;
+
+use super::act::Act;
+use super::decide::{Limits, Subject};
+use super::quota::Quota;
+use crate::problem::Problem;
+
+/// The rate limits, for the handler of a request. An extractor; a limit that a handler checks appears in the headers of
+/// its response, whether that is a success or an error.
+#[derive(Clone)]
+pub struct RequestLimits {
+    limits: Arc<Limits>,
+    // Locked to add or to read, never across an await.
+    applied: Arc<Mutex<Vec<Quota>>>,
+}
+
+impl<S: Sync> FromRequestParts<S> for RequestLimits {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let limits = parts.extensions.get().cloned();
+        limits.ok_or_else(|| Problem(Error::internal("the route is outside of the middleware of the rate limits")))
+    }
+}
+
+/// Middleware: lets handlers use [`RequestLimits`], and adds the headers to their responses.
+pub async fn apply(State(limits): State<Arc<Limits>>, mut request: Request, next: Next) -> Response {
+    let applied = Arc::<Mutex<Vec<Quota>>>::default();
+    request.extensions_mut().insert(RequestLimits { limits, applied: applied.clone() });
+    let mut response = next.run(request).await;
+    for quota in applied.lock().iter() {
+        quota.add_to(response.headers_mut());
+    }
+    response
+}
+
+impl RequestLimits {
+    /// Charges a rare act, exactly over all gateways. Waits for Redis, at most 30 ms.
+    ///
+    /// # Errors
+    /// `rate_limited`.
+    pub async fn check(&self, act: Act, subject: impl Into<Subject>) -> Result<()> {
+        self.apply(self.limits.decide(act, subject).await)
+    }
+
+    /// Charges a frequent act without waiting.
+    ///
+    /// # Errors
+    /// `rate_limited`.
+    pub fn take(&self, act: Act, subject: impl Into<Subject>) -> Result<()> {
+        self.apply(self.limits.decide_now(act, subject))
+    }
+
+    /// Begins an attempt to guess a password; must precede the check of the password.
+    ///
+    /// # Errors
+    /// `rate_limited` after too many wrong passwords for this account from this address.
+    pub async fn attempt(&self, username: &str, address: ClientAddress) -> Result<Attempt> {
+        let (name, address) = (similar(username), address.to_string());
+        let bucket = self.limits.bucket(Act::WrongPassword, &[name.as_bytes(), address.as_bytes()]);
+        if let Some(bucket) = &bucket {
+            self.apply(Some(Limits::quota(Act::WrongPassword, bucket, bucket.peek().await)))?;
+        }
+        Ok(Attempt { bucket, limits: self.clone() })
+    }
+
+    fn apply(&self, quota: Option<Quota>) -> Result<()> {
+        let Some(quota) = quota else { return Ok(()) };
+        self.state(quota);
+        quota.admit()
+    }
+
+    /// The response states each limit once, as it is at the end.
+    fn state(&self, quota: Quota) {
+        let mut applied = self.applied.lock();
+        applied.retain(|earlier| earlier.act != quota.act);
+        applied.push(quota);
+    }
+}
+
+/// An attempt with a password that is not checked yet. Dropped without a result, for example when the auth service is
+/// unavailable, it counts for nothing.
+#[must_use = "a wrong password counts only if this is reported"]
+pub struct Attempt {
+    bucket: Option<Bucket>,
+    limits: RequestLimits,
+}
+
+impl Attempt {
+    /// Reports the outcome of a call that checks the password: it was wrong if the call failed with this code.
+    ///
+    /// # Errors
+    /// The error of the call.
+    pub async fn judged<T>(self, outcome: Result<T, impl Into<Error>>, wrong: Code) -> Result<T> {
+        match outcome.map_err(Into::into) {
+            Ok(answer) => {
+                self.succeeded().await;
+                Ok(answer)
+            }
+            Err(error) => {
+                if error.code == wrong {
+                    self.failed().await;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// The password was wrong.
+    pub async fn failed(self) {
+        if let Some(bucket) = &self.bucket {
+            let decision = bucket.penalize(1).await;
+            self.limits.state(Quota { act: Act::WrongPassword, rule: *bucket.rule(), decision });
+        }
+    }
+
+    /// The password was correct.
+    pub async fn succeeded(self) {
+        if let Some(bucket) = &self.bucket {
+            bucket.forget().await;
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! Members of rooms.
+
+use std::sync::Arc;
+
+use axum::Json as Answer;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use confab_common::Error;
+use confab_common::grpc::request;
+use confab_proto::room::v1::{ListMembersRequest, RemoveMemberRequest, Role, SetMemberRequest};
+use serde::Deserialize;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::Deadline;
+use super::extract::{Caller, OptionalJson, Params, Reader, RoomId, Turns};
+use super::messages::hidden_room;
+use super::openapi::problems::{Body, Called, Conflict, Forbidden, InvalidRequest, NotFound, Unauthorized};
+use super::openapi::{examples, params};
+use super::users::{UserPath, resolve_id, resolve_user};
+use crate::App;
+use crate::problem::Problem;
+use crate::views::{MemberJson, Page, RoleJson};
+
+pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
+    OpenApiRouter::default().routes(routes!(list)).routes(routes!(set, remove))
+}
+
+/// A member to add or to change.
+#[derive(Deserialize, ToSchema)]
+struct MemberChange {
+    /// If it is left out, a new member gets the role `member`, and an existing member keeps its role.
+    #[schema(value_type = Option<RoleJson>)]
+    role: Option<String>,
+}
+
+impl MemberChange {
+    fn role(&self) -> Result<Role, Error> {
+        match self.role.as_deref() {
+            None => Ok(Role::Unspecified),
+            Some("member") => Ok(Role::Member),
+            Some("admin") => Ok(Role::Admin),
+            Some("owner") => Ok(Role::Owner),
+            Some(_) => Err(Error::field("role", "must be owner, admin or member")),
+        }
+    }
+}
+
+/// List the members of a room
+///
+/// Lists the owner, then the admins, then the members, each in the order in which they joined.
+#[utoipa::path(
+    get,
+    path = "/api/rooms/{roomId}/members",
+    operation_id = "list_members",
+    tag = "Rooms",
+    params(params::Room, params::Limit, params::Cursor),
+    responses(
+        (status = 200, description = "A page of members", body = Page<MemberJson>,
+            example = json!(examples::members())),
+        InvalidRequest, Unauthorized, NotFound, Called
+    ),
+    security(("bearer" = []))
+)]
+async fn list(
+    State(app): State<Arc<App>>,
+    Reader(reader): Reader,
+    RoomId(room): RoomId,
+    params: Params,
+    turns: Turns,
+) -> Result<Response, Problem> {
+    let list = ListMembersRequest {
+        caller: reader.map(|reader| reader.user),
+        room_id: room.to_string(),
+        limit: params.limit()?,
+        cursor: params.cursor()?,
+    };
+    let _turn = turns.next().await?;
+    let page = app.clients.room.clone().list_members(request(list, app.clients.read)).await.map_err(hidden_room)?;
+    let page = page.into_inner();
+    let items = page.members.iter().map(MemberJson::try_from).collect::<Result<_, _>>()?;
+    Ok(Answer(Page { items, next_cursor: Some(page.next_cursor).filter(|cursor| !cursor.is_empty()) }).into_response())
+}
+
+/// Add a member or change a role
+///
+/// Users may add themselves to a public room. The owner and admins may add users, and give and take the roles `admin`
+/// and `member`; they cannot change the owner's role. The owner may pass the room on with the role `owner`, and becomes
+/// an admin. Members of a private room see its whole history.
+#[utoipa::path(
+    put,
+    path = "/api/rooms/{roomId}/members/{userId}",
+    operation_id = "set_member",
+    tag = "Rooms",
+    params(params::Room, params::User),
+    request_body(content = Option<MemberChange>, example = json!({"role": "admin"})),
+    responses(
+        (status = 201, description = "The user is a new member", body = MemberJson,
+            example = json!(examples::member(Role::Member))),
+        (status = 200, description = "The user was a member before", body = MemberJson,
+            example = json!(examples::member(Role::Admin))),
+        Body, Unauthorized, Forbidden, NotFound, Conflict, Called
+    ),
+    security(("bearer" = []))
+)]
+async fn set(
+    State(app): State<Arc<App>>,
+    Caller(caller): Caller,
+    RoomId(room): RoomId,
+    user: UserPath,
+    OptionalJson(change): OptionalJson<MemberChange>,
+) -> Result<Response, Problem> {
+    let role = change.role()?;
+    let deadline = Deadline::of(&app);
+    // The room service rejects an unknown user after all checks of the room.
+    let user = resolve_user(&app, &deadline, &caller, &user).await?;
+    let set = SetMemberRequest { caller: Some(caller.user), room_id: room.to_string(), user, role: role.into() };
+    let set = app.clients.room.clone().set_member(deadline.request(set)).await?.into_inner();
+    let member = set.member.ok_or_else(|| Error::internal("an answer without a member"))?;
+    let status = if set.created { StatusCode::CREATED } else { StatusCode::OK };
+    Ok((status, Answer(MemberJson::try_from(&member)?)).into_response())
+}
+
+/// Remove a member
+///
+/// The owner and admins may remove members, and members may remove themselves. The owner cannot be removed. In a
+/// private room, the event `memberLeft` is the last event that the user's sockets receive.
+#[utoipa::path(
+    delete,
+    path = "/api/rooms/{roomId}/members/{userId}",
+    operation_id = "remove_member",
+    tag = "Rooms",
+    params(params::Room, params::User),
+    responses(
+        (status = 204, description = "The user is not a member any more"),
+        Unauthorized, Forbidden, NotFound, Conflict, Called
+    ),
+    security(("bearer" = []))
+)]
+async fn remove(
+    State(app): State<Arc<App>>,
+    Caller(caller): Caller,
+    RoomId(room): RoomId,
+    user: UserPath,
+) -> Result<StatusCode, Problem> {
+    let deadline = Deadline::of(&app);
+    let user_id = resolve_id(&app, &deadline, &caller, &user).await?;
+    let remove = RemoveMemberRequest { caller: Some(caller.user), room_id: room.to_string(), user_id };
+    app.clients.room.clone().remove_member(deadline.request(remove)).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+#[cfg(test)]
+mod tests;

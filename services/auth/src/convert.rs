@@ -1,0 +1,54 @@
+//! Converts domain types to gRPC messages.
+
+use confab_proto::auth::v1;
+
+use crate::service::{Refresh, Session};
+use crate::store::{State, StoredSession, User};
+
+impl From<Session> for v1::Session {
+    fn from(session: Session) -> Self {
+        let Session { token, refresh, user } = session;
+        let (refresh_token, refresh_expires_at_ms) = match refresh {
+            Some(Refresh { token, expires_at_ms }) => (token.expose(), expires_at_ms),
+            None => (String::new(), 0),
+        };
+        Self {
+            token: token.text,
+            expires_at_ms: token.expires_at_ms,
+            user: Some(user.into()),
+            refresh_token,
+            refresh_expires_at_ms,
+        }
+    }
+}
+
+impl From<User> for v1::User {
+    fn from(user: User) -> Self {
+        let state = match user.state {
+            State::Active => v1::AccountState::Active,
+            State::Suspended => v1::AccountState::Suspended,
+            State::Deleted => v1::AccountState::Deleted,
+        };
+        Self {
+            id: user.id.to_string(),
+            username: user.username,
+            created_at_ms: user.created_at_ms,
+            state: state.into(),
+            display_name: user.profile.display_name.unwrap_or_default(),
+            avatar_file_id: user.profile.avatar_file_id.map(|id| id.to_string()).unwrap_or_default(),
+            data: user.profile.data,
+        }
+    }
+}
+
+impl From<StoredSession> for v1::SessionInfo {
+    fn from(session: StoredSession) -> Self {
+        Self {
+            id: session.id.to_string(),
+            created_at_ms: session.created_at_ms,
+            last_seen_at_ms: session.last_seen_at_ms,
+            user_agent: session.seen.user_agent,
+            address: session.seen.address,
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! The rooms of the log: their heads, visibility and members.
+
+use confab_common::Result;
+use rusqlite::{Connection, OptionalExtension, params};
+use uuid::Uuid;
+
+use crate::store::{Member, RoomAccess, RoomKey};
+
+/// A room as the log has it; the default is a room that the log does not have.
+#[derive(Debug, Default)]
+pub struct Head {
+    pub exists: bool,
+    pub seq: i64,
+    pub closed: bool,
+    pub private: bool,
+}
+
+pub fn head(connection: &Connection, (partition, room): RoomKey) -> Result<Head> {
+    let read = "/* room_head */ SELECT seq, closed, private FROM room_heads WHERE partition = ?1 AND room_id = ?2";
+    let head = connection
+        .prepare_cached(read)?
+        .query_row(params![partition, room.as_bytes()], |row| {
+            Ok(Head { exists: true, seq: row.get(0)?, closed: row.get(1)?, private: row.get(2)? })
+        })
+        .optional()?;
+    Ok(head.unwrap_or_default())
+}
+
+/// Returns those of the users who are members of a room.
+pub fn members(connection: &Connection, (partition, room): RoomKey, users: &[Uuid]) -> Result<Vec<Uuid>> {
+    let read = "/* members */ SELECT 1 FROM room_members WHERE partition = ?1 AND room_id = ?2 AND user_id = ?3";
+    let mut read = connection.prepare_cached(read)?;
+    let mut members = Vec::new();
+    for user in users {
+        if read.exists(params![partition, room.as_bytes(), user.as_bytes()])? {
+            members.push(*user);
+        }
+    }
+    Ok(members)
+}
+
+/// Returns the right of these readers in a room with this head.
+pub fn access(connection: &Connection, room: RoomKey, head: &Head, readers: &[Uuid]) -> Result<RoomAccess> {
+    let readers = if head.private { members(connection, room, readers)? } else { Vec::new() };
+    Ok(RoomAccess { exists: head.exists, private: head.private, readers })
+}
+
+/// Adds members to a room, or changes their roles, from `seq` on.
+pub fn grant(connection: &Connection, (partition, room): RoomKey, members: &[Member], seq: i64) -> Result<()> {
+    let mut grant = connection.prepare_cached(
+        "/* grant */ INSERT INTO room_members (partition, room_id, user_id, role, since_seq) VALUES (?1, ?2, ?3, ?4, ?5)
+        ON CONFLICT (partition, room_id, user_id) DO UPDATE SET role = excluded.role",
+    )?;
+    for member in members {
+        grant.execute(params![partition, room.as_bytes(), member.user.as_bytes(), member.role as i64, seq])?;
+    }
+    Ok(())
+}
+
+/// Opens a room, unless it was opened before: a late repeat must not bring a removed member back.
+pub fn open(connection: &Connection, (partition, room): RoomKey, private: bool, members: &[Member]) -> Result<()> {
+    let open = "/* open_room */ INSERT INTO room_heads AS h (partition, room_id, seq, private, opened) VALUES (?1, ?2, 0, ?3, 1)
+        ON CONFLICT (partition, room_id) DO UPDATE SET private = excluded.private, opened = 1 WHERE NOT h.opened";
+    let opened = connection.prepare_cached(open)?.execute(params![partition, room.as_bytes(), private])?;
+    if opened == 0 {
+        return Ok(());
+    }
+    grant(connection, (partition, room), members, 0)
+}

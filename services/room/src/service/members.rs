@@ -1,0 +1,114 @@
+//! The members of rooms.
+
+use confab_common::clock::now_ms;
+use confab_common::{Error, Result, cursor};
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::{EVENT_WAIT_LIMIT, Rooms, overtaken, page_limit, rights, unknown};
+use crate::event;
+use crate::store::{Member, MemberChange, MemberPosition, Role, Seen, User};
+use crate::turns::Caller;
+
+/// A page of the list of members.
+pub struct MemberPage {
+    pub members: Vec<Member>,
+    /// The cursor of the next page; `None` on the last page.
+    pub next: Option<String>,
+}
+
+impl Rooms {
+    /// Lists a room's members: the owner, the admins, then the others, each in the order in which they joined.
+    pub async fn list_members(&self, room: Uuid, caller: Caller, limit: u32, page: &str) -> Result<MemberPage> {
+        let limit = page_limit(limit)?;
+        let after = match page {
+            "" => MemberPosition::START,
+            page => match cursor::decode::<(Uuid, i16, i64, Uuid)>(page)? {
+                (of, role, joined_at_ms, user) if of == room => MemberPosition { role, joined_at_ms, user },
+                _ => return Err(Error::field("cursor", "belongs to another room")),
+            },
+        };
+        self.get(room, caller).await?;
+        let mut members = self.store.members(room, after, limit + 1).await?;
+        let more = members.len() > limit as usize;
+        members.truncate(limit as usize);
+        let last = members.last().filter(|_| more).map(Member::position);
+        let next = last.map(|at| cursor::encode(&(room, at.role, at.joined_at_ms, at.user)));
+        Ok(MemberPage { members, next })
+    }
+
+    /// Adds a member or changes a member's role, and returns after the event is in the log. Returns the member, and
+    /// whether the user was not a member before. A request that changes nothing still waits for earlier events.
+    pub async fn set_member(
+        &self,
+        room: Uuid,
+        caller: &User,
+        user: Option<User>,
+        wanted: Option<Role>,
+    ) -> Result<(Member, bool)> {
+        let deadline = Instant::now() + EVENT_WAIT_LIMIT;
+        let (number, member, created) = loop {
+            let (seen, present) = self.get_member(room, caller.id, user.as_ref().map(|user| user.id)).await?;
+            let is_caller = user.as_ref().is_some_and(|user| user.id == caller.id);
+            let role = rights::role_to_give(seen.role, is_caller, present.as_ref().map(|member| member.role), wanted)?;
+            let user = user.clone().ok_or_else(|| Error::not_found("user"))?;
+            let created = present.is_none();
+            let number = seen.room.revision;
+            let member = match (role, present) {
+                (None, Some(member)) => break (number, member, false),
+                (Some(role), Some(member)) => Member { role, ..member },
+                (role, None) => Member { user, role: role.unwrap_or(Role::Member), joined_at_ms: now_ms() },
+            };
+            self.require_members_in_log().await?;
+            let change = addition(seen, caller, &member, created)?;
+            if self.store.change_members(change).await? {
+                break (number + 1, member, created);
+            }
+            overtaken(deadline)?;
+        };
+        self.wait_for_log(room, number, deadline).await?;
+        Ok((member, created))
+    }
+
+    /// Removes a member, and returns after the event is in the log. Without `user`, the id is malformed.
+    pub async fn remove_member(&self, room: Uuid, caller: &User, user: Option<Uuid>) -> Result<()> {
+        let deadline = Instant::now() + EVENT_WAIT_LIMIT;
+        let number = loop {
+            let (seen, present) = self.get_member(room, caller.id, user).await?;
+            rights::may_remove(seen.role, user == Some(caller.id), present.as_ref().map(|member| member.role))?;
+            let member = present.ok_or_else(|| Error::not_found("member"))?;
+            self.require_members_in_log().await?;
+            let mut room = seen.room;
+            room.revision += 1;
+            let event = event::left(&room, caller, &member, None)?;
+            let removed = Some(member.user.id);
+            if self.store.change_members(MemberChange { set: Vec::new(), removed, joins: None, event }).await? {
+                break room.revision;
+            }
+            overtaken(deadline)?;
+        };
+        self.wait_for_log(room, number, deadline).await
+    }
+
+    /// Returns a room that the caller may see, and another user's membership.
+    async fn get_member(&self, room: Uuid, caller: Uuid, user: Option<Uuid>) -> Result<(Seen, Option<Member>)> {
+        let found = self.store.get_member(room, caller, user).await?;
+        found.filter(|(seen, _)| seen.is_visible()).ok_or_else(unknown)
+    }
+}
+
+/// Returns the change that gives a user a role. If the user becomes the owner, the caller, who is the owner, becomes an
+/// admin.
+fn addition(seen: Seen, caller: &User, member: &Member, created: bool) -> Result<MemberChange> {
+    let mut room = seen.room;
+    room.revision += 1;
+    let former = Member { user: caller.clone(), role: Role::Admin, joined_at_ms: now_ms() };
+    let others = if member.role == Role::Owner { vec![former] } else { Vec::new() };
+    let set = [std::slice::from_ref(member), &others].concat();
+    let event = if created {
+        event::joined(&room, caller, member, &others)?
+    } else {
+        event::roles_changed(&room, caller, &set)?
+    };
+    Ok(MemberChange { set, removed: None, joins: created.then_some(member.user.id), event })
+}

@@ -1,0 +1,122 @@
+//! The members of rooms in Postgres.
+
+use confab_common::Result;
+use futures::future::{BoxFuture, FutureExt};
+use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
+use uuid::Uuid;
+
+use super::outbox::values;
+use super::{PostgresStore, seen};
+use crate::store::{
+    MAX_ROOMS_OF_USER, Member, MemberChange, MemberPosition, MemberStore, Role, Seen, User, too_many_rooms,
+};
+
+fn member_at(row: &Row, column: usize) -> Member {
+    Member {
+        user: User { id: row.get(column), username: row.get(column + 1) },
+        role: Role::of(row.get(column + 2)),
+        joined_at_ms: row.get(column + 3),
+    }
+}
+
+fn member(row: &Row) -> Member {
+    member_at(row, 0)
+}
+
+fn seen_with_member(row: &Row) -> (Seen, Option<Member>) {
+    (seen(row), row.get::<_, Option<Uuid>>(9).map(|_| member_at(row, 9)))
+}
+
+const GET_MEMBER: &str = "/* get_member */
+    SELECT rooms.id, name, description, owner_id, owner_name, created_at_ms, revision, private,
+           (SELECT role FROM members WHERE room_id = rooms.id AND user_id = $2::uuid),
+           other.user_id, other.username, other.role, other.joined_at_ms
+    FROM rooms LEFT JOIN members other ON other.room_id = rooms.id AND other.user_id = $3::uuid WHERE rooms.id = $1";
+
+const MEMBERS: &str = "/* members */
+    SELECT user_id, username, role, joined_at_ms FROM (
+        (SELECT user_id, username, role, joined_at_ms FROM members
+         WHERE room_id = $1::uuid AND role = $2::smallint AND (joined_at_ms, user_id) > ($3, $4)
+         ORDER BY joined_at_ms, user_id LIMIT $5)
+        UNION ALL
+        (SELECT user_id, username, role, joined_at_ms FROM members
+         WHERE room_id = $1::uuid AND role < $2::smallint ORDER BY role DESC, joined_at_ms, user_id LIMIT $5)
+    ) page
+    ORDER BY role DESC, joined_at_ms, user_id LIMIT $5";
+
+const FIRST_OTHER: &str = "/* first_other */
+    SELECT user_id, username, role, joined_at_ms FROM members
+    WHERE room_id = $1 AND user_id <> $2 ORDER BY role DESC, joined_at_ms, user_id LIMIT 1";
+
+const ROOMS_OF: &str = "/* rooms_of */ SELECT room_id FROM members WHERE user_id = $1 ORDER BY room_id LIMIT $2";
+
+// Counts no rooms unless a user joins, because no member has the id NULL. Concurrent joins of one user may exceed the
+// limit by their number.
+const CHANGE_MEMBERS: &str = "/* change_members */
+    WITH joining AS MATERIALIZED (
+        SELECT count(*) AS rooms FROM (
+            SELECT 1 FROM members WHERE user_id = $10::uuid LIMIT $11::bigint) counted
+    ), changed AS (
+        UPDATE rooms SET revision = $3::bigint
+        WHERE id = $2::uuid AND revision = $3::bigint - 1 AND (SELECT rooms FROM joining) < $11::bigint RETURNING id
+    ), removed AS (
+        DELETE FROM members WHERE room_id = $2::uuid AND user_id = $12::uuid AND EXISTS (SELECT 1 FROM changed)
+    ), given AS (
+        INSERT INTO members (room_id, user_id, username, role, joined_at_ms)
+        SELECT changed.id, users.id, users.username, users.role, users.joined_at_ms
+        FROM changed, unnest($13::uuid[], $14::text[], $15::smallint[], $16::bigint[])
+            AS users (id, username, role, joined_at_ms)
+        ON CONFLICT (room_id, user_id) DO UPDATE SET role = excluded.role
+    ), owed AS (
+        INSERT INTO outbox (id, room_id, number, sender_id, sender_name, event, data, closes_room, access)
+        SELECT $1::uuid, id, $3::bigint, $4::uuid, $5, $6, $7, $8::boolean, $9 FROM changed RETURNING id
+    )
+    SELECT EXISTS (SELECT 1 FROM owed), (SELECT rooms FROM joining) >= $11::bigint";
+
+impl MemberStore for PostgresStore {
+    fn get_member(
+        &self,
+        room: Uuid,
+        reader: Uuid,
+        user: Option<Uuid>,
+    ) -> BoxFuture<'_, Result<Option<(Seen, Option<Member>)>>> {
+        async move { Ok(self.query(GET_MEMBER, &[&room, &reader, &user], seen_with_member).await?.pop()) }.boxed()
+    }
+
+    fn members(&self, room: Uuid, after: MemberPosition, limit: u32) -> BoxFuture<'_, Result<Vec<Member>>> {
+        async move {
+            let MemberPosition { role, joined_at_ms, user } = after;
+            self.query(MEMBERS, &[&room, &role, &joined_at_ms, &user, &i64::from(limit)], member).await
+        }
+        .boxed()
+    }
+
+    fn first_other(&self, room: Uuid, user: Uuid) -> BoxFuture<'_, Result<Option<Member>>> {
+        async move { Ok(self.query(FIRST_OTHER, &[&room, &user], member).await?.pop()) }.boxed()
+    }
+
+    fn rooms_of(&self, user: Uuid, limit: u32) -> BoxFuture<'_, Result<Vec<Uuid>>> {
+        async move { self.query(ROOMS_OF, &[&user, &i64::from(limit)], |row| row.get(0)).await }.boxed()
+    }
+
+    fn change_members(&self, change: MemberChange) -> BoxFuture<'_, Result<bool>> {
+        async move {
+            let MemberChange { set, removed, joins, event } = &change;
+            let users = set.iter().map(|member| member.user.id).collect::<Vec<_>>();
+            let names = set.iter().map(|member| member.user.username.as_str()).collect::<Vec<_>>();
+            let roles = set.iter().map(|member| member.role.number()).collect::<Vec<_>>();
+            let times = set.iter().map(|member| member.joined_at_ms).collect::<Vec<_>>();
+            let maximum = i64::from(MAX_ROOMS_OF_USER);
+            let mut values = values(event).to_vec();
+            values.extend([joins as &(dyn ToSql + Sync), &maximum, removed, &users, &names, &roles, &times]);
+            let outcome = |row: &Row| (row.get::<_, bool>(0), row.get::<_, bool>(1));
+            match self.query(CHANGE_MEMBERS, &values, outcome).await?[..] {
+                [(true, _)] => Ok(true),
+                [(false, true)] => Err(too_many_rooms()),
+                _ => Ok(false),
+            }
+        }
+        .boxed()
+    }
+}

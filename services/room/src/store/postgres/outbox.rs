@@ -1,0 +1,100 @@
+//! The outbox in Postgres.
+
+use confab_common::Result;
+use futures::future::{BoxFuture, FutureExt};
+use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
+use uuid::Uuid;
+
+use super::PostgresStore;
+use crate::store::{MAX_OPENING_MEMBERS, Opening, OutboxStore, Owed, Role, RoomEvent, User};
+
+/// Returns an outbox row, in the order of the statements' parameters.
+pub(super) fn values(event: &RoomEvent) -> [&(dyn ToSql + Sync); 9] {
+    let RoomEvent { id, room_id, number, sender, event, data, closes_room, access } = event;
+    [id, room_id, number, &sender.id, &sender.username, event, data, closes_room, access]
+}
+
+fn owed(row: &Row) -> Owed {
+    let event = RoomEvent {
+        id: row.get(0),
+        room_id: row.get(1),
+        number: row.get(2),
+        sender: User { id: row.get(3), username: row.get(4) },
+        event: row.get(5),
+        data: row.get(6),
+        closes_room: row.get(7),
+        access: row.get(8),
+    };
+    Owed { event, room_gone: row.get(9), unopened: row.get(10) }
+}
+
+/// Returns whether the room is private, and a member.
+fn opening_row(row: &Row) -> (Option<bool>, Option<(Uuid, Role)>) {
+    (row.get(0), row.get::<_, Option<Uuid>>(1).map(|user| (user, Role::of(row.get(2)))))
+}
+
+const OLDEST: &str = "/* oldest */
+    SELECT id, room_id, number, sender_id, sender_name, event, data, closes_room, access,
+           NOT EXISTS (SELECT 1 FROM rooms WHERE rooms.id = outbox.room_id),
+           EXISTS (SELECT 1 FROM openings WHERE openings.room_id = outbox.room_id)
+    FROM outbox WHERE room_id = $1 ORDER BY number LIMIT 1";
+
+const CLOSING: &str = "/* closing */
+    SELECT id, room_id, number, sender_id, sender_name, event, data, closes_room, access,
+           NOT EXISTS (SELECT 1 FROM rooms WHERE rooms.id = outbox.room_id),
+           EXISTS (SELECT 1 FROM openings WHERE openings.room_id = outbox.room_id)
+    FROM outbox WHERE room_id = $1 AND closes_room";
+
+const OLDEST_OF_ROOMS: &str = "/* oldest_of_rooms */
+    SELECT id, room_id, number, sender_id, sender_name, event, data, closes_room, access,
+           NOT EXISTS (SELECT 1 FROM rooms WHERE rooms.id = outbox.room_id),
+           EXISTS (SELECT 1 FROM openings WHERE openings.room_id = outbox.room_id)
+    FROM outbox
+    WHERE room_id > $1 AND number = (SELECT min(other.number) FROM outbox other WHERE other.room_id = outbox.room_id)
+    ORDER BY room_id LIMIT $2";
+
+const REMOVE_EVENTS: &str = "/* settle */ DELETE FROM outbox WHERE id = ANY($1)";
+
+const UNOPENED: &str = "/* unopened */ SELECT room_id FROM openings WHERE room_id > $1 ORDER BY room_id LIMIT $2";
+
+const OPENING: &str = "/* opening */
+    SELECT rooms.private, members.user_id, members.role
+    FROM openings LEFT JOIN rooms ON rooms.id = openings.room_id LEFT JOIN members ON members.room_id = openings.room_id
+    WHERE openings.room_id = $1 ORDER BY members.role DESC, members.joined_at_ms, members.user_id LIMIT $2";
+
+const REMOVE_OPENING: &str = "/* opened */ DELETE FROM openings WHERE room_id = $1";
+
+impl OutboxStore for PostgresStore {
+    fn oldest(&self, room: Uuid) -> BoxFuture<'_, Result<Option<Owed>>> {
+        async move { Ok(self.query(OLDEST, &[&room], owed).await?.pop()) }.boxed()
+    }
+
+    fn closing(&self, room: Uuid) -> BoxFuture<'_, Result<Option<Owed>>> {
+        async move { Ok(self.query(CLOSING, &[&room], owed).await?.pop()) }.boxed()
+    }
+
+    fn oldest_of_rooms(&self, after: Uuid, limit: u32) -> BoxFuture<'_, Result<Vec<Owed>>> {
+        async move { self.query(OLDEST_OF_ROOMS, &[&after, &i64::from(limit)], owed).await }.boxed()
+    }
+
+    fn remove_events(&self, events: Vec<Uuid>) -> BoxFuture<'_, Result<()>> {
+        async move { self.execute(REMOVE_EVENTS, &[&events]).await.map(drop) }.boxed()
+    }
+
+    fn unopened(&self, after: Uuid, limit: u32) -> BoxFuture<'_, Result<Vec<Uuid>>> {
+        async move { self.query(UNOPENED, &[&after, &i64::from(limit)], |row| row.get(0)).await }.boxed()
+    }
+
+    fn opening(&self, room: Uuid) -> BoxFuture<'_, Result<Option<Opening>>> {
+        async move {
+            let rows = self.query(OPENING, &[&room, &i64::from(MAX_OPENING_MEMBERS)], opening_row).await?;
+            Ok(Opening::of(rows))
+        }
+        .boxed()
+    }
+
+    fn remove_opening(&self, room: Uuid) -> BoxFuture<'_, Result<()>> {
+        async move { self.execute(REMOVE_OPENING, &[&room]).await.map(drop) }.boxed()
+    }
+}

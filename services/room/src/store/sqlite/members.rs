@@ -1,0 +1,129 @@
+//! The members of rooms in a SQLite file.
+
+use confab_common::Result;
+use futures::future::{BoxFuture, FutureExt};
+use rusqlite::{Connection, Row, params};
+use uuid::Uuid;
+
+use super::outbox::owe;
+use super::{SqliteStore, execute, id, parameter, query, seen};
+use crate::store::{
+    MAX_ROOMS_OF_USER, Member, MemberChange, MemberPosition, MemberStore, Role, Seen, User, too_many_rooms,
+};
+
+fn member_at(row: &Row, column: usize) -> rusqlite::Result<Member> {
+    Ok(Member {
+        user: User { id: id(row, column)?, username: row.get(column + 1)? },
+        role: Role::of(row.get(column + 2)?),
+        joined_at_ms: row.get(column + 3)?,
+    })
+}
+
+fn member(row: &Row) -> rusqlite::Result<Member> {
+    member_at(row, 0)
+}
+
+fn seen_with_member(row: &Row) -> rusqlite::Result<(Seen, Option<Member>)> {
+    let is_member = row.get::<_, Option<[u8; 16]>>(9)?.is_some();
+    Ok((seen(row)?, is_member.then(|| member_at(row, 9)).transpose()?))
+}
+
+const GET_MEMBER: &str = "/* get_member */
+    SELECT rooms.id, name, description, owner_id, owner_name, created_at_ms, revision, private,
+           (SELECT role FROM members WHERE room_id = rooms.id AND user_id = ?2),
+           other.user_id, other.username, other.role, other.joined_at_ms
+    FROM rooms LEFT JOIN members other ON other.room_id = rooms.id AND other.user_id = ?3 WHERE rooms.id = ?1";
+
+const MEMBERS: &str = "/* members */
+    SELECT user_id, username, role, joined_at_ms FROM (
+        SELECT * FROM (
+            SELECT user_id, username, role, joined_at_ms FROM members
+            WHERE room_id = ?1 AND role = ?2 AND (joined_at_ms, user_id) > (?3, ?4)
+            ORDER BY joined_at_ms, user_id LIMIT ?5)
+        UNION ALL
+        SELECT * FROM (
+            SELECT user_id, username, role, joined_at_ms FROM members
+            WHERE room_id = ?1 AND role < ?2 ORDER BY role DESC, joined_at_ms, user_id LIMIT ?5)
+    )
+    ORDER BY role DESC, joined_at_ms, user_id LIMIT ?5";
+
+const FIRST_OTHER: &str = "/* first_other */
+    SELECT user_id, username, role, joined_at_ms FROM members
+    WHERE room_id = ?1 AND user_id <> ?2 ORDER BY role DESC, joined_at_ms, user_id LIMIT 1";
+
+const ROOMS_OF: &str = "/* rooms_of */ SELECT room_id FROM members WHERE user_id = ?1 ORDER BY room_id LIMIT ?2";
+
+const RAISE: &str = "/* change_members */ UPDATE rooms SET revision = ?2 WHERE id = ?1 AND revision = ?2 - 1";
+
+const COUNT: &str = "/* change_members */ SELECT count(*) FROM (SELECT 1 FROM members WHERE user_id = ?1 LIMIT ?2)";
+
+const REMOVE: &str = "/* change_members */ DELETE FROM members WHERE room_id = ?1 AND user_id = ?2";
+
+const SET: &str = "/* change_members */
+    INSERT INTO members (room_id, user_id, username, role, joined_at_ms) VALUES (?1, ?2, ?3, ?4, ?5)
+    ON CONFLICT (room_id, user_id) DO UPDATE SET role = excluded.role";
+
+/// Applies a change; after an error, the savepoint is rolled back.
+fn apply(connection: &Connection, change: &MemberChange) -> Result<bool> {
+    let MemberChange { set, removed, joins, event } = change;
+    let room = event.room_id.as_bytes();
+    if execute(connection, RAISE, params![room, event.number])? == 0 {
+        return Ok(false);
+    }
+    if let Some(user) = joins {
+        let mut count = connection.prepare_cached(COUNT)?;
+        let rooms = count.query_row(params![user.as_bytes(), MAX_ROOMS_OF_USER], |row| row.get::<_, u32>(0))?;
+        if rooms >= MAX_ROOMS_OF_USER {
+            return Err(too_many_rooms());
+        }
+    }
+    if let Some(user) = removed {
+        execute(connection, REMOVE, params![room, user.as_bytes()])?;
+    }
+    for Member { user, role, joined_at_ms } in set {
+        execute(connection, SET, params![room, user.id.as_bytes(), user.username, role.number(), joined_at_ms])?;
+    }
+    owe(connection, event)?;
+    Ok(true)
+}
+
+impl MemberStore for SqliteStore {
+    fn get_member(
+        &self,
+        room: Uuid,
+        reader: Uuid,
+        user: Option<Uuid>,
+    ) -> BoxFuture<'_, Result<Option<(Seen, Option<Member>)>>> {
+        let get = move |connection: &Connection| {
+            let values = params![room.as_bytes(), reader.as_bytes(), parameter(user)];
+            Ok(query(connection, GET_MEMBER, values, seen_with_member)?.pop())
+        };
+        self.database.read(get).boxed()
+    }
+
+    fn members(&self, room: Uuid, after: MemberPosition, limit: u32) -> BoxFuture<'_, Result<Vec<Member>>> {
+        let list = move |connection: &Connection| {
+            let MemberPosition { role, joined_at_ms, user } = after;
+            query(connection, MEMBERS, params![room.as_bytes(), role, joined_at_ms, user.as_bytes(), limit], member)
+        };
+        self.database.read(list).boxed()
+    }
+
+    fn first_other(&self, room: Uuid, user: Uuid) -> BoxFuture<'_, Result<Option<Member>>> {
+        let first = move |connection: &Connection| {
+            Ok(query(connection, FIRST_OTHER, params![room.as_bytes(), user.as_bytes()], member)?.pop())
+        };
+        self.database.read(first).boxed()
+    }
+
+    fn rooms_of(&self, user: Uuid, limit: u32) -> BoxFuture<'_, Result<Vec<Uuid>>> {
+        let list = move |connection: &Connection| {
+            query(connection, ROOMS_OF, params![user.as_bytes(), limit], |row| id(row, 0))
+        };
+        self.database.read(list).boxed()
+    }
+
+    fn change_members(&self, change: MemberChange) -> BoxFuture<'_, Result<bool>> {
+        self.database.write(move |connection| apply(connection, &change)).boxed()
+    }
+}

@@ -1,0 +1,137 @@
+//! The log opens each room before it appends the room's events; a log in an earlier format has no members.
+
+use confab_common::Code;
+
+use super::log::Mood;
+use super::*;
+
+on_both_stores![
+    room_is_opened_before_its_creation_is_answered,
+    room_is_opened_after_an_outage_of_the_log,
+    lost_answer_does_not_open_a_room_twice,
+    deleted_room_is_opened_and_closed,
+    log_of_the_release_before_needs_no_openings,
+    members_require_a_log_with_members,
+];
+
+async fn room_is_opened_before_its_creation_is_answered(location: Location) {
+    let (log, ada) = (Log::default(), user("ada"));
+    let service = Service::start(&location, &log).await;
+    let id = service.create(&ada, "Tea").await.unwrap().id;
+    let opening = log.opening(&id).unwrap();
+    assert_eq!((opening.visibility(), opening.members.len()), (Visibility::Public, 1));
+    assert_eq!((&opening.members[0].user_id, opening.members[0].role()), (&ada.id, Role::Owner));
+}
+
+async fn room_is_opened_after_an_outage_of_the_log(location: Location) {
+    let (log, ada, bob) = (Log::default(), user("ada"), user("bob"));
+    let service = Service::start(&location, &log).await;
+    // Known before the outage: the log has members.
+    service.create_private(&ada, "Warm up").await.unwrap();
+    log.is(Mood::Away);
+    let id = Uuid::now_v7().to_string();
+    let request = CreateRoomRequest {
+        id: id.clone(),
+        caller: Some(ada.clone()),
+        name: "Tea".into(),
+        ..CreateRoomRequest::default()
+    };
+    let (created, joined) = tokio::join!(service.create_as(request.clone()), async {
+        eventually(async || service.get(&id).await.ok()).await;
+        service.join(&bob, &id).await
+    });
+    assert_eq!((created.unwrap_err().code, joined.unwrap_err().code), (Code::Timeout, Code::Timeout));
+    service.stop();
+
+    let service = Service::start(&location, &log).await;
+    assert_eq!(log.opening(&id), None);
+    log.is(Mood::Well);
+    eventually(async || Some(log.of_room(&id)).filter(|events| events.len() == 1)).await;
+    assert_eq!(service.create_as(request).await.unwrap().id, id, "a repeat returns the room");
+    let roles = [(ada.id.clone(), Role::Owner), (bob.id.clone(), Role::Member)].into();
+    assert_eq!(log.room(&id), (Visibility::Public, roles));
+}
+
+async fn lost_answer_does_not_open_a_room_twice(location: Location) {
+    let (log, ada) = (Log::default(), user("ada"));
+    let service = Service::start(&location, &log).await;
+    log.is(Mood::Mute);
+    let id = Uuid::now_v7().to_string();
+    let (caller, name) = (Some(ada.clone()), "Tea".into());
+    let request = CreateRoomRequest { id: id.clone(), caller, name, ..CreateRoomRequest::default() };
+    let (created, ()) = tokio::join!(service.create_as(request), async {
+        eventually(async || log.opening(&id)).await;
+        log.is(Mood::Well);
+    });
+    assert_eq!(created.unwrap().role(), Role::Owner);
+    service.rename(&ada, &id, "Green tea").await.unwrap();
+}
+
+async fn deleted_room_is_opened_and_closed(location: Location) {
+    let (log, ada) = (Log::default(), user("ada"));
+    let service = Service::start(&location, &log).await;
+    log.is(Mood::Away);
+    assert_eq!(service.create(&ada, "Tea").await.unwrap_err().code, Code::Timeout);
+    let id = service.list(50, "", "").await.unwrap().rooms.remove(0).id;
+    assert_eq!(service.delete(&ada, &id).await.unwrap_err().code, Code::Timeout);
+    log.is(Mood::Well);
+    // A late opening finds the room closed.
+    eventually(async || Some(log.of_room(&id)).filter(|events| !events.is_empty())).await;
+    assert!(log.last(&id).closes_room);
+    let opening = log.opening(&id).unwrap();
+    assert_eq!((opening.visibility(), opening.members.len()), (Visibility::Private, 0), "no user finds it");
+}
+
+async fn log_of_the_release_before_needs_no_openings(location: Location) {
+    let (log, ada) = (Log::default(), user("ada"));
+    log.has_format(0, true);
+    let service = Service::start(&location, &log).await;
+    let (used, unused) =
+        (service.create(&ada, "Tea").await.unwrap().id, service.create(&ada, "Coffee").await.unwrap().id);
+    service.rename(&ada, &used, "Green tea").await.unwrap();
+    let deleted = service.create(&ada, "Water").await.unwrap().id;
+    service.delete(&ada, &deleted).await.unwrap();
+    assert_eq!(log.opening(&used), None);
+    // The replicas of the message service are replaced, and then the log gets its new format.
+    assert!(!log.all_opened());
+    log.has_format(1, false);
+    eventually(async || log.all_opened().then_some(())).await;
+    assert!(log.opening(&unused).is_some());
+    log.has_format(2, false);
+    service.rename(&ada, &used, "Black tea").await.unwrap();
+    service.rename(&ada, &unused, "Hot coffee").await.unwrap();
+    service.join(&user("bob"), &unused).await.unwrap();
+    assert_eq!(log.room(&unused).1.len(), 2);
+    // A replica that cannot open rooms is no longer tolerated.
+    log.has_format(2, true);
+    assert_eq!(service.create(&ada, "Milk").await.unwrap_err().code, Code::Timeout);
+}
+
+async fn members_require_a_log_with_members(location: Location) {
+    let (log, ada, bob) = (Log::default(), user("ada"), user("bob"));
+    log.has_format(1, false);
+    let service = Service::start(&location, &log).await;
+    let id = service.create(&ada, "Tea").await.unwrap().id;
+    for refused in [
+        service.create_private(&ada, "Secret").await.unwrap_err(),
+        service.show(&ada, &id, Visibility::Private).await.unwrap_err(),
+        service.set(&ada, &id, &bob, Role::Member).await.unwrap_err(),
+        service.join(&bob, &id).await.unwrap_err(),
+    ] {
+        assert_eq!((refused.code, refused.retry_after.is_some()), (Code::Unavailable, true));
+        assert!(refused.detail.contains("confab-message finish-upgrade"), "{refused}");
+    }
+    // What changes nothing, and the checks of the room, do not need it.
+    service.show(&ada, &id, Visibility::Public).await.unwrap();
+    assert_eq!(service.join(&ada, &id).await.unwrap(), (Role::Owner, false));
+    assert_eq!(service.set(&bob, &id, &ada, Role::Member).await.unwrap_err().code, Code::Forbidden);
+    assert_eq!(service.remove(&bob, &id, &bob.id).await.unwrap_err().code, Code::NotFound);
+    assert_eq!(service.members(&ada, &id).await, [(ada.clone(), Role::Owner)]);
+    // Without an answer of the log, nothing is done either.
+    log.is(Mood::Away);
+    assert_eq!(service.join(&bob, &id).await.unwrap_err().code, Code::Unavailable);
+    log.is(Mood::Well);
+    log.has_format(2, false);
+    assert_eq!(service.join(&bob, &id).await.unwrap(), (Role::Member, true));
+    assert_eq!(service.show(&ada, &id, Visibility::Private).await.unwrap().visibility(), Visibility::Private);
+}

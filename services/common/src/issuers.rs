@@ -3,6 +3,14 @@
 //!
 //! An attacker can send any number of tokens. They change nothing but counters: keys come only from the issuer, and
 //! tokens with unknown keys cause at most one fetch in 30 s for each issuer.
+//!
+//! `jsonwebtoken` verifies Confab's own tokens, but not these:
+//! * The claims name the issuer, which decides about the keys, the algorithms and the names of the other claims. The
+//!   library would parse head and claims several times; here they are parsed once.
+//! * The library takes one of two claims with the same name, if the name is a setting. Another parser may take the
+//!   other one, so such tokens are rejected here.
+//! * The library parses a key with each signature. Here a key is parsed when it arrives, so an unusable key in a file
+//!   prevents the start, and a verification takes at most 40 µs. The signatures themselves are those of aws-lc-rs.
 
 mod algorithm;
 mod claims;
@@ -14,6 +22,7 @@ mod keeper;
 mod key;
 mod keys;
 mod metrics;
+mod picture;
 mod source;
 mod token;
 
@@ -33,6 +42,7 @@ use crate::{Code, Error, Result, clock};
 
 pub use config::IssuersConfig;
 pub use ids::user_id;
+pub use picture::is_picture_url;
 
 /// What a valid token of the app's own issuer says.
 #[derive(Debug, Clone, PartialEq, Eq)]

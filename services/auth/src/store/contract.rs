@@ -30,6 +30,7 @@ contract!(
 );
 
 mod accounts;
+mod claims;
 mod invites;
 mod refresh;
 mod sessions;
@@ -61,6 +62,7 @@ fn account(name: &str) -> User {
         created_at_ms: 1_700_000_000_123,
         state: State::Active,
         profile: Profile::default(),
+        claimed: None,
     }
 }
 

@@ -17,6 +17,8 @@ use crate::config::duration;
 
 /// The issuer of Confab's own tokens.
 const CONFAB: &str = "confab";
+/// Maximum length of an issuer's name, in bytes. It is stored with each user.
+const MAX_ISSUER: usize = 2048;
 const MIN_TTL: Duration = Duration::from_secs(1);
 const MAX_TTL: Duration = Duration::from_secs(365 * 24 * 3600);
 
@@ -107,6 +109,8 @@ impl Entry {
         let mut parser = serde_json::Deserializer::from_str(json);
         let written: Written = serde_path_to_error::deserialize(&mut parser).map_err(|error| anyhow!("{error}"))?;
         ensure!(!written.issuer.is_empty(), "`issuer` must not be empty");
+        let is_storable = written.issuer.len() <= MAX_ISSUER && !written.issuer.contains(char::is_control);
+        ensure!(is_storable, "`issuer` must have at most {MAX_ISSUER} bytes and no control characters");
         ensure!(written.issuer != CONFAB, "`issuer` must not be {CONFAB:?}, the issuer of Confab's own tokens");
         let is_named = !written.audience.is_empty() && written.audience.iter().all(|name| !name.is_empty());
         ensure!(is_named, "`audience` must be a text that is not empty, or a list of such texts");

@@ -1,7 +1,7 @@
 //! The ids that are computed from a token. Every program computes the same ids, without a table.
 
-use aws_lc_rs::digest::{Context, SHA1_FOR_LEGACY_USE_ONLY, SHA256, digest};
-use uuid::{Builder, Uuid};
+use aws_lc_rs::digest::{SHA256, digest};
+use uuid::Uuid;
 
 /// The namespace of the ids of revocations. Stored revocations depend on it: it never changes.
 const REVOCATIONS: Uuid = Uuid::from_u128(0xbf59_6c59_87f1_48b3_9e63_3285_79b2_a50a);
@@ -20,35 +20,25 @@ pub struct Namespaces {
 impl Namespaces {
     pub fn of(issuer: &str) -> Self {
         Self {
-            users: named(Uuid::NAMESPACE_URL, &[issuer.as_bytes()]),
-            revocations: named(REVOCATIONS, &[issuer.as_bytes()]),
+            users: Uuid::new_v5(&Uuid::NAMESPACE_URL, issuer.as_bytes()),
+            revocations: Uuid::new_v5(&REVOCATIONS, issuer.as_bytes()),
         }
     }
 
     pub fn user(&self, subject: &str) -> Uuid {
-        named(self.users, &[subject.as_bytes()])
+        Uuid::new_v5(&self.users, subject.as_bytes())
     }
 
     /// The id that revokes the tokens with this `jti`: UUIDv5(UUIDv5(namespace, issuer), "jti:" + `jti`).
     pub fn revocation(&self, jti: &str) -> Uuid {
-        named(self.revocations, &[b"jti:", jti.as_bytes()])
+        Uuid::new_v5(&self.revocations, &[&b"jti:"[..], jti.as_bytes()].concat())
     }
 
     /// The id that revokes a token without a `jti`: UUIDv5(UUIDv5(namespace, issuer), "sha256:" + the SHA-256 of the
     /// token up to its second dot, 32 bytes).
     pub fn revocation_of(&self, signed: &[u8]) -> Uuid {
-        named(self.revocations, &[b"sha256:", digest(&SHA256, signed).as_ref()])
+        Uuid::new_v5(&self.revocations, &[&b"sha256:"[..], digest(&SHA256, signed).as_ref()].concat())
     }
-}
-
-/// UUIDv5 (RFC 9562) of a name in parts.
-fn named(namespace: Uuid, name: &[&[u8]]) -> Uuid {
-    let mut context = Context::new(&SHA1_FOR_LEGACY_USE_ONLY);
-    context.update(namespace.as_bytes());
-    name.iter().for_each(|part| context.update(part));
-    let mut bytes = [0; 16];
-    bytes.copy_from_slice(&context.finish().as_ref()[..16]);
-    Builder::from_sha1_bytes(bytes).into_uuid()
 }
 
 #[cfg(test)]

@@ -67,6 +67,8 @@ fn optional_members_have_defaults() {
 fn errors_name_the_entry_and_the_field() {
     for (changes, field) in [
         (json!({"issuer": ""}), "`issuer` must not be empty"),
+        (json!({"issuer": "x".repeat(2049)}), "`issuer` must have at most 2048 bytes"),
+        (json!({"issuer": "a\0b"}), "`issuer` must have at most 2048 bytes and no control characters"),
         (json!({"issuer": "confab"}), "`issuer` must not be \"confab\""),
         (json!({"issuer": null}), "missing field `issuer`"),
         (json!({"issuer": 1}), "issuer: invalid type: integer `1`, expected a string"),

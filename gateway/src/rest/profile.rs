@@ -15,7 +15,7 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::auth::{HASHING, MAX_CREDENTIALS};
+use super::auth::{HASHING, MAX_CREDENTIALS, check_account};
 use super::extract::{Caller, Json, unauthorized};
 use super::late::refuse_late;
 use super::openapi::examples;
@@ -142,7 +142,8 @@ struct Confirmation {
 /// Delete the caller's account
 ///
 /// Deletes the account and ends all its sessions. Its messages stay, and show the author as `deleted`. The user leaves
-/// all rooms, and the username becomes available after 30 days. The response is 403 when the password is wrong.
+/// all rooms, and the username becomes available after 30 days. The response is 403 when the password is wrong, and for
+/// users of the app's own issuers.
 #[utoipa::path(
     delete,
     path = "/api/auth/me",
@@ -159,6 +160,7 @@ async fn delete(
     limits: RequestLimits,
     Json(given): Json<Confirmation, MAX_CREDENTIALS>,
 ) -> Result<StatusCode, Problem> {
+    check_account(&caller)?;
     let attempt = limits.attempt(&caller.user.username, address).await?;
     let client_address = address.to_string();
     let delete = DeleteAccountRequest { user_id: caller.user.id, password: given.password, client_address };

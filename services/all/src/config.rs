@@ -79,6 +79,7 @@ impl program::ServiceArgs for Parts {
 
     fn check(&self, storage: &StorageConfig) -> anyhow::Result<()> {
         self.bus.check()?;
+        self.gateway.issuers.check()?;
         if self.auth_url.is_none() {
             self.auth.check(storage)?;
         }
@@ -162,6 +163,7 @@ mod tests {
             "--message-url=nowhere",
             "--file-url=nowhere",
             "--request-timeout=soon",
+            "--issuers={}",
         ] {
             assert!(with(&[bad]).is_err(), "{bad}");
         }

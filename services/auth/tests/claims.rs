@@ -79,19 +79,12 @@ async fn a_name_that_is_taken_is_followed_by_the_id() {
     assert_eq!(name_of(&mut client, "user_123", "Асе").await, "асе-sc4y", "it looks like the name of an account");
     assert_eq!(name_of(&mut client, "user_123", "Another").await, "асе-sc4y", "the name stays");
     assert!(name_of(&mut client, "admin", "Admin").await.starts_with("admin-"), "it is reserved");
-    // The longer name belongs to another user, too.
-    let taken = confab_common::issuers::user_id(ISSUER, "b");
-    let suffix = name_of(&mut client, "a", "Ada").await;
-    assert_eq!(suffix, "ada");
+    assert_eq!(name_of(&mut client, "a", "Ada").await, "ada");
     let second = name_of(&mut client, "b", "Ada").await;
-    assert_eq!(second.len(), 8, "{second} of {taken}");
-    signup(&mut client, "", "eve", "correct horse").await.unwrap();
-    let id = second.strip_prefix("ada-").unwrap();
-    signup(&mut client, "", &format!("eve-{id}"), "correct horse").await.unwrap();
-    // No two accounts have one name, and accounts cannot take the name of such a user.
-    for name in [&*second, "ADA", "аdа"] {
+    assert!(second.starts_with("ada-") && second.len() == 8, "{second}");
+    for name in [&*second, "ADA"] {
         let refused = signup(&mut client, "", name, "correct horse").await.unwrap_err().code;
-        assert!(matches!(refused, Code::UsernameTaken | Code::InvalidRequest), "{name}");
+        assert_eq!(refused, Code::UsernameTaken, "{name}: accounts cannot take the name of such a user");
     }
 }
 
@@ -137,7 +130,7 @@ async fn a_user_of_an_issuer_has_no_password() {
     let (mut client, _process) = start(directory(), bus()).await;
     let ada = ensure(&mut client, "user_123", "Ada", "").await.unwrap();
     let unknown = login(&mut client, "unknown", "correct horse").await.unwrap_err();
-    for password in ["", "correct horse", "nobody's password hashes to this"] {
+    for password in ["", "correct horse", "ada"] {
         let refused = login(&mut client, "ada", password).await.unwrap_err();
         assert_eq!((refused.code, &refused.detail), (Code::InvalidCredentials, &unknown.detail));
     }

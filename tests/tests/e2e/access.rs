@@ -21,6 +21,7 @@ macro_rules! everywhere {
 
 mod accounts;
 mod hidden;
+mod issuers;
 mod members;
 mod removal;
 mod visibility;

@@ -59,18 +59,21 @@ impl Accounts {
     }
 
     async fn renew(&self, user: User, claimed: Claimed) -> Result<User> {
-        let Some(known) = user.claimed.as_ref().filter(|known| known.issuer == claimed.issuer) else {
+        let Claimed { issuer, name, picture, changed_at_ms } = claimed;
+        // An account without claims has been created for the issuer's user in another way.
+        let none = || Claimed { issuer: issuer.clone(), name: None, picture: None, changed_at_ms: 0 };
+        let known = user.claimed.clone().unwrap_or_else(none);
+        if known.issuer != issuer {
             return Err(Error::new(Code::Conflict, "that id belongs to another account"));
-        };
+        }
         // An issuer may have tokens with and without a claim.
-        let name = claimed.name.or_else(|| known.name.clone());
-        let picture = claimed.picture.or_else(|| known.picture.clone());
-        let latest_ms = claimed.changed_at_ms.saturating_sub(CHANGE_EVERY.as_millis() as i64);
-        let is_same = (&known.name, &known.picture) == (&name, &picture);
+        let (name, picture) = (name.or(known.name.clone()), picture.or(known.picture.clone()));
+        let is_same = (&name, &picture) == (&known.name, &known.picture);
+        let latest_ms = changed_at_ms.saturating_sub(CHANGE_EVERY.as_millis() as i64);
         if is_same || known.changed_at_ms > latest_ms || user.state == State::Deleted {
             return Ok(user);
         }
-        let claimed = Claimed { issuer: claimed.issuer, name, picture, changed_at_ms: claimed.changed_at_ms };
+        let claimed = Claimed { issuer, name, picture, changed_at_ms };
         // Otherwise a concurrent call has changed them.
         Ok(self.store.change_claims(user.id, claimed, latest_ms).await?.unwrap_or(user))
     }

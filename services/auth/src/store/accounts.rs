@@ -176,8 +176,8 @@ pub trait AccountStore: Send + Sync {
     /// [`free_names`](Self::free_names).
     fn user_by_name(&self, folded: String) -> BoxFuture<'_, Result<Option<User>>>;
 
-    /// Replaces the claims of a user of their issuer, if they have last changed at `latest_ms` or before, and returns
-    /// the account. Returns `None` when they have changed since, or the account is deleted or unknown.
+    /// Replaces the claims of a user, if they are of the same issuer and have last changed at `latest_ms` or before, or
+    /// if the user has none. Returns the account, or `None` when nothing has changed.
     fn change_claims(&self, id: Uuid, claimed: Claimed, latest_ms: i64) -> BoxFuture<'_, Result<Option<User>>>;
 
     /// Changes the profile of an account that is not deleted, and returns the account.

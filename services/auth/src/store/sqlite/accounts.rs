@@ -66,8 +66,10 @@ impl AccountStore for Sqlite {
     fn change_claims(&self, id: Uuid, claimed: Claimed, latest_ms: i64) -> BoxFuture<'_, Result<Option<User>>> {
         Box::pin(self.0.write(move |connection| {
             const SQL: &str = concat!(
-                "/* change_claims */ UPDATE users SET claimed_name = ?2, claimed_picture = ?3, claimed_at_ms = ?4
-                WHERE id = ?1 AND issuer = ?5 AND state <> ?6 AND claimed_at_ms <= ?7 RETURNING ",
+                "/* change_claims */ UPDATE users
+                SET issuer = ?5, claimed_name = ?2, claimed_picture = ?3, claimed_at_ms = ?4
+                WHERE id = ?1 AND (issuer IS NULL OR issuer = ?5) AND state <> ?6 AND claimed_at_ms <= ?7
+                RETURNING ",
                 user_columns!()
             );
             let Claimed { issuer, name, picture, changed_at_ms } = claimed;

@@ -126,7 +126,7 @@ async fn set(
 /// Remove a member
 ///
 /// The owner and admins may remove members, and members may remove themselves. The owner cannot be removed. In a
-/// private room, the event `memberLeft` is the last event that the user's sockets receive.
+/// private room, the event `memberLeft` is the last event of the room that the user's sockets receive.
 #[utoipa::path(
     delete,
     path = "/api/rooms/{roomId}/members/{userId}",

@@ -27,8 +27,9 @@ pub async fn run(program: Program, process: Process) -> anyhow::Result<()> {
     let port = Reserved::new(listen).with_context(taken)?;
     let bus = parts.bus.open()?;
 
-    // The services call each other: auth removes deleted users from rooms; message asks room about permissions and file
-    // about files; room and file append their events to the log.
+    // The services call each other: auth removes deleted users from rooms; message attaches files with file and, until
+    // an upgrade of the log is finished, asks room about permissions; file asks room about permissions; room and file
+    // append their events to the log.
     let (late_room, room_binder) = grpc::late();
     let (late_file, file_binder) = grpc::late();
     let to_auth = match elsewhere(&process, Role::Auth, &parts.auth_url)? {

@@ -89,8 +89,8 @@ impl Log {
     }
 }
 
-/// Opens the log and starts its lanes. It calls the room service, which decides whether a user may post, and the file
-/// service, which attaches files to messages.
+/// Opens the log and starts its lanes. It calls the file service, which attaches files to messages, and, while the log
+/// has the former format, the room service, which then decides whether a user may post.
 ///
 /// # Errors
 /// When the store's URL is wrong, the database rejects the login, or its log has another number of partitions.

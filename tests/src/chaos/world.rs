@@ -124,8 +124,13 @@ impl World {
 
     /// Waits, but not longer than the run lasts.
     pub async fn rest(&self, time: Duration) {
+        self.rest_until(time, || false).await;
+    }
+
+    /// Waits until a condition holds, but not longer than `time`, nor than the run lasts.
+    pub async fn rest_until(&self, time: Duration, condition: impl Fn() -> bool) {
         let end = Instant::now() + time;
-        while !self.is_ending() && Instant::now() < end {
+        while !self.is_ending() && Instant::now() < end && !condition() {
             sleep(REST_CHECK).await;
         }
     }

@@ -16,11 +16,10 @@ use super::acts::{Acted, Request, act};
 use super::sender::{Letter, deliver};
 use super::{id, listener};
 use crate::api::{Account, PASSWORD, unique};
-use crate::wait::eventually;
 
 /// The pause between two acts.
 const PAUSE: Duration = Duration::from_millis(500);
-/// How long a session waits for its socket to join rooms before it ends.
+/// How long a session waits for its socket to join a room before it ends.
 const JOIN_LIMIT: Duration = Duration::from_secs(3);
 
 /// Logs in and out until the run ends.
@@ -115,9 +114,8 @@ impl Leaver {
     /// Waits for the socket of a session, and sends a message.
     async fn chat(&mut self, main: &Session, other: &Session) {
         let world = &self.world;
-        let joined = async || (world.recorder.has_joined(other.receiver) || world.is_ending()).then_some(());
-        // During a fault, the session ends without it.
-        let _ = eventually("the socket joins", JOIN_LIMIT, joined).await;
+        // During a fault, the session may end before its socket joins a room.
+        world.rest_until(JOIN_LIMIT, || world.recorder.has_joined(other.receiver)).await;
         let letter = Letter::new(world, self.user, &world.rooms, &mut self.dice);
         deliver(world, &main.account, &letter).await;
         world.rest(PAUSE).await;

@@ -10,7 +10,7 @@ use crate::plan::Role;
 /// How many members must be removed while the removal is broken: the second one shows that the run continues.
 const REMOVALS: usize = 2;
 /// How long a session must have ended while revocations are ignored: longer than events may still arrive (I6).
-const ENDED_FOR: Duration = Duration::from_secs(7);
+const ENDED_FOR: Duration = Duration::from_secs(6);
 
 /// A way to break the promises on purpose, in programs with failpoints
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]

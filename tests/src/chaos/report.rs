@@ -44,7 +44,7 @@ pub fn print(seed: u64, records: &Records, verdict: &Verdict) {
         counts.recovered
     );
     println!(
-        "removed {} members, changed {} roles and {} visibilities; rejected {} posts and reads of users without the right",
+        "removed {} members, changed {} roles and {} visibilities; rejected {} posts and reads without the right",
         counts.removals, counts.role_changes, counts.visibility_changes, counts.rejected
     );
     println!("ended sessions by {} logouts and {} new passwords", counts.logouts, counts.password_changes);

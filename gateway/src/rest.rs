@@ -78,6 +78,11 @@ impl Deadline {
         request(message, Call { deadline: self.at.saturating_duration_since(Instant::now()), ..self.call })
     }
 
+    /// A call whose repeat would get another answer, so that a slow replica is not replaced by the next one.
+    fn once<T>(&self, message: T) -> tonic::Request<T> {
+        request(message, Call::within(self.at.saturating_duration_since(Instant::now())))
+    }
+
     /// A read-only call that must be answered within the time left.
     fn reading<T>(&self, message: T) -> tonic::Request<T> {
         request(message, Call { deadline: self.at.saturating_duration_since(Instant::now()), ..self.call.reading() })

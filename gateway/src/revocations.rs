@@ -5,6 +5,7 @@
 
 mod ended;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -56,6 +57,8 @@ struct Inner {
     read: Mutex<Instant>,
     /// The highest number read. Locked during a read, so that there is one reader at a time.
     position: tokio::sync::Mutex<u64>,
+    /// Whether the whole list was read once. Before that, a revoked token would be accepted.
+    is_loaded: AtomicBool,
     incomplete: Seldom,
     pauses: Arc<PauseDetector>,
 }
@@ -69,6 +72,7 @@ impl Revocations {
             followers: Mutex::default(),
             read: Mutex::new(Instant::now()),
             position: tokio::sync::Mutex::default(),
+            is_loaded: AtomicBool::new(false),
             incomplete: Seldom::default(),
             pauses: Arc::default(),
         }));
@@ -84,16 +88,17 @@ impl Revocations {
         &self.0.pauses
     }
 
-    /// Completes when the revocations are up to date: after a pause of the process, once auth has answered.
+    /// Completes when the revocations are up to date: at start and after a pause of the process, once auth has answered.
     ///
     /// # Errors
     /// `unavailable` when auth does not answer within 2 s.
     pub async fn known(&self) -> Result<()> {
-        if !self.0.pauses.is_paused() {
+        let is_known = || self.0.is_loaded.load(Ordering::Acquire) && !self.0.pauses.is_paused();
+        if is_known() {
             return Ok(());
         }
         let known = async {
-            while self.0.pauses.is_paused() {
+            while !is_known() {
                 sleep(CHECK_INTERVAL).await;
             }
         };
@@ -171,6 +176,9 @@ impl Revocations {
                     );
                 }
                 *self.0.read.lock() = Instant::now();
+                if !incomplete {
+                    self.0.is_loaded.store(true, Ordering::Release);
+                }
                 return Ok(());
             }
         }

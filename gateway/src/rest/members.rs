@@ -17,10 +17,13 @@ use utoipa_axum::routes;
 use super::Deadline;
 use super::extract::{Caller, OptionalJson, Params, Reader, RoomId, Turns};
 use super::messages::hidden_room;
-use super::openapi::problems::{Body, Called, Conflict, Forbidden, InvalidRequest, NotFound, Unauthorized};
+use super::openapi::problems::{
+    Body, Called, Conflict, Forbidden, InvalidRequest, NotFound, RateLimited, Unauthorized,
+};
 use super::openapi::{examples, params};
 use super::users::{UserPath, resolve_id, resolve_user};
 use crate::App;
+use crate::limits::{Act, RequestLimits};
 use crate::problem::Problem;
 use crate::views::{MemberJson, Page, RoleJson};
 
@@ -101,7 +104,7 @@ async fn list(
             example = json!(examples::member(Role::Member))),
         (status = 200, description = "The user was a member before", body = MemberJson,
             example = json!(examples::member(Role::Admin))),
-        Body, Unauthorized, Forbidden, NotFound, Conflict, Called
+        Body, Unauthorized, Forbidden, NotFound, Conflict, RateLimited, Called
     ),
     security(("bearer" = []))
 )]
@@ -110,12 +113,14 @@ async fn set(
     Caller(caller): Caller,
     RoomId(room): RoomId,
     user: UserPath,
+    limits: RequestLimits,
     OptionalJson(change): OptionalJson<MemberChange>,
 ) -> Result<Response, Problem> {
     let role = change.role()?;
+    limits.check(Act::ChangeRoom, caller.user_id).await?;
     let deadline = Deadline::of(&app);
     // The room service rejects an unknown user after all checks of the room.
-    let user = resolve_user(&app, &deadline, &caller, &user).await?;
+    let user = resolve_user(&app, &deadline, &limits, &caller, &user).await?;
     let set = SetMemberRequest { caller: Some(caller.user), room_id: room.to_string(), user, role: role.into() };
     let set = app.clients.room.clone().set_member(deadline.request(set)).await?.into_inner();
     let member = set.member.ok_or_else(|| Error::internal("an answer without a member"))?;
@@ -126,7 +131,7 @@ async fn set(
 /// Remove a member
 ///
 /// The owner and admins may remove members, and members may remove themselves. The owner cannot be removed. In a
-/// private room, the event `memberLeft` is the last event that the user's sockets receive.
+/// private room, the event `memberLeft` is the last event of the room that the user's sockets receive.
 #[utoipa::path(
     delete,
     path = "/api/rooms/{roomId}/members/{userId}",
@@ -135,7 +140,7 @@ async fn set(
     params(params::Room, params::User),
     responses(
         (status = 204, description = "The user is not a member any more"),
-        Unauthorized, Forbidden, NotFound, Conflict, Called
+        Unauthorized, Forbidden, NotFound, Conflict, RateLimited, Called
     ),
     security(("bearer" = []))
 )]
@@ -144,11 +149,13 @@ async fn remove(
     Caller(caller): Caller,
     RoomId(room): RoomId,
     user: UserPath,
+    limits: RequestLimits,
 ) -> Result<StatusCode, Problem> {
+    limits.check(Act::ChangeRoom, caller.user_id).await?;
     let deadline = Deadline::of(&app);
-    let user_id = resolve_id(&app, &deadline, &caller, &user).await?;
+    let user_id = resolve_id(&app, &deadline, &limits, &caller, &user).await?;
     let remove = RemoveMemberRequest { caller: Some(caller.user), room_id: room.to_string(), user_id };
-    app.clients.room.clone().remove_member(deadline.request(remove)).await?;
+    app.clients.room.clone().remove_member(deadline.once(remove)).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -194,7 +194,7 @@ async fn show(
     request_body(content = RoomChange, example = json!({"description": "Green, black and white"})),
     responses(
         (status = 200, description = "The changed room", body = RoomJson, example = json!(examples::room(43))),
-        Body, Unauthorized, Forbidden, NotFound, RoomNameTaken, Called
+        Body, Unauthorized, Forbidden, NotFound, RoomNameTaken, RateLimited, Called
     ),
     security(("bearer" = []))
 )]
@@ -202,9 +202,11 @@ async fn change(
     State(app): State<Arc<App>>,
     Caller(caller): Caller,
     RoomId(id): RoomId,
+    limits: RequestLimits,
     Json(change): Json<RoomChange>,
 ) -> Result<Response, Problem> {
     let visibility = visibility(change.visibility.as_deref())?;
+    limits.check(Act::ChangeRoom, caller.user_id).await?;
     let deadline = Deadline::of(&app);
     let update = UpdateRoomRequest {
         caller: Some(caller.user),
@@ -236,7 +238,7 @@ async fn delete(
     RoomId(id): RoomId,
 ) -> Result<StatusCode, Problem> {
     let delete = DeleteRoomRequest { caller: Some(caller.user), id: id.to_string() };
-    app.clients.room.clone().delete_room(request(delete, app.clients.call)).await?;
+    app.clients.room.clone().delete_room(Deadline::of(&app).once(delete)).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

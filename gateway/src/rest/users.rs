@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::Deadline;
 use crate::App;
+use crate::limits::{Act, RequestLimits};
 use crate::tokens::Identity;
 
 /// Longest username that is looked up, in bytes.
@@ -55,6 +56,7 @@ impl<S: Send + Sync> FromRequestParts<S> for UserPath {
 pub(super) async fn resolve_user(
     app: &App,
     deadline: &Deadline,
+    limits: &RequestLimits,
     caller: &Identity,
     path: &UserPath,
 ) -> Result<Option<UserRef>> {
@@ -64,6 +66,9 @@ pub(super) async fn resolve_user(
         UserPath::Id(id) => GetUserRequest { id: id.to_string(), ..GetUserRequest::default() },
         UserPath::Name(name) => GetUserRequest { username: name.clone(), ..GetUserRequest::default() },
     };
+    if let UserPath::Name(_) = path {
+        limits.check(Act::UserDirectory, caller.user_id).await?;
+    }
     match app.clients.auth.clone().get_user(deadline.reading(ask)).await.map_err(Error::from) {
         Ok(user) => {
             let user = user.into_inner();
@@ -79,10 +84,16 @@ pub(super) async fn resolve_user(
 ///
 /// # Errors
 /// As [`resolve_user`].
-pub(super) async fn resolve_id(app: &App, deadline: &Deadline, caller: &Identity, path: &UserPath) -> Result<String> {
+pub(super) async fn resolve_id(
+    app: &App,
+    deadline: &Deadline,
+    limits: &RequestLimits,
+    caller: &Identity,
+    path: &UserPath,
+) -> Result<String> {
     match path {
         UserPath::Id(id) => Ok(id.to_string()),
-        _ => Ok(resolve_user(app, deadline, caller, path).await?.map(|user| user.id).unwrap_or_default()),
+        _ => Ok(resolve_user(app, deadline, limits, caller, path).await?.map(|user| user.id).unwrap_or_default()),
     }
 }
 

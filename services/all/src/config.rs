@@ -19,6 +19,9 @@ pub enum Command {
     Migrate,
     /// Renew the log's epoch after its database was restored to an older state, and exit
     RenewEpoch,
+    /// After an upgrade with Postgres: raise the log to the newest format once no program of the version before is
+    /// running, and exit. With SQLite, the server does this at start
+    FinishUpgrade,
     /// Make this installation the owner of the object store (CONFAB_OBJECTS) instead of its current owner, and exit
     ClaimObjects,
     /// Write all durable data to a directory, for an import into other stores, and exit

@@ -23,7 +23,7 @@ use confab_common::store::{StorageConfig, StoreUrl};
 
 pub use accounts::{AccountStore, Deletion, Leaving, Profile, ProfileChange, State, User};
 pub use accounts::{DELETED, is_deleted, name_taken, no_invite, wrong_credentials};
-pub use invites::{Invite, InviteStore, PasswordReset};
+pub use invites::{Invite, InviteStore, PasswordReset, Redeemed};
 pub use revocations::{Cut, Revocation, RevocationStore, Revocations, Scope};
 pub use sessions::{
     Chain, MAX_SESSIONS, NewSession, Opened, Refreshable, Rotated, Rotation, Seen, SessionStore, Step, StoredSession,

@@ -37,6 +37,7 @@ pub const KNOWN: &[&str] = &[
     "IDLE_TIMEOUT",
     "INSECURE_BUS",
     "INSECURE_GRPC",
+    "LIMIT_CHANGE_ROOM",
     "LIMIT_CREATE_ROOM",
     "LIMIT_FILE_LINK",
     "LIMIT_JOIN_ROOM",

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::{EVENT_WAIT_LIMIT, Rooms, overtaken, page_limit, rights, unknown};
 use crate::event;
-use crate::store::{Member, MemberChange, MemberPosition, Role, Seen, User};
+use crate::store::{Member, MemberChange, MemberPosition, Role, Seen, SeenWithMember, User};
 use crate::turns::Caller;
 
 /// A page of the list of members.
@@ -91,7 +91,7 @@ impl Rooms {
     }
 
     /// Returns a room that the caller may see, and another user's membership.
-    async fn get_member(&self, room: Uuid, caller: Uuid, user: Option<Uuid>) -> Result<(Seen, Option<Member>)> {
+    async fn get_member(&self, room: Uuid, caller: Uuid, user: Option<Uuid>) -> Result<SeenWithMember> {
         let found = self.store.get_member(room, caller, user).await?;
         found.filter(|(seen, _)| seen.is_visible()).ok_or_else(unknown)
     }

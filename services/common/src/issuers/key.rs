@@ -18,7 +18,7 @@ pub struct Key {
 
 enum Verifier {
     Public(ParsedPublicKey),
-    Secret(hmac::Key),
+    Secret(Box<hmac::Key>),
 }
 
 impl Key {
@@ -104,7 +104,7 @@ impl Verifier {
     fn of_secret(secret: &[u8], algorithm: Algorithm) -> Option<Self> {
         match algorithm.scheme() {
             Scheme::Hmac(algorithm) if secret.len() >= MIN_SECRET => {
-                Some(Self::Secret(hmac::Key::new(algorithm, secret)))
+                Some(Self::Secret(Box::new(hmac::Key::new(algorithm, secret))))
             }
             _ => None,
         }

@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use axum::Json as Answer;
-use axum::body::HttpBody;
-use axum::extract::{FromRequest, Request, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use confab_common::grpc::request;
@@ -15,7 +14,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::auth::check_account;
-use super::extract::{Caller, Json, SessionId};
+use super::extract::{Caller, OptionalJson, SessionId};
 use super::openapi::problems::{Body, Called, Forbidden, NotFound, Unauthorized};
 use super::openapi::{examples, params};
 use crate::App;
@@ -81,18 +80,6 @@ struct SessionsToEnd {
     current: Option<bool>,
 }
 
-impl FromRequest<Arc<App>> for SessionsToEnd {
-    type Rejection = Response;
-
-    /// A request without a body ends all other sessions.
-    async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, Response> {
-        if request.body().is_end_stream() {
-            return Ok(Self::default());
-        }
-        Json::<Self>::from_request(request, app).await.map(|json| json.0)
-    }
-}
-
 /// End all other sessions
 ///
 /// Ends all sessions of the caller except that of this request, or all without exception. All gateways reject the
@@ -110,7 +97,7 @@ impl FromRequest<Arc<App>> for SessionsToEnd {
 async fn end_all(
     State(app): State<Arc<App>>,
     Caller(caller): Caller,
-    given: SessionsToEnd,
+    OptionalJson(given): OptionalJson<SessionsToEnd>,
 ) -> Result<StatusCode, Problem> {
     check_account(&caller)?;
     let stays = !given.current.unwrap_or_default();

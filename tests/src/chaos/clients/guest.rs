@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::Value;
 use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
@@ -56,9 +55,13 @@ pub async fn send(
 /// Makes one attempt over a stock client, which reports no loss of an event with its connection.
 async fn emit(world: &World, socket: &Socket, number: (u64, u64), letter: &Letter) -> Outcome {
     let begun = world.recorder.now();
-    let outcome = match timeout(ANSWER_LIMIT, socket.emit_later("message", vec![letter.payload.clone()])).await {
-        Ok(Ok(arguments)) => ack_outcome(arguments.first().unwrap_or(&Value::Null)),
-        _ => Outcome::Broken,
+    let ack = timeout(ANSWER_LIMIT, socket.emit_later("message", vec![letter.payload.clone()])).await;
+    let ack = ack.ok().and_then(Result::ok).map(|arguments| arguments.first().cloned().unwrap_or_default());
+    let outcome = match ack {
+        // The Python client sends nothing before it is connected, so this is no attempt.
+        Some(ack) if ack["error"]["code"] == "disconnected" => return Outcome::Broken,
+        Some(ack) => ack_outcome(&ack),
+        None => Outcome::Broken,
     };
     world.recorder.tried(letter.number, begun, Some(number), outcome.clone());
     outcome

@@ -24,8 +24,8 @@ fn claimed(name: &str, changed_at_ms: i64) -> Claimed {
 
 async fn claims_are_stored_and_changed_at_intervals(url: StoreUrl) {
     let store = open(&url).await;
-    let ada = create(&store, claimant("ada", 1000)).await.unwrap();
-    assert_eq!(ada, claimant("ada", 1000));
+    let ada = claimant("ada", 1000);
+    assert_eq!(create(&store, ada.clone()).await.unwrap(), ada);
     assert_eq!(store.user(ada.id).await.unwrap().as_ref(), Some(&ada));
     assert_eq!(store.change_claims(ada.id, claimed("Ada L.", 1999), 999).await.unwrap(), None, "too early");
     assert_eq!(store.user(ada.id).await.unwrap().as_ref(), Some(&ada));

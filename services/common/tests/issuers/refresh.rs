@@ -104,9 +104,10 @@ async fn rotation_rejects_no_valid_token() {
     // The issuer withdraws the old key.
     server.publish(&[("new", &new)]);
     later(HOURLY).await;
+    eventually(|| server.requests() == 3).await;
     becomes(Some(Code::Unauthorized), async || code(&issuers, &token(&old, "old")).await).await;
     assert_eq!(code(&issuers, &token(&new, "new")).await, None);
-    assert_eq!(server.requests(), 3);
+    assert_eq!(server.requests(), 4, "a token with an unknown key causes a fetch");
 }
 
 #[tokio::test]

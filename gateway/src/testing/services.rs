@@ -65,7 +65,7 @@ pub fn auth(method: &str, body: Bytes) -> Result<Vec<u8>, Error> {
         }
         "EndSession" => Err(Error::not_found("session")),
         "EndSessions" => {
-            let EndSessionsRequest { user_id, except_session_id } = EndSessionsRequest::decode(body).unwrap();
+            let EndSessionsRequest { user_id, except_session_id, .. } = EndSessionsRequest::decode(body).unwrap();
             Ok(Revocations { revocations: vec![cut(user_id, except_session_id)] }.encode_to_vec())
         }
         "ChangePassword" => {

@@ -1,11 +1,14 @@
 //! The rules of accounts and sessions.
 
+mod audit;
 mod invites;
+mod keys;
 mod lifecycle;
 mod passwords;
 mod profiles;
 mod sessions;
 mod upkeep;
+mod users;
 
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
@@ -30,6 +33,7 @@ use crate::token::{LIFE, Lifetimes, Token, Tokens};
 use crate::turns::Ticket;
 use crate::username::{self, Username};
 
+pub use keys::{NewKey, create_key_as_operator};
 pub use passwords::create_reset;
 pub use profiles::Change;
 pub use upkeep::{fill_skeletons, purge};
@@ -128,7 +132,7 @@ impl Accounts {
             state: State::Active,
             profile: Profile::default(),
         };
-        let stored = self.store.create_user(user.clone(), username::skeleton(&user.username), invite).await?;
+        let stored = self.store.create_user(user.clone(), username::skeleton(&user.username), invite, None).await?;
         if stored == user {
             self.open(stored, refresh, &client).await
         } else {
@@ -201,6 +205,7 @@ impl Accounts {
             token_expires_at_ms: now_ms.saturating_add(life.as_millis() as i64),
             refresh,
             seen: seen(client),
+            entry: None,
         };
         let opened = self.store.open_session(session, user.password_hash.clone()).await?;
         self.announce(&opened.revoked);

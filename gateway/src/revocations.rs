@@ -29,7 +29,7 @@ use crate::metrics::METRICS;
 use crate::seldom::Seldom;
 use crate::sign_in::SignIn;
 
-pub use ended::{Cause, Revoked};
+pub use ended::{Block, Cause, Revoked};
 
 use ended::{Ended, Taken};
 
@@ -103,6 +103,11 @@ impl Revocations {
     /// Why a token of this user was revoked, or `None` when it was not.
     pub fn cause(&self, user_id: Uuid, sign_in: SignIn) -> Option<Cause> {
         self.0.ended.read().cause(user_id, sign_in)
+    }
+
+    /// Whether all tokens of a user are rejected, and why.
+    pub fn block(&self, user_id: Uuid) -> Option<Block> {
+        self.0.ended.read().block(user_id)
     }
 
     /// Receives the revocations from now on, each once. A caller must register a socket before it checks

@@ -10,7 +10,7 @@ mod user;
 pub use file::{FileJson, FileUrl, LinkJson, PresentFile};
 pub use message::{MessageJson, Repeated};
 pub use page::{Page, Time};
-pub use room::{Details, MemberJson, RoleJson, RoomJson, VisibilityJson};
+pub use room::{Details, MemberJson, RoleJson, RoomJson, Viewer, VisibilityJson};
 pub use user::{Account, Opened, Sessions};
 
 #[cfg(test)]

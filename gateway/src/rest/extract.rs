@@ -1,12 +1,16 @@
-//! Extractors for handlers: the caller, ids in paths, queries, JSON bodies. They reject requests with the contract's
+//! Extractors for handlers: the actor, ids in paths, queries, JSON bodies. They reject requests with the contract's
 //! errors.
+
+mod actor;
+mod identify;
+mod server_key;
 
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::sync::Arc;
 
 use axum::extract::{FromRequest, FromRequestParts, Query, RawPathParams, Request};
-use axum::http::header::{AUTHORIZATION, CONNECTION, CONTENT_TYPE, HeaderName};
+use axum::http::header::{CONNECTION, CONTENT_TYPE, HeaderName};
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, Method};
 use axum::response::{IntoResponse, Response};
@@ -22,59 +26,15 @@ use crate::edge::body::MAX_BODY;
 use crate::edge::{self, body};
 use crate::payload;
 use crate::problem::Problem;
-use crate::tokens::{Identity, bearer, is_bearer};
 use crate::turns::PagePermit;
+
+pub(super) use actor::{Actor, CONFAB_USER, Key, needs_user, unauthorized};
+pub(super) use identify::{Admin, Caller, Reader, identify};
 
 /// The accepted content types of PATCH (RFC 5789).
 const ACCEPT_PATCH: HeaderName = HeaderName::from_static("accept-patch");
 const DEFAULT_LIMIT: u32 = 50;
 const MAX_LIMIT: u32 = 200;
-
-/// The authenticated caller. Anonymous requests are rejected with `unauthorized`.
-pub(super) struct Caller(pub Identity);
-
-impl FromRequestParts<Arc<App>> for Caller {
-    type Rejection = Problem;
-
-    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Problem> {
-        identify(parts, app).await?.map(Self).ok_or_else(|| Problem(unauthorized("a bearer token is needed")))
-    }
-}
-
-/// The caller of a read. `None` is an anonymous caller, if the setting allows anonymous reads. An invalid token is
-/// rejected in any case.
-pub(super) struct Reader(pub Option<Identity>);
-
-impl FromRequestParts<Arc<App>> for Reader {
-    type Rejection = Problem;
-
-    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Problem> {
-        match identify(parts, app).await? {
-            None if !app.config.anonymous_read => Err(Problem(unauthorized("a bearer token is needed"))),
-            identity => Ok(Self(identity)),
-        }
-    }
-}
-
-pub(super) async fn identify(parts: &Parts, app: &App) -> Result<Option<Identity>> {
-    let mut headers = parts.headers.get_all(AUTHORIZATION).iter();
-    let Some(header) = headers.next() else { return Ok(None) };
-    let token = bearer(header)
-        .filter(|_| headers.next().is_none())
-        .ok_or_else(|| unauthorized("Authorization must be one bearer token"))?;
-    if is_bearer(token.as_bytes()) {
-        return Err(unauthorized("Authorization contains Bearer twice; send the token without the prefix"));
-    }
-    let identity = app.tokens.verify(token).await?;
-    if let Some(context) = parts.extensions.get::<edge::Context>() {
-        context.called_by(identity.user_id);
-    }
-    Ok(Some(identity))
-}
-
-pub(super) fn unauthorized(detail: &str) -> Error {
-    Error::new(Code::Unauthorized, detail)
-}
 
 /// Gives the caller turns to read pages of lists. Must follow the caller in a handler's arguments.
 pub(super) struct Turns {
@@ -135,6 +95,17 @@ impl<S: Send + Sync> FromRequestParts<S> for SessionId {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         path_id(parts, state, "sessionId", "session").await.map(Self)
+    }
+}
+
+/// The key id in a path.
+pub(super) struct KeyId(pub Uuid);
+
+impl<S: Send + Sync> FromRequestParts<S> for KeyId {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        path_id(parts, state, "keyId", "key").await.map(Self)
     }
 }
 
@@ -311,7 +282,7 @@ mod tests {
 
     #[test]
     fn bearer_tokens_are_parsed() {
-        let bearer = |text: &'static str| super::bearer(&HeaderValue::from_static(text)).map(str::to_owned);
+        let bearer = |text: &'static str| crate::tokens::bearer(&HeaderValue::from_static(text)).map(str::to_owned);
         let abc = || Some("abc".to_owned());
         assert_eq!((bearer("Bearer abc"), bearer("bearer  abc ")), (abc(), abc()));
         assert_eq!((bearer("Basic abc"), bearer("abc"), bearer("")), (None, None, None));

@@ -10,12 +10,13 @@ use confab_common::Error;
 use confab_common::grpc::request;
 use confab_proto::room::v1::{ListMembersRequest, RemoveMemberRequest, Role, SetMemberRequest};
 use serde::Deserialize;
+use serde_json::json;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::Deadline;
-use super::extract::{Caller, OptionalJson, Params, Reader, RoomId, Turns};
+use super::extract::{Actor, OptionalJson, Params, Reader, RoomId, Turns};
 use super::messages::hidden_room;
 use super::openapi::problems::{Body, Called, Conflict, Forbidden, InvalidRequest, NotFound, Unauthorized};
 use super::openapi::{examples, params};
@@ -72,7 +73,8 @@ async fn list(
     turns: Turns,
 ) -> Result<Response, Problem> {
     let list = ListMembersRequest {
-        caller: reader.map(|reader| reader.user),
+        moderator: reader.as_ref().is_some_and(Actor::is_moderator),
+        caller: reader.as_ref().map(Actor::caller),
         room_id: room.to_string(),
         limit: params.limit()?,
         cursor: params.cursor()?,
@@ -107,7 +109,7 @@ async fn list(
 )]
 async fn set(
     State(app): State<Arc<App>>,
-    Caller(caller): Caller,
+    actor: Actor,
     RoomId(room): RoomId,
     user: UserPath,
     OptionalJson(change): OptionalJson<MemberChange>,
@@ -115,8 +117,11 @@ async fn set(
     let role = change.role()?;
     let deadline = Deadline::of(&app);
     // The room service rejects an unknown user after all checks of the room.
-    let user = resolve_user(&app, &deadline, &caller, &user).await?;
-    let set = SetMemberRequest { caller: Some(caller.user), room_id: room.to_string(), user, role: role.into() };
+    let user = resolve_user(&app, &deadline, actor.user(), &user).await?;
+    let details = json!({"userId": user.as_ref().map(|user| &user.id), "role": change.role});
+    actor.recorded(&app, "member.set", room, details).await?;
+    let (caller, room_id, moderator) = (Some(actor.caller()), room.to_string(), actor.is_moderator());
+    let set = SetMemberRequest { caller, room_id, user, role: role.into(), moderator };
     let set = app.clients.room.clone().set_member(deadline.request(set)).await?.into_inner();
     let member = set.member.ok_or_else(|| Error::internal("an answer without a member"))?;
     let status = if set.created { StatusCode::CREATED } else { StatusCode::OK };
@@ -141,13 +146,15 @@ async fn set(
 )]
 async fn remove(
     State(app): State<Arc<App>>,
-    Caller(caller): Caller,
+    actor: Actor,
     RoomId(room): RoomId,
     user: UserPath,
 ) -> Result<StatusCode, Problem> {
     let deadline = Deadline::of(&app);
-    let user_id = resolve_id(&app, &deadline, &caller, &user).await?;
-    let remove = RemoveMemberRequest { caller: Some(caller.user), room_id: room.to_string(), user_id };
+    let user_id = resolve_id(&app, &deadline, actor.user(), &user).await?;
+    actor.recorded(&app, "member.remove", room, json!({"userId": user_id})).await?;
+    let (caller, room_id, moderator) = (Some(actor.caller()), room.to_string(), actor.is_moderator());
+    let remove = RemoveMemberRequest { caller, room_id, user_id, moderator };
     app.clients.room.clone().remove_member(deadline.request(remove)).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -15,7 +15,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
-use super::extract::{Caller, Json, Params, Reader, RoomId, Turns};
+use super::extract::{Actor, Caller, Json, Params, Reader, RoomId, Turns};
 use super::openapi::problems::{
     Body, Called, Conflict, Forbidden, InvalidRequest, NotFound, RateLimited, Unauthorized,
 };
@@ -25,7 +25,6 @@ use crate::draft::Draft;
 use crate::edge::cors::IDEMPOTENCY_KEY;
 use crate::limits::{Act, RequestLimits};
 use crate::problem::Problem;
-use crate::tokens::Identity;
 use crate::views::history::{self, Position};
 use crate::views::{MessageJson, Page, Repeated};
 
@@ -130,10 +129,11 @@ fn position(room: Uuid, params: &Params) -> Result<Position, Error> {
 }
 
 /// The room and a page of its log, if the reader may read it. Both services check this. A room that is hidden from the
-/// reader gets the same response as a room that does not exist, whichever service rejects the reader first.
+/// reader gets the same response as a room that does not exist, whichever service rejects the reader first. A server
+/// key without the scope `messages` gets an empty page.
 pub(super) async fn readable_events(
     app: &App,
-    reader: Option<&Identity>,
+    reader: Option<&Actor>,
     room: Uuid,
     position: Position,
     limit: u32,
@@ -143,9 +143,11 @@ pub(super) async fn readable_events(
         Position::Before(seq) => (Some(seq), None),
         Position::After(seq) => (None, Some(seq)),
     };
-    let get = GetRoomRequest { caller: reader.map(|reader| reader.user.clone()), id: room.to_string() };
-    let readers = reader.map(|reader| reader.user.id.clone()).into_iter().collect();
-    let list = ListEventsRequest { room_id: room.to_string(), before, after, limit, max_bytes: 0, readers };
+    let moderator = reader.is_some_and(Actor::is_moderator);
+    let limit = if reader.is_none_or(Actor::may_see_messages) { limit } else { 0 };
+    let get = GetRoomRequest { caller: reader.map(Actor::caller), id: room.to_string(), moderator };
+    let readers = reader.and_then(Actor::user).map(|user| user.user.id.clone()).into_iter().collect();
+    let list = ListEventsRequest { room_id: room.to_string(), before, after, limit, max_bytes: 0, readers, moderator };
     let (mut rooms, mut messages) = (app.clients.room.clone(), app.clients.message.clone());
     let read = tokio::try_join!(
         rooms.get_room(request(get, app.clients.read)),

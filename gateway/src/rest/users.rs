@@ -9,6 +9,7 @@ use confab_proto::auth::v1::{AccountState, GetUserRequest, UserRef};
 use uuid::Uuid;
 
 use super::Deadline;
+use super::extract::needs_user;
 use crate::App;
 use crate::tokens::Identity;
 
@@ -48,18 +49,19 @@ impl<S: Send + Sync> FromRequestParts<S> for UserPath {
     }
 }
 
-/// The user in a path, with the user's current name. `None` when there is no such user.
+/// The user in a path, with the user's current name; `me` is the user who makes the request. `None` when there is no
+/// such user.
 ///
 /// # Errors
-/// When the auth service does not answer.
+/// `invalid_request` for `me` without a user; when the auth service does not answer.
 pub(super) async fn resolve_user(
     app: &App,
     deadline: &Deadline,
-    caller: &Identity,
+    me: Option<&Identity>,
     path: &UserPath,
 ) -> Result<Option<UserRef>> {
     let ask = match path {
-        UserPath::Me => return Ok(Some(caller.user.clone())),
+        UserPath::Me => return me.map(|me| Some(me.user.clone())).ok_or_else(needs_user),
         UserPath::Unknown => return Ok(None),
         UserPath::Id(id) => GetUserRequest { id: id.to_string(), ..GetUserRequest::default() },
         UserPath::Name(name) => GetUserRequest { username: name.clone(), ..GetUserRequest::default() },
@@ -79,10 +81,15 @@ pub(super) async fn resolve_user(
 ///
 /// # Errors
 /// As [`resolve_user`].
-pub(super) async fn resolve_id(app: &App, deadline: &Deadline, caller: &Identity, path: &UserPath) -> Result<String> {
+pub(super) async fn resolve_id(
+    app: &App,
+    deadline: &Deadline,
+    me: Option<&Identity>,
+    path: &UserPath,
+) -> Result<String> {
     match path {
         UserPath::Id(id) => Ok(id.to_string()),
-        _ => Ok(resolve_user(app, deadline, caller, path).await?.map(|user| user.id).unwrap_or_default()),
+        _ => Ok(resolve_user(app, deadline, me, path).await?.map(|user| user.id).unwrap_or_default()),
     }
 }
 

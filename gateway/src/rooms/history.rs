@@ -182,6 +182,7 @@ impl History {
             limit,
             max_bytes: MAX_BYTES as u32,
             readers: users.iter().map(Uuid::to_string).collect(),
+            moderator: false,
         };
         let page = self.clients.message.clone().list_events(grpc::request(request, self.clients.read)).await;
         let page = page.map_err(|status| match Error::from(status) {

@@ -33,7 +33,7 @@ pub enum Command {
         #[arg(value_name = "DIR")]
         directory: PathBuf,
     },
-    /// Server keys, with which the back end of an app calls the server; while the server is stopped
+    /// Server keys, with which the back end of an app calls the server. With SQLite, only while the server is stopped
     #[command(subcommand)]
     Key(KeyCommand),
 }

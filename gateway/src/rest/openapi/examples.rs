@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use crate::views::history::{self, Position};
 use crate::views::{
     Account, Details, FileJson, FileUrl, LinkJson, MemberJson, MessageJson, Opened, Page, RoomJson, Sessions, Time,
+    Viewer,
 };
 
 pub const ROOM: &str = "01a20525-1183-7c58-9e5d-6a3b0c9d8e7f";
@@ -108,17 +109,17 @@ fn tea() -> Room {
 }
 
 pub fn room(last_seq: u64) -> Value {
-    json!(RoomJson::new(&tea(), last_seq, true))
+    json!(RoomJson::new(&tea(), last_seq, Viewer::User))
 }
 
 pub fn rooms() -> Value {
-    page(vec![RoomJson::new(&tea(), 42, true)])
+    page(vec![RoomJson::new(&tea(), 42, Viewer::User)])
 }
 
 pub fn details() -> Value {
     let (room, events) = (tea(), events());
     json!(Details {
-        room: RoomJson::new(&room, 42, true),
+        room: RoomJson::new(&room, 42, Viewer::User),
         messages: history::page(uuid::Uuid::nil(), Position::Latest, &events)
     })
 }

@@ -1,5 +1,6 @@
 //! REST: translates JSON requests to gRPC calls and gRPC responses to JSON, one file per resource.
 
+mod admin;
 mod auth;
 mod docs;
 mod extract;
@@ -58,6 +59,7 @@ fn operations() -> OpenApiRouter<Arc<App>> {
         members::routes(),
         messages::routes(),
         files::routes(),
+        admin::routes(),
     ];
     resources.into_iter().fold(OpenApiRouter::with_openapi(openapi::document()), OpenApiRouter::merge)
 }
@@ -76,6 +78,11 @@ impl Deadline {
     /// A call that must be answered within the time left.
     fn request<T>(&self, message: T) -> tonic::Request<T> {
         request(message, Call { deadline: self.at.saturating_duration_since(Instant::now()), ..self.call })
+    }
+
+    /// A call that must be answered within the time left, and is not repeated to another replica.
+    fn once<T>(&self, message: T) -> tonic::Request<T> {
+        request(message, Call::within(self.at.saturating_duration_since(Instant::now())))
     }
 
     /// A read-only call that must be answered within the time left.

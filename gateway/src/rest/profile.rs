@@ -75,33 +75,42 @@ struct ProfileChange {
 }
 
 /// Distinguishes null from an absent field.
-fn given<'de, T: Deserialize<'de>, D: Deserializer<'de>>(value: D) -> Result<Option<Option<T>>, D::Error> {
+pub(super) fn given<'de, T: Deserialize<'de>, D: Deserializer<'de>>(value: D) -> Result<Option<Option<T>>, D::Error> {
     Option::deserialize(value).map(Some)
 }
 
 impl ProfileChange {
     /// The request to the auth service, in which an empty text clears a field.
     fn of(self, user_id: String) -> Result<UpdateProfileRequest, Error> {
-        let clear = |field: &str, change: Option<Option<String>>| match change {
-            Some(Some(text)) if text.is_empty() => Err(Error::field(field, "must not be empty; null clears it")),
-            change => Ok(change.map(Option::unwrap_or_default)),
-        };
-        let data = match self.data {
-            None => None,
-            Some(None) => Some("{}".to_owned()),
-            Some(Some(data)) if data.is_object() => Some(data.to_string()),
-            Some(Some(_)) => return Err(Error::field("data", "must be an object")),
-        };
-        if data.as_ref().is_some_and(|data| data.len() > MAX_DATA) {
-            return Err(Error::new(Code::TooLarge, format!("data must be at most {MAX_DATA} bytes")));
-        }
         Ok(UpdateProfileRequest {
             user_id,
-            display_name: clear("displayName", self.display_name)?,
-            avatar_file_id: clear("avatarFileId", self.avatar_file_id)?,
-            data,
+            display_name: or_cleared("displayName", self.display_name)?,
+            avatar_file_id: or_cleared("avatarFileId", self.avatar_file_id)?,
+            data: data(self.data)?,
         })
     }
+}
+
+/// A changed text, empty if the change clears it.
+pub(super) fn or_cleared(field: &str, change: Option<Option<String>>) -> Result<Option<String>, Error> {
+    match change {
+        Some(Some(text)) if text.is_empty() => Err(Error::field(field, "must not be empty; null clears it")),
+        change => Ok(change.map(Option::unwrap_or_default)),
+    }
+}
+
+/// The text of changed `data`.
+pub(super) fn data(change: Option<Option<Value>>) -> Result<Option<String>, Error> {
+    let data = match change {
+        None => None,
+        Some(None) => Some("{}".to_owned()),
+        Some(Some(data)) if data.is_object() => Some(data.to_string()),
+        Some(Some(_)) => return Err(Error::field("data", "must be an object")),
+    };
+    if data.as_ref().is_some_and(|data| data.len() > MAX_DATA) {
+        return Err(Error::new(Code::TooLarge, format!("data must be at most {MAX_DATA} bytes")));
+    }
+    Ok(data)
 }
 
 /// Change the caller's account

@@ -228,6 +228,18 @@ mod tests {
     }
 
     #[test]
+    fn a_block_has_a_reason() {
+        let mut ended = Ended::default();
+        assert_eq!(ended.block(ADA), None);
+        ended.take(&entry(1, RevocationKind::Blocked));
+        assert_eq!(ended.block(ADA), Some(Block::Suspended));
+        ended.take(&entry(2, RevocationKind::Unblocked));
+        assert_eq!(ended.block(ADA), None);
+        ended.take(&Revocation { deleted: true, ..entry(3, RevocationKind::Blocked) });
+        assert_eq!((ended.block(ADA), ended.block(EVE)), (Some(Block::Deleted), None));
+    }
+
+    #[test]
     fn a_session_ends_by_itself() {
         let mut ended = Ended::default();
         let session = |id: Uuid| Revocation { session_id: id.to_string(), ..Revocation::default() };

@@ -5,6 +5,7 @@ mod audit;
 mod chat;
 pub mod clients;
 pub mod config;
+mod deleted;
 pub mod draft;
 pub mod edge;
 #[cfg(any(test, fuzzing))]
@@ -184,6 +185,7 @@ pub async fn start(
     LazyLock::force(&metrics::METRICS);
     let clients = Clients::new(services.called_by(Role::Gateway), config.request_timeout);
     let revocations = Revocations::start(clients.auth.clone(), &bus, process);
+    let clients = Clients { deleted: revocations.deleted().clone(), ..clients };
     let tokens = Tokens::start(clients.auth.clone(), revocations.clone(), process);
     let sender = Sender::new(&clients);
     let cluster =

@@ -77,7 +77,8 @@ async fn list(
         cursor: params.cursor()?,
     };
     let _turn = turns.next().await?;
-    let page = app.clients.file.clone().list_files(request(list, app.clients.read)).await?.into_inner();
+    let mut page = app.clients.file.clone().list_files(request(list, app.clients.read)).await?.into_inner();
+    page.files.iter_mut().for_each(|file| app.clients.deleted.hide_in_file(file));
     let items = page.files.iter().map(FileJson::from).collect();
     Ok(Answer(Page { items, next_cursor: Some(page.next_cursor).filter(|cursor| !cursor.is_empty()) }).into_response())
 }

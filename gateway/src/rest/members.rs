@@ -81,7 +81,9 @@ async fn list(
     };
     let _turn = turns.next().await?;
     let page = app.clients.room.clone().list_members(request(list, app.clients.read)).await.map_err(hidden_room)?;
-    let page = page.into_inner();
+    let mut page = page.into_inner();
+    // A deleted user leaves the room after the deletion.
+    page.members.iter_mut().for_each(|member| app.clients.deleted.hide_in(&mut member.user));
     let items = page.members.iter().map(MemberJson::try_from).collect::<Result<_, _>>()?;
     Ok(Answer(Page { items, next_cursor: Some(page.next_cursor).filter(|cursor| !cursor.is_empty()) }).into_response())
 }

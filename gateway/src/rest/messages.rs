@@ -154,7 +154,10 @@ pub(super) async fn readable_events(
         messages.list_events(request(list, app.clients.read))
     );
     let (room, events) = read.map_err(hidden_room)?;
-    Ok((room.into_inner(), events.into_inner()))
+    let (mut room, mut events) = (room.into_inner(), events.into_inner());
+    app.clients.deleted.hide_in_room(&mut room);
+    app.clients.deleted.hide_in_events(&mut events.events);
+    Ok((room, events))
 }
 
 /// The error of a call that reads a room, with the same words for every reason why the caller may not see the room.

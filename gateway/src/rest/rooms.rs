@@ -147,7 +147,8 @@ async fn list(
     }
     // The room service limits concurrent searches itself.
     let _turn = if list.query.is_empty() { turns.next().await? } else { None };
-    let page = refuse_late(app.clients.room.clone().list_rooms(deadline.reading(list)).await).await?.into_inner();
+    let mut page = refuse_late(app.clients.room.clone().list_rooms(deadline.reading(list)).await).await?.into_inner();
+    page.rooms.iter_mut().for_each(|room| app.clients.deleted.hide_in_room(room));
     let seqs = last_seqs(&app, &deadline, page.rooms.iter().map(|room| room.id.clone()).collect()).await?;
     let items = page.rooms.iter().zip(seqs).map(|(room, seq)| RoomJson::new(room, seq, viewer)).collect();
     Ok(Answer(Page { items, next_cursor: Some(page.next_cursor).filter(|cursor| !cursor.is_empty()) }).into_response())
@@ -218,7 +219,8 @@ async fn change(
         visibility: visibility.map(Into::into),
         moderator: actor.is_moderator(),
     };
-    let room = app.clients.room.clone().update_room(deadline.request(update)).await?.into_inner();
+    let mut room = app.clients.room.clone().update_room(deadline.request(update)).await?.into_inner();
+    app.clients.deleted.hide_in_room(&mut room);
     let seq = last_seqs(&app, &deadline, vec![room.id.clone()]).await?.next().unwrap_or_default();
     Ok(Answer(RoomJson::new(&room, seq, viewer(Some(&actor)))).into_response())
 }

@@ -191,7 +191,9 @@ impl History {
             error => error,
         })?;
         METRICS.history_reads.increment(1);
-        Ok((after.unwrap_or_default(), page.into_inner().into()))
+        let mut page = page.into_inner();
+        self.clients.deleted.hide_in_events(&mut page.events);
+        Ok((after.unwrap_or_default(), page.into()))
     }
 }
 

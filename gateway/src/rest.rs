@@ -2,6 +2,7 @@
 
 mod admin;
 mod auth;
+mod avatars;
 mod docs;
 mod extract;
 mod files;
@@ -59,6 +60,7 @@ fn operations() -> OpenApiRouter<Arc<App>> {
         members::routes(),
         messages::routes(),
         files::routes(),
+        avatars::routes(),
         admin::routes(),
     ];
     resources.into_iter().fold(OpenApiRouter::with_openapi(openapi::document()), OpenApiRouter::merge)

@@ -33,6 +33,9 @@ use crate::limits::{Act, RequestLimits, Subject};
 use crate::problem::Problem;
 use crate::views::{FileJson, FileUrl, LinkJson, Page, PresentFile, Time};
 
+pub(super) use download::{RESOURCE_POLICY, body};
+pub(super) use served::content_type;
+
 pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
     OpenApiRouter::default()
         .routes(routes!(list))

@@ -15,7 +15,9 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use super::Deadline;
 use super::auth::{HASHING, MAX_CREDENTIALS};
+use super::avatars::check_picture;
 use super::extract::{Caller, Json, unauthorized};
 use super::late::refuse_late;
 use super::openapi::examples;
@@ -64,7 +66,8 @@ struct ProfileChange {
     #[serde(default, deserialize_with = "given")]
     #[schema(value_type = Option<String>, min_length = 1, max_length = 80)]
     display_name: Option<Option<String>>,
-    /// The file with the user's picture.
+    /// The file with the user's picture: an upload of the user without a room, a raster image of at most 1 MiB.
+    /// It can be read without a token.
     #[serde(default, deserialize_with = "given")]
     #[schema(value_type = Option<String>, format = "uuid")]
     avatar_file_id: Option<Option<String>>,
@@ -133,8 +136,12 @@ async fn change(
     Caller(caller): Caller,
     Json(change): Json<ProfileChange>,
 ) -> Result<Response, Problem> {
-    let update = request(change.of(caller.user.id)?, app.clients.call);
-    match app.clients.auth.clone().update_profile(update).await.map_err(Error::from) {
+    let deadline = Deadline::of(&app);
+    let update = change.of(caller.user.id.clone())?;
+    if let Some(file_id) = update.avatar_file_id.as_deref().filter(|id| !id.is_empty()) {
+        check_picture(&app, &deadline, &caller.user, file_id).await?;
+    }
+    match app.clients.auth.clone().update_profile(deadline.request(update)).await.map_err(Error::from) {
         Ok(user) => Ok(Answer(Account::from(user.get_ref())).into_response()),
         Err(error) if error.code == Code::NotFound => Err(gone().into()),
         Err(error) => Err(error.into()),

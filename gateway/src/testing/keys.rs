@@ -48,6 +48,7 @@ pub fn answer(method: &str, body: &Bytes) -> Option<Result<Vec<u8>, Error>> {
             let state = AccountState::Suspended.into();
             User { id: MALLORY.into(), username: "mallory".into(), state, ..User::default() }.encode_to_vec()
         }
+        "GetAvatar" => User { id: MALLORY.into(), username: "mallory".into(), ..User::default() }.encode_to_vec(),
         "RecordAct" => RecordActResponse {}.encode_to_vec(),
         "CreateKey" => {
             let CreateKeyRequest { scopes, name, .. } = CreateKeyRequest::decode(body.clone()).unwrap();

@@ -33,7 +33,7 @@ use crate::rest::openapi::problems::{
 use crate::rest::openapi::{bytes as answers, params};
 use crate::upload::FILE_STALL_LIMIT;
 
-const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
+pub(in crate::rest) const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
 
 /// The content security policy of attachments.
 const SAVED: &str = "sandbox; default-src 'none'";
@@ -163,7 +163,7 @@ fn description(file: &File) -> impl axum::response::IntoResponseParts {
 
 /// The response body. The function waits for the first bytes, because until then a failure can still be sent as an
 /// error response.
-async fn body(mut bytes: Streaming<DownloadResponse>, length: u64) -> Result<Body, Problem> {
+pub(in crate::rest) async fn body(mut bytes: Streaming<DownloadResponse>, length: u64) -> Result<Body, Problem> {
     let first = next(&mut bytes).await?;
     let (sender, mut receiver) = mpsc::channel(1);
     tokio::spawn(async move {

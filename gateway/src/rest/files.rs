@@ -26,7 +26,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::extract::{Actor, FileId, Params, Reader, Turns, identify, needs_user, unauthorized};
-use super::openapi::problems::{Called, Forbidden, InvalidRequest, NotFound, RateLimited, Unauthorized};
+use super::openapi::problems::{ByKey, Called, Unauthorized};
 use super::openapi::{examples, params};
 use crate::App;
 use crate::limits::{Act, RequestLimits, Subject};
@@ -55,9 +55,9 @@ pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
     params(params::OfRoom, params::Limit, params::Cursor),
     responses(
         (status = 200, description = "A page of files", body = Page<PresentFile>, example = json!(examples::files())),
-        InvalidRequest, Unauthorized, NotFound, Called
+        Unauthorized, ByKey, Called
     ),
-    security(("bearer" = []))
+    security(("bearer" = []), ("key" = []))
 )]
 async fn list(
     State(app): State<Arc<App>>,
@@ -100,9 +100,9 @@ async fn list(
     params(params::File),
     responses(
         (status = 200, description = "The link", body = LinkJson, example = json!(examples::link())),
-        Unauthorized, NotFound, RateLimited, Called
+        Unauthorized, ByKey, Called
     ),
-    security(("bearer" = []))
+    security(("bearer" = []), ("key" = []))
 )]
 async fn link(
     State(app): State<Arc<App>>,
@@ -130,8 +130,8 @@ async fn link(
     operation_id = "delete_file",
     tag = "Files",
     params(params::File),
-    responses((status = 204, description = "The file is deleted"), Unauthorized, Forbidden, NotFound, Called),
-    security(("bearer" = []))
+    responses((status = 204, description = "The file is deleted"), Unauthorized, ByKey, Called),
+    security(("bearer" = []), ("key" = []))
 )]
 async fn delete(State(app): State<Arc<App>>, actor: Actor, FileId(id): FileId) -> Result<StatusCode, Problem> {
     actor.recorded(&app, "file.delete", id, Value::Null).await?;

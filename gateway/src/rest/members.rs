@@ -18,7 +18,7 @@ use utoipa_axum::routes;
 use super::Deadline;
 use super::extract::{Actor, OptionalJson, Params, Reader, RoomId, Turns};
 use super::messages::hidden_room;
-use super::openapi::problems::{Body, Called, Conflict, Forbidden, InvalidRequest, NotFound, Unauthorized};
+use super::openapi::problems::{Body, ByKey, Called, Conflict, Unauthorized};
 use super::openapi::{examples, params};
 use super::users::{UserPath, resolve_id, resolve_user};
 use crate::App;
@@ -61,9 +61,9 @@ impl MemberChange {
     responses(
         (status = 200, description = "A page of members", body = Page<MemberJson>,
             example = json!(examples::members())),
-        InvalidRequest, Unauthorized, NotFound, Called
+        Unauthorized, ByKey, Called
     ),
-    security(("bearer" = []))
+    security(("bearer" = []), ("key" = []))
 )]
 async fn list(
     State(app): State<Arc<App>>,
@@ -105,9 +105,9 @@ async fn list(
             example = json!(examples::member(Role::Member))),
         (status = 200, description = "The user was a member before", body = MemberJson,
             example = json!(examples::member(Role::Admin))),
-        Body, Unauthorized, Forbidden, NotFound, Conflict, Called
+        Body, Unauthorized, Conflict, ByKey, Called
     ),
-    security(("bearer" = []))
+    security(("bearer" = []), ("key" = []))
 )]
 async fn set(
     State(app): State<Arc<App>>,
@@ -142,9 +142,9 @@ async fn set(
     params(params::Room, params::User),
     responses(
         (status = 204, description = "The user is not a member any more"),
-        Unauthorized, Forbidden, NotFound, Conflict, Called
+        Unauthorized, Conflict, ByKey, Called
     ),
-    security(("bearer" = []))
+    security(("bearer" = []), ("key" = []))
 )]
 async fn remove(
     State(app): State<Arc<App>>,

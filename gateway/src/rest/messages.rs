@@ -16,9 +16,7 @@ use utoipa_axum::routes;
 use uuid::Uuid;
 
 use super::extract::{Actor, Caller, Json, Params, Reader, RoomId, Turns};
-use super::openapi::problems::{
-    Body, Called, Conflict, Forbidden, InvalidRequest, NotFound, RateLimited, Unauthorized,
-};
+use super::openapi::problems::{Body, ByKey, Called, Conflict, Unauthorized};
 use super::openapi::{examples, params};
 use crate::App;
 use crate::draft::Draft;
@@ -51,9 +49,9 @@ pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
         (status = 200,
             description = "A repeat of this `clientMessageId`: the first message, whatever this request contains",
             body = Repeated<MessageJson>, example = json!(Repeated::from(examples::message()))),
-        Body, Unauthorized, Forbidden, NotFound, Conflict, RateLimited, Called
+        Body, Unauthorized, Conflict, ByKey, Called
     ),
-    security(("bearer" = []))
+    security(("bearer" = []), ("key" = []))
 )]
 async fn post(
     State(app): State<Arc<App>>,
@@ -98,9 +96,9 @@ pub(super) fn client_message_id(headers: &HeaderMap, field: Option<String>) -> R
     params(params::Room, params::Limit, params::Before, params::After, params::Cursor),
     responses(
         (status = 200, description = "A page of messages", body = Page<MessageJson>, example = json!(examples::messages())),
-        InvalidRequest, Unauthorized, NotFound, Called
+        Unauthorized, ByKey, Called
     ),
-    security(("bearer" = []))
+    security(("bearer" = []), ("key" = []))
 )]
 async fn list(
     State(app): State<Arc<App>>,

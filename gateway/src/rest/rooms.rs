@@ -23,9 +23,7 @@ use super::Deadline;
 use super::extract::{Actor, Caller, Json, Params, Reader, RoomId, Turns};
 use super::late::refuse_late;
 use super::messages::readable_events;
-use super::openapi::problems::{
-    Body, Called, Forbidden, InvalidRequest, NotFound, RateLimited, RoomNameTaken, Unauthorized,
-};
+use super::openapi::problems::{Body, ByKey, Called, RoomNameTaken, Unauthorized};
 use super::openapi::{examples, params};
 use crate::App;
 use crate::limits::{Act, RequestLimits, Subject};
@@ -86,9 +84,9 @@ fn visibility(text: Option<&str>) -> Result<Option<Visibility>, Error> {
     responses(
         (status = 201, description = "The room was created", headers(("Location" = String, description = "The path of the room")),
             body = RoomJson, example = json!(examples::room(0))),
-        Body, Unauthorized, RoomNameTaken, RateLimited, Called
+        Body, Unauthorized, RoomNameTaken, ByKey, Called
     ),
-    security(("bearer" = []))
+    security(("bearer" = []), ("key" = []))
 )]
 async fn create(
     State(app): State<Arc<App>>,
@@ -121,9 +119,9 @@ async fn create(
     params(params::Limit, params::Cursor, params::Search),
     responses(
         (status = 200, description = "A page of rooms", body = Page<RoomJson>, example = json!(examples::rooms())),
-        InvalidRequest, Unauthorized, RateLimited, Called
+        Unauthorized, ByKey, Called
     ),
-    security(("bearer" = []))
+    security(("bearer" = []), ("key" = []))
 )]
 async fn list(
     State(app): State<Arc<App>>,
@@ -165,9 +163,9 @@ async fn list(
     params(params::Room, params::Limit),
     responses(
         (status = 200, description = "The room", body = Details, example = json!(examples::details())),
-        InvalidRequest, Unauthorized, NotFound, Called
+        Unauthorized, ByKey, Called
     ),
-    security(("bearer" = []))
+    security(("bearer" = []), ("key" = []))
 )]
 async fn show(
     State(app): State<Arc<App>>,
@@ -197,9 +195,9 @@ async fn show(
     request_body(content = RoomChange, example = json!({"description": "Green, black and white"})),
     responses(
         (status = 200, description = "The changed room", body = RoomJson, example = json!(examples::room(43))),
-        Body, Unauthorized, Forbidden, NotFound, RoomNameTaken, Called
+        Body, Unauthorized, RoomNameTaken, ByKey, Called
     ),
-    security(("bearer" = []))
+    security(("bearer" = []), ("key" = []))
 )]
 async fn change(
     State(app): State<Arc<App>>,
@@ -234,8 +232,8 @@ async fn change(
     operation_id = "delete_room",
     tag = "Rooms",
     params(params::Room),
-    responses((status = 204, description = "The room is deleted"), Unauthorized, Forbidden, NotFound, Called),
-    security(("bearer" = []))
+    responses((status = 204, description = "The room is deleted"), Unauthorized, ByKey, Called),
+    security(("bearer" = []), ("key" = []))
 )]
 async fn delete(State(app): State<Arc<App>>, actor: Actor, RoomId(id): RoomId) -> Result<StatusCode, Problem> {
     actor.recorded(&app, "room.delete", id, Value::Null).await?;

@@ -13,7 +13,7 @@ use crate::App;
 use crate::problem::Problem;
 use crate::rest::Deadline;
 use crate::rest::extract::{Admin, Params};
-use crate::rest::openapi::problems::{Called, Forbidden, InvalidRequest, Unauthorized};
+use crate::rest::openapi::problems::{ByKey, Called, Unauthorized};
 use crate::rest::openapi::{examples, params};
 use crate::views::{EntryJson, Page};
 
@@ -35,7 +35,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
     params(params::Limit, params::Cursor),
     responses(
         (status = 200, description = "A page of the audit", body = Page<EntryJson>, example = json!(examples::audit())),
-        InvalidRequest, Unauthorized, Forbidden, Called
+        Unauthorized, ByKey, Called
     ),
     security(("key" = []))
 )]

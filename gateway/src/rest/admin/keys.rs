@@ -17,7 +17,7 @@ use crate::App;
 use crate::problem::Problem;
 use crate::rest::Deadline;
 use crate::rest::extract::{Admin, Json, KeyId};
-use crate::rest::openapi::problems::{Body, Called, Conflict, Forbidden, NotFound, Unauthorized};
+use crate::rest::openapi::problems::{Body, ByKey, Called, Conflict, Unauthorized};
 use crate::rest::openapi::{examples, params};
 use crate::views::{CreatedKey, Keys, ScopeJson};
 
@@ -49,7 +49,7 @@ struct NewKey {
     request_body(content = NewKey, example = json!({"scopes": ["tokens", "rooms"], "name": "web shop"})),
     responses(
         (status = 201, description = "The key was created", body = CreatedKey, example = json!(examples::created_key())),
-        Body, Unauthorized, Forbidden, Conflict, Called
+        Body, Unauthorized, Conflict, ByKey, Called
     ),
     security(("key" = []))
 )]
@@ -73,7 +73,7 @@ async fn create(State(app): State<Arc<App>>, Admin(key): Admin, Json(new): Json<
     tag = "Admin",
     responses(
         (status = 200, description = "The keys", body = Keys, example = json!(examples::server_keys())),
-        Unauthorized, Forbidden, Called
+        Unauthorized, ByKey, Called
     ),
     security(("key" = []))
 )]
@@ -92,7 +92,7 @@ async fn list(State(app): State<Arc<App>>, _: Admin) -> Result<Response, Problem
     operation_id = "delete_key",
     tag = "Admin",
     params(params::Key),
-    responses((status = 204, description = "The key is deleted"), Unauthorized, Forbidden, NotFound, Called),
+    responses((status = 204, description = "The key is deleted"), Unauthorized, ByKey, Called),
     security(("key" = []))
 )]
 async fn delete(State(app): State<Arc<App>>, Admin(key): Admin, KeyId(id): KeyId) -> Result<StatusCode, Problem> {

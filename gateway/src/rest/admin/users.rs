@@ -23,7 +23,7 @@ use crate::App;
 use crate::problem::Problem;
 use crate::rest::Deadline;
 use crate::rest::extract::{Admin, Json, Key, OptionalJson};
-use crate::rest::openapi::problems::{Body, Called, Conflict, Forbidden, NotFound, Unauthorized, UsernameTaken};
+use crate::rest::openapi::problems::{Body, ByKey, Called, Conflict, Unauthorized, UsernameTaken};
 use crate::rest::openapi::{examples, params};
 use crate::rest::profile::{data, given, or_cleared};
 use crate::rest::users::{UserPath, resolve_id};
@@ -70,7 +70,7 @@ struct UserToPut {
     responses(
         (status = 201, description = "The user was created", body = Account, example = json!(examples::account())),
         (status = 200, description = "The user existed before", body = Account, example = json!(examples::account())),
-        Body, Unauthorized, Forbidden, NotFound, UsernameTaken, Called
+        Body, Unauthorized, UsernameTaken, ByKey, Called
     ),
     security(("key" = []))
 )]
@@ -103,7 +103,7 @@ async fn put(
     operation_id = "delete_user",
     tag = "Admin",
     params(params::ManagedUser),
-    responses((status = 204, description = "The user is deleted"), Unauthorized, Forbidden, NotFound, Called),
+    responses((status = 204, description = "The user is deleted"), Unauthorized, ByKey, Called),
     security(("key" = []))
 )]
 async fn delete(state: State<Arc<App>>, admin: Admin, user: UserPath) -> Result<StatusCode, Problem> {
@@ -126,7 +126,7 @@ async fn delete(state: State<Arc<App>>, admin: Admin, user: UserPath) -> Result<
     params(params::ManagedUser),
     responses(
         (status = 204, description = "The user is suspended"),
-        Unauthorized, Forbidden, NotFound, Conflict, Called
+        Unauthorized, Conflict, ByKey, Called
     ),
     security(("key" = []))
 )]
@@ -149,7 +149,7 @@ async fn suspend(state: State<Arc<App>>, admin: Admin, user: UserPath) -> Result
     params(params::ManagedUser),
     responses(
         (status = 204, description = "The user is not suspended"),
-        Unauthorized, Forbidden, NotFound, Conflict, Called
+        Unauthorized, Conflict, ByKey, Called
     ),
     security(("key" = []))
 )]
@@ -171,7 +171,7 @@ async fn restore(state: State<Arc<App>>, admin: Admin, user: UserPath) -> Result
     operation_id = "end_sessions_of_user",
     tag = "Admin",
     params(params::ManagedUser),
-    responses((status = 204, description = "The sessions have ended"), Unauthorized, Forbidden, NotFound, Called),
+    responses((status = 204, description = "The sessions have ended"), Unauthorized, ByKey, Called),
     security(("key" = []))
 )]
 async fn end_sessions(state: State<Arc<App>>, admin: Admin, user: UserPath) -> Result<StatusCode, Problem> {
@@ -231,7 +231,7 @@ struct NewInvite {
     request_body(content = Option<NewInvite>, example = json!({"uses": 10})),
     responses(
         (status = 201, description = "The invite was created", body = InviteJson, example = json!(examples::invite())),
-        Body, Unauthorized, Forbidden, Conflict, Called
+        Body, Unauthorized, Conflict, ByKey, Called
     ),
     security(("key" = []))
 )]
@@ -278,7 +278,7 @@ struct NewToken {
     request_body(content = NewToken, example = json!({"userId": examples::USER, "ttl": 3600})),
     responses(
         (status = 200, description = "A token of the user", body = Opened, example = json!(examples::session())),
-        Body, Unauthorized, Forbidden, NotFound, Called
+        Body, Unauthorized, ByKey, Called
     ),
     security(("key" = []))
 )]

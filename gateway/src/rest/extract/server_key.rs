@@ -33,16 +33,17 @@ const SCOPES: [(&str, Scope); 8] = [
 /// Verifies a server key, and decides as whom it acts.
 ///
 /// # Errors
-/// `unauthorized` for a key that is malformed, unknown or deleted, and for a request of a web page; `rate_limited` after
-/// too many wrong keys; `forbidden` without the scope of the route, and for a suspended user; `not_found` for an unknown
-/// or deleted user; `unavailable` when auth does not answer.
+/// `unauthorized` for a key that is malformed, unknown or deleted, on a route without a scope, and for a request of a
+/// web page; `rate_limited` after too many wrong keys; `forbidden` without the scope of the route, and for a suspended
+/// user; `not_found` for an unknown or deleted user; `unavailable` when auth does not answer.
 pub(super) async fn actor_of_key(parts: &mut Parts, app: &Arc<App>, text: &str) -> Result<Actor> {
     if parts.headers.contains_key(ORIGIN) {
         return Err(unauthorized("a server key must not be sent by a web page"));
     }
-    let known = verified(parts, app, text).await?;
     let route = parts.extensions.get::<MatchedPath>().map_or("", MatchedPath::as_str);
-    if !scope_of(route).is_some_and(|scope| known.scopes.contains(scope)) {
+    let scope = scope_of(route).ok_or_else(|| unauthorized("a user's token is needed; server keys may not do this"))?;
+    let known = verified(parts, app, text).await?;
+    if !known.scopes.contains(scope) {
         return Err(Error::new(Code::Forbidden, "the server key does not have the scope of this operation"));
     }
     let request_id = parts.extensions.get::<edge::Context>().map(edge::Context::request_id).unwrap_or_default();

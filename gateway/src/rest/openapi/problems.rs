@@ -74,6 +74,19 @@ impl IntoResponses for Called {
     }
 }
 
+/// The errors of every operation that accepts server keys: a request without the user that it needs, a key without the
+/// scope, an unknown user, too many wrong keys.
+pub struct ByKey;
+
+impl IntoResponses for ByKey {
+    fn responses() -> Responses {
+        [InvalidRequest::responses(), Forbidden::responses(), NotFound::responses(), RateLimited::responses()]
+            .into_iter()
+            .flatten()
+            .collect()
+    }
+}
+
 /// The errors of every operation with a body.
 pub struct Body;
 

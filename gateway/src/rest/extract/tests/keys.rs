@@ -128,7 +128,7 @@ async fn each_route_needs_its_scope() {
     }
     for path in ["/api/auth/me", "/api/auth/sessions", "/api/auth/logout"] {
         let request = with(&key("rooms messages"), Request::get(path)).header("Confab-User", BOB);
-        assert_eq!(problem(&send(&routes, request).await), (403, "forbidden"), "{path}");
+        assert_eq!(problem(&send(&routes, request).await), (401, "unauthorized"), "{path}");
     }
 }
 

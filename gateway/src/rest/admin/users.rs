@@ -23,7 +23,7 @@ use crate::App;
 use crate::problem::Problem;
 use crate::rest::Deadline;
 use crate::rest::extract::{Admin, Json, Key, OptionalJson};
-use crate::rest::openapi::problems::{Body, ByKey, Called, Conflict, Unauthorized, UsernameTaken};
+use crate::rest::openapi::problems::{Body, ByKey, Called, Conflict, Unauthorized, UserConflict};
 use crate::rest::openapi::{examples, params};
 use crate::rest::profile::{data, given, or_cleared};
 use crate::rest::users::{UserPath, resolve_id};
@@ -70,7 +70,7 @@ struct UserToPut {
     responses(
         (status = 201, description = "The user was created", body = Account, example = json!(examples::account())),
         (status = 200, description = "The user existed before", body = Account, example = json!(examples::account())),
-        Body, Unauthorized, UsernameTaken, ByKey, Called
+        Body, Unauthorized, UserConflict, ByKey, Called
     ),
     security(("key" = []))
 )]

@@ -27,6 +27,7 @@ macro_rules! on_both_stores {
 
 mod log;
 mod members;
+mod moderating;
 mod openings;
 mod outbox;
 mod private;

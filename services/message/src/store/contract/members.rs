@@ -74,6 +74,8 @@ async fn only_members_post_and_read(fixture: Fixture) {
     assert_eq!(seen(&*store, room, &[]).await, (0, vec![]));
     for window in [Window::Latest, Window::Before(9)] {
         assert!(store.list(key(room), window, ALL, vec![stranger].into()).await.unwrap().0.events.is_empty());
+        let (page, access) = store.list(key(room), window, ALL, Readers::Moderator).await.unwrap();
+        assert_eq!((page.events.len(), access.private, access.readers), (1, true, vec![]));
     }
 }
 

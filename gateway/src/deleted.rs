@@ -113,9 +113,9 @@ mod tests {
 
     fn event() -> Event {
         let file = |id, name: &str| File { uploaded_by: user(id, name), ..File::default() };
-        let data = format!(
-            r#"{{"by":{{"id":"{EVE}","username":"eve"}},"members":[{{"role":"admin","user":{{"id":"{ADA}","username":"ada"}}}}]}}"#
-        );
+        let [by, user_json] =
+            [(EVE, "eve"), (ADA, "ada")].map(|(id, name)| format!(r#"{{"id":"{id}","username":"{name}"}}"#));
+        let data = format!(r#"{{"by":{by},"members":[{{"role":"admin","user":{user_json}}}]}}"#);
         Event { sender: user(ADA, "ada"), files: vec![file(EVE, "eve"), file(ADA, "ada")], data, ..Event::default() }
     }
 

@@ -21,7 +21,6 @@ const CAPACITY: u64 = 1000;
 const ASK: Call = Call::within(Duration::from_secs(2)).attempt(Duration::from_millis(500)).reading();
 
 /// A server key that exists.
-#[derive(Debug)]
 pub struct ServerKey {
     pub id: Uuid,
     pub scopes: Scopes,

@@ -32,8 +32,8 @@ pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
 
 /// Show a picture
 ///
-/// Returns the bytes of a user's picture, while a user has it. Needs no token. Pages of any site may show it, and caches
-/// may keep it for a year, because a new picture has another URL.
+/// Returns the bytes of a user's picture, while a user has it. Needs no token. Pages of any site may show it, and
+/// caches may keep it for a year, because a new picture has another URL.
 #[utoipa::path(
     get,
     path = "/api/avatars/{fileId}",

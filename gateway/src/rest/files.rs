@@ -46,7 +46,8 @@ pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
 
 /// List files
 ///
-/// Lists the caller's uploads or, with `roomId`, the files of that room, newest first.
+/// Lists the caller's uploads or, with `roomId`, the files of that room, newest first. A server key without
+/// `Confab-User` must send `roomId`.
 #[utoipa::path(
     get,
     path = "/api/files",

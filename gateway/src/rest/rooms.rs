@@ -110,7 +110,8 @@ async fn create(
 
 /// List rooms
 ///
-/// Lists public rooms and the rooms of which the caller is a member.
+/// Lists public rooms and the rooms of which the caller is a member. A server key without `Confab-User` lists public
+/// rooms.
 #[utoipa::path(
     get,
     path = "/api/rooms",
@@ -154,7 +155,7 @@ async fn list(
 
 /// Show a room
 ///
-/// Returns a room with its latest messages.
+/// Returns a room with its latest messages. A server key without the scope `messages` gets no messages.
 #[utoipa::path(
     get,
     path = "/api/rooms/{roomId}",
@@ -243,7 +244,7 @@ async fn delete(State(app): State<Arc<App>>, actor: Actor, RoomId(id): RoomId) -
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// As whom the reader sees a room.
+/// Who sees a room: an anonymous caller, a user, or a server key.
 fn viewer(reader: Option<&Actor>) -> Viewer {
     match reader {
         None => Viewer::Anonymous,

@@ -66,8 +66,8 @@ impl<'a> Keys<'a> {
 pub struct CreatedKey<'a> {
     #[serde(flatten)]
     details: KeyJson<'a>,
-    /// The key, to be sent as `Authorization: Bearer …`. The server stores only its hash, so no other response contains
-    /// it.
+    /// The key, to be sent as `Authorization: Bearer …`. The server stores only its hash, so no other response
+    /// contains it.
     #[schema(format = "password")]
     key: &'a str,
 }

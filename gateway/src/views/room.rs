@@ -94,7 +94,7 @@ impl ActJson {
     }
 }
 
-/// As whom a caller sees a room.
+/// The kind of caller that sees a room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Viewer {
     Anonymous,

@@ -168,8 +168,12 @@ async fn upkeep(store: Arc<dyn Store>) {
         interval.tick().await;
         match service::purge(store.as_ref()).await {
             Ok(0) => {}
-            Ok(purged) => tracing::debug!(purged, "purged expired revocations, sessions, invites and names"),
-            Err(error) => tracing::warn!(%error, "cannot purge expired revocations, sessions, invites and names now"),
+            Ok(purged) => {
+                tracing::debug!(purged, "purged expired revocations, sessions, invites, names and entries of the audit")
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot purge expired revocations, sessions, invites, names and entries of the audit now")
+            }
         }
         // Repeated, because replicas of an earlier release may create accounts at the same time.
         match service::fill_skeletons(store.as_ref()).await {

@@ -185,8 +185,8 @@ impl Files {
         Ok(Page { next: last.map(|at| cursor::encode(&(at.created_at_ms, at.id, whose))), files })
     }
 
-    /// Deletes a file for its uploader, a manager of its room, or a moderator if it has a room. The log is updated before the answer if possible
-    /// within one second, otherwise soon after.
+    /// Deletes a file for its uploader, a manager of its room, or a moderator if it has a room. The log is updated
+    /// before the answer if possible within one second, otherwise soon after.
     pub async fn delete(&self, id: Uuid, caller: &User, is_moderator: bool) -> Result<()> {
         let file = self.find(id, Some(caller.id)).await?;
         // In a private room, the uploader's right ends with the membership.

@@ -23,9 +23,9 @@ pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
 
 /// List the audit
 ///
-/// Lists what server keys and operators did, the newest entry first: all successful changes under `/api/admin`, and each
-/// change of a room, a member or a file by a server key without `Confab-User`. The latter are recorded before they are
-/// done, so an entry does not prove success. The first act of a key on behalf of a user in each hour is recorded as
+/// Lists what server keys and operators did, the newest entry first: all successful changes under `/api/admin`, and
+/// each change of a room, a member or a file by a server key without `Confab-User`. The latter are recorded before they
+/// are done, so an entry does not prove success. The first act of a key on behalf of a user in each hour is recorded as
 /// `act_as`. Entries are kept for 90 days.
 #[utoipa::path(
     get,

@@ -48,7 +48,8 @@ struct NewKey {
     tag = "Admin",
     request_body(content = NewKey, example = json!({"scopes": ["tokens", "rooms"], "name": "web shop"})),
     responses(
-        (status = 201, description = "The key was created", body = CreatedKey, example = json!(examples::created_key())),
+        (status = 201, description = "The key was created", body = CreatedKey,
+            example = json!(examples::created_key())),
         Body, Unauthorized, Conflict, ByKey, Called
     ),
     security(("key" = []))

@@ -58,8 +58,8 @@ struct UserToPut {
 
 /// Create or change a user
 ///
-/// Creates a user with an id that the app chooses and without a password, or changes the name and the profile of a user.
-/// The app gets tokens of the user with `POST /api/admin/tokens`. Messages keep the name that their author had.
+/// Creates a user with an id that the app chooses and without a password, or changes the name and the profile of a
+/// user. The app gets tokens of the user with `POST /api/admin/tokens`. Messages keep the name that their author had.
 #[utoipa::path(
     put,
     path = "/api/admin/users/{userId}",
@@ -116,8 +116,8 @@ async fn delete(state: State<Arc<App>>, admin: Admin, user: UserPath) -> Result<
 
 /// Suspend a user
 ///
-/// Rejects every token and every login of the user, and closes the user's sockets, until the user is restored. Memberships
-/// and messages stay.
+/// Rejects every token and every login of the user, and closes the user's sockets, until the user is restored.
+/// Memberships and messages stay.
 #[utoipa::path(
     post,
     path = "/api/admin/users/{userId}/suspend",
@@ -268,8 +268,8 @@ struct NewToken {
 /// Issue a token of a user
 ///
 /// Opens a session of a user and returns its token, without a password and without a refresh token. The app passes the
-/// token to the user's client. A user has at most 50 sessions: above that, the oldest one ends. The response is 403 for a
-/// suspended user.
+/// token to the user's client. A user has at most 50 sessions: above that, the oldest one ends. The response is 403 for
+/// a suspended user.
 #[utoipa::path(
     post,
     path = "/api/admin/tokens",

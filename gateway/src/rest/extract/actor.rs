@@ -87,8 +87,8 @@ impl Actor {
         }
     }
 
-    /// Records an act that a server key without a user is about to do; `details` is an object, or null for none. Nothing
-    /// is recorded for users.
+    /// Records an act that a server key without a user is about to do; `details` is an object, or null for none.
+    /// Nothing is recorded for users.
     ///
     /// # Errors
     /// `unavailable` when the act is not recorded.

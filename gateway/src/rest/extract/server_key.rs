@@ -30,7 +30,7 @@ const SCOPES: [(&str, Scope); 8] = [
     ("/api/files", Scope::Messages),
 ];
 
-/// Verifies a server key, and decides as whom it acts.
+/// Verifies a server key, and decides on whose behalf it acts.
 ///
 /// # Errors
 /// `unauthorized` for a key that is malformed, unknown or deleted, on a route without a scope, and for a request of a

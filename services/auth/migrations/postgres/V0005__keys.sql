@@ -20,8 +20,8 @@ CREATE TABLE audit (
 );
 CREATE INDEX audit_by_time ON audit (at_ms, id);
 
--- The audit only grows. The service deletes entries after 90 days and cannot delete them earlier, because only the role that
--- migrates the schema can remove a trigger.
+-- The audit only grows. The service deletes entries after 90 days and cannot delete them earlier, because only the role
+-- that migrates the schema can remove a trigger.
 CREATE FUNCTION keep_audit() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 BEGIN
     IF TG_OP = 'DELETE' AND OLD.at_ms < extract(epoch FROM now()) * 1000 - 7776000000 THEN

@@ -1,4 +1,4 @@
-//! Users whom the back end of an app manages, with a server key.
+//! Users that the back end of an app manages, with a server key.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;

@@ -37,6 +37,9 @@ test: ## run every test; installs or starts what the tests need
 	target/debug/chaos --breakage publish-before-commit
 	target/debug/chaos --breakage no-hints-no-heads
 	target/debug/chaos --breakage skip-repeat-check
+	target/debug/chaos --breakage skip-eviction
+	target/debug/chaos --breakage skip-membership
+	target/debug/chaos --breakage skip-revocations
 	target/debug/chaos
 
 fuzz: ## fuzz every parser of bytes from clients and from the bus, each for MINUTES=10, without a sanitizer

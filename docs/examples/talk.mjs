@@ -17,8 +17,9 @@ if (session.code === "username_taken")
   session = await ask("/api/auth/login", { username, password });
 if (session.code) stop(session.detail);
 headers.Authorization = `Bearer ${session.token}`;
+const isLobby = ({ name, visibility }) => name === "Lobby" && visibility === "public";
 let room = await ask("/api/rooms", { name: "Lobby" });
-if (room.code) room = (await ask("/api/rooms?q=Lobby")).items.find(({ name }) => name === "Lobby");
+if (room.code) room = (await ask("/api/rooms?q=Lobby")).items.find(isLobby);
 
 let place = { roomId: room.id, last: 20 };
 const show = ({ seq, sender, content }) => {

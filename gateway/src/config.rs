@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use confab_common::config::{address, at_least_one, duration, some_time};
 use confab_common::grpc;
+use confab_common::issuers::IssuersConfig;
 use confab_socketio::net::network;
 use ipnet::IpNet;
 
@@ -69,6 +70,9 @@ pub struct GatewayConfig {
     /// Rate limits of users and addresses.
     #[command(flatten)]
     pub limits: LimitsConfig,
+    /// Issuers of tokens for the users of the app.
+    #[command(flatten)]
+    pub issuers: IssuersConfig,
 }
 
 /// Settings of the traffic between gateways, by which any gateway accepts requests for a session of another gateway.

@@ -41,6 +41,7 @@ use confab_common::bus::Bus;
 use confab_common::cluster_key::ClusterKey;
 use confab_common::config::CommonConfig;
 use confab_common::grpc::{self, Role, Services};
+use confab_common::issuers::Issuers;
 use confab_common::listen::Reserved;
 use confab_common::process::{Process, Settings};
 use confab_common::store::BusConfig;
@@ -121,6 +122,7 @@ impl Settings for Program {
 
     fn check(&self) -> anyhow::Result<()> {
         self.bus.check()?;
+        self.gateway.issuers.check()?;
         peers::check(&self.gateway.forward, self.bus.key()?.as_ref())
     }
 }
@@ -186,7 +188,8 @@ pub async fn start(
     let clients = Clients::new(services.called_by(Role::Gateway), config.request_timeout);
     let revocations = Revocations::start(clients.auth.clone(), &bus, process);
     let clients = Clients { deleted: revocations.deleted().clone(), ..clients };
-    let tokens = Tokens::start(clients.auth.clone(), revocations.clone(), process);
+    let issuers = Issuers::start(&config.issuers, process)?;
+    let tokens = Tokens::with_issuers(issuers, clients.auth.clone(), revocations.clone(), process);
     let sender = Sender::new(&clients);
     let cluster =
         peers::open(&config.forward, key, config.realtime.ping_interval + config.realtime.ping_timeout).await?;

@@ -82,7 +82,7 @@ impl Deadline {
         request(message, Call { deadline: self.at.saturating_duration_since(Instant::now()), ..self.call })
     }
 
-    /// A call that must be answered within the time left, and is not repeated to another replica.
+    /// A call whose repeat would get another answer, so that a slow replica is not replaced by the next one.
     fn once<T>(&self, message: T) -> tonic::Request<T> {
         request(message, Call::within(self.at.saturating_duration_since(Instant::now())))
     }

@@ -8,7 +8,7 @@ use uuid::Uuid;
 /// The sign-in of a token. Times are in seconds since the Unix epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SignIn {
-    /// The token's `jti`, which all tokens of a session share.
+    /// The token's `jti`, which all tokens of a session share; for a token of the app's own issuer, its revocation id.
     pub session_id: Uuid,
     /// The token's `iat`.
     pub issued_at: i64,

@@ -1,4 +1,7 @@
-//! Verifies tokens in the gateway, with the public keys that auth publishes.
+//! Verifies tokens in the gateway: those of auth, with the public keys that auth publishes, and those of the app's own
+//! issuers.
+
+mod users;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
@@ -7,6 +10,7 @@ use std::time::Duration;
 use axum::http::HeaderValue;
 use bytes::Bytes;
 use confab_common::grpc::{Call, Transport, request};
+use confab_common::issuers::{ForeignToken, Issuers};
 use confab_common::process::Process;
 use confab_common::readiness::{Condition, Readiness};
 use confab_common::{Code, Error, Result};
@@ -25,6 +29,7 @@ use crate::metrics::METRICS;
 use crate::revocations::Revocations;
 use crate::seldom::Seldom;
 use crate::sign_in::SignIn;
+use users::Users;
 
 /// Longest token that the gateway verifies, in bytes.
 pub const MAX_TOKEN: usize = 8 * 1024;
@@ -51,7 +56,7 @@ pub struct Identity {
     pub user_id: Uuid,
     /// The user in the form that the gRPC contract expects.
     pub user: UserRef,
-    /// The id of the sign-in: the token's `jti`.
+    /// The id of the sign-in: the token's `jti`; for a token of the app's own issuer, its revocation id.
     pub session_id: Uuid,
     /// The token's time of issue, in seconds since the Unix epoch.
     pub issued_at: i64,
@@ -63,6 +68,11 @@ impl Identity {
     /// The sign-in of the token.
     pub fn sign_in(&self) -> SignIn {
         SignIn { session_id: self.session_id, issued_at: self.issued_at, expires_at: self.expires_at }
+    }
+
+    /// Whether the user belongs to one of the app's own issuers: only the ids of such users are UUIDv5.
+    pub fn is_of_issuer(&self) -> bool {
+        self.user_id.get_version_num() == 5
     }
 }
 
@@ -113,6 +123,8 @@ pub struct Tokens(Arc<Inner>);
 
 struct Inner {
     auth: AuthServiceClient<Transport>,
+    issuers: Issuers,
+    users: Users,
     revocations: Revocations,
     validation: Validation,
     early: Early,
@@ -141,8 +153,20 @@ struct Attempt {
 }
 
 impl Tokens {
-    /// Starts fetching the key set, now and every minute. The process is not ready until the first key set has arrived.
+    /// Starts without issuers of the app.
+    #[cfg(test)]
     pub fn start(auth: AuthServiceClient<Transport>, revocations: Revocations, process: &Process) -> Self {
+        Self::with_issuers(Issuers::default(), auth, revocations, process)
+    }
+
+    /// Starts fetching the key set of auth, now and every minute. The process is not ready until the first key set has
+    /// arrived. Tokens of these issuers are accepted, too.
+    pub fn with_issuers(
+        issuers: Issuers,
+        auth: AuthServiceClient<Transport>,
+        revocations: Revocations,
+        process: &Process,
+    ) -> Self {
         let mut validation = Validation::new(Algorithm::EdDSA);
         validation.leeway = LEEWAY;
         validation.validate_nbf = true;
@@ -150,7 +174,9 @@ impl Tokens {
         validation.set_audience(&[PARTY]);
         validation.set_required_spec_claims(&["exp", "nbf", "aud", "iss", "sub"]);
         let tokens = Self(Arc::new(Inner {
+            users: Users::new(auth.clone()),
             auth,
+            issuers,
             revocations,
             validation,
             early: Early::default(),
@@ -162,15 +188,23 @@ impl Tokens {
         tokens
     }
 
-    /// Verifies a token.
+    /// Verifies a token. With known keys, and for a token of an issuer a known user, the answer needs no wait.
     ///
     /// # Errors
     /// `unauthorized` for a token that is malformed, forged, for another audience, expired, not valid yet or revoked;
-    /// `unavailable` when auth does not answer and its keys or revocations are needed.
+    /// `unavailable` when keys, revocations or the user are needed from auth or the issuer, which does not answer.
     pub async fn verify(&self, token: &str) -> Result<Identity> {
         if token.len() > MAX_TOKEN {
             return Err(refused());
         }
+        match self.0.issuers.verify(token).await? {
+            Some(token) => self.identify(&token).await,
+            None => self.verify_own(token).await,
+        }
+    }
+
+    /// Verifies a token of auth.
+    async fn verify_own(&self, token: &str) -> Result<Identity> {
         let header = jsonwebtoken::decode_header(token).map_err(|_| refused())?;
         let key_id =
             header.kid.filter(|_| header.alg == Algorithm::EdDSA && header.crit.is_none()).ok_or_else(refused)?;
@@ -184,14 +218,23 @@ impl Tokens {
             }
             refused()
         })?;
-        self.0.revocations.known().await?;
         let Claims { sub: user_id, name: username, jti: session_id, iat: issued_at, exp: expires_at, .. } = claims;
+        self.check_revocations(user_id, SignIn { session_id, issued_at, expires_at }).await?;
         let user = UserRef { id: user_id.to_string(), username };
-        let identity = Identity { user_id, user, session_id, issued_at, expires_at };
-        if self.0.revocations.cause(user_id, identity.sign_in()).is_some() {
-            return Err(refused());
-        }
-        Ok(identity)
+        Ok(Identity { user_id, user, session_id, issued_at, expires_at })
+    }
+
+    /// The identity of a verified token of the app's own issuer.
+    async fn identify(&self, token: &ForeignToken) -> Result<Identity> {
+        let ForeignToken { user_id, revocation_id: session_id, issued_at, expires_at, .. } = *token;
+        self.check_revocations(user_id, SignIn { session_id, issued_at, expires_at }).await?;
+        let user = self.0.users.of(token).await?;
+        Ok(Identity { user_id, user, session_id, issued_at, expires_at })
+    }
+
+    async fn check_revocations(&self, user_id: Uuid, sign_in: SignIn) -> Result<()> {
+        self.0.revocations.known().await?;
+        if self.0.revocations.cause(user_id, sign_in).is_some() { Err(refused()) } else { Ok(()) }
     }
 
     /// [`verify`](Self::verify) for a connection, which ends with its token: an expired token is rejected without

@@ -1,49 +1,46 @@
 //! Checks the promises of delivery: a whole cluster, stock and raw clients, every fault of the table, and a checker
 //! that reads what all clients received.
 
+mod access;
+mod breakage;
 mod checker;
 mod clients;
 mod faults;
 mod history;
+mod population;
 pub mod proxy;
+mod recorder;
 mod report;
 mod schedule;
 mod terms;
 mod world;
 
-use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::Context;
-use serde_json::Value;
-use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, sleep, timeout};
-use uuid::Uuid;
 
+pub use breakage::Breakage;
 pub use checker::{Verdict, Violation};
 pub use faults::{CASES, Case, named};
 pub use report::print;
 pub use schedule::Profile;
 
-use self::clients::{hostile, listener, sender, stock};
-use self::history::{Records, Seen, Stored, Use};
+use self::clients::hostile;
+use self::history::{Records, Use};
+use self::population::Population;
 use self::schedule::{Dice, Schedule};
 use self::world::World;
 use crate::load::attack::usage::Usage;
-use crate::plan::Role;
-use crate::stock::{Socket, Stock};
 use crate::wait::eventually;
 
-/// How long one sender waits between messages.
-const SEND_INTERVAL: Duration = Duration::from_millis(40);
 /// Time limit until all clients are connected, at the start and after each fault.
 const CONNECT_LIMIT: Duration = Duration::from_secs(60);
 /// Without trouble for this long, the system counts as healthy.
 const HEALTHY_AFTER: Duration = Duration::from_millis(1500);
-/// Time limit for the last acknowledgements and deliveries.
-const DELIVERY_LIMIT: Duration = Duration::from_secs(60);
+/// Time limit until the clients have done what shows a breakage.
+const EXERCISE_LIMIT: Duration = Duration::from_secs(60);
 /// How often the resource use of processes is sampled.
 const SAMPLE_INTERVAL: Duration = Duration::from_secs(2);
 /// Time limit for a process to report its number of tasks.
@@ -64,45 +61,6 @@ pub struct Options {
     pub programs: std::path::PathBuf,
 }
 
-/// A way to break the promises on purpose, in programs with failpoints
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum Breakage {
-    /// Publish hints before the commit, which may then fail
-    PublishBeforeCommit,
-    /// Drop hints, and never poll the heads
-    NoHintsNoHeads,
-    /// Append a repeated message again
-    SkipRepeatCheck,
-}
-
-impl Breakage {
-    /// The cases in which the breakage does harm.
-    fn cases(self) -> &'static [&'static str] {
-        match self {
-            Self::PublishBeforeCommit => &["message-killed-before-commit"],
-            Self::NoHintsNoHeads | Self::SkipRepeatCheck => &["sent-thrice"],
-        }
-    }
-
-    fn points(self) -> (Role, &'static [&'static str]) {
-        match self {
-            Self::PublishBeforeCommit => (Role::Message, &["publish-before-commit"]),
-            Self::NoHintsNoHeads => (Role::Gateway, &["drop-hints", "skip-heads"]),
-            Self::SkipRepeatCheck => (Role::Message, &["skip-repeat-check"]),
-        }
-    }
-
-    /// Returns whether the checker detected the breakage itself, not only its side effects.
-    pub fn is_noticed(self, verdict: &Verdict) -> bool {
-        let counts = &verdict.counts;
-        match self {
-            Self::PublishBeforeCommit => counts.invented > 0,
-            Self::NoHintsNoHeads => counts.lost > 0,
-            Self::SkipRepeatCheck => counts.repeated > 0,
-        }
-    }
-}
-
 /// Starts a cluster, injects faults, and checks the records.
 ///
 /// # Errors
@@ -120,6 +78,7 @@ pub async fn run(options: Options) -> anyhow::Result<(Records, Verdict)> {
             }
         }
     }
+    let broken = world.recorder.now();
     look(&world).await;
     // A run for one broken promise has no hostile clients, which would distract from it. Hostile clients have their own
     // random generator, so that the rest of the run is the same without them.
@@ -142,6 +101,10 @@ pub async fn run(options: Options) -> anyhow::Result<(Records, Verdict)> {
             break;
         }
         let before = world.recorder.with(|records| records.faults.len());
+        let _no_acts = match step[0].name {
+            faults::LAST => Some(world.acting.write().await),
+            _ => None,
+        };
         let (first, mut others) = (dice.split(), dice.split());
         let meanwhile = async {
             for case in &step[1..] {
@@ -157,6 +120,13 @@ pub async fn run(options: Options) -> anyhow::Result<(Records, Verdict)> {
             // The checker reports late clients; the next fault does not wait longer.
             let _ = whole(&world, CONNECT_LIMIT).await;
         }
+    }
+    if let Some(breakage) = options.breakage {
+        let exercised = async || {
+            let now = world.recorder.now();
+            world.recorder.with(|records| breakage.is_exercised(records, broken, now)).then_some(())
+        };
+        eventually("the breakage has had its effect", EXERCISE_LIMIT, exercised).await?;
     }
     let attacked = hostile.is_some();
     if let Some(hostile) = hostile {
@@ -183,91 +153,6 @@ async fn whole(world: &World, limit: Duration) -> anyhow::Result<()> {
             .then_some(())
     };
     eventually("everything works", limit, whole).await
-}
-
-/// The clients that chat.
-struct Population {
-    senders: JoinSet<anyhow::Result<()>>,
-    listeners: Vec<JoinHandle<()>>,
-    _processes: Vec<Stock>,
-}
-
-impl Population {
-    async fn start(world: &Arc<World>, dice: &mut Dice) -> anyhow::Result<Self> {
-        let (javascript, python) = (Stock::javascript()?, Stock::python()?);
-        let (mut senders, mut listeners) = (JoinSet::new(), Vec::new());
-        for _ in 0..2 {
-            senders.spawn(sender::by_rest(world.clone(), world.api.signup().await?, dice.split(), SEND_INTERVAL));
-            senders.spawn(sender::by_socket(world.clone(), world.api.signup().await?, dice.split(), SEND_INTERVAL));
-        }
-        for process in [&javascript, &python] {
-            let account = world.api.signup().await?;
-            let socket = stock::open(process, world, &account, stock::UPGRADE);
-            senders.spawn(stock::send(world.clone(), account, socket, dice.split(), SEND_INTERVAL));
-        }
-        for n in 0..4 {
-            let (account, receiver) = (world.api.signup().await?, world.recorder.receiver(format!("raw listener {n}")));
-            listeners.push(tokio::spawn(listener::listen(world.clone(), account, receiver, n, false)));
-        }
-        let mut stock_listener = |name: &str, socket: Socket, recovers: bool| {
-            let receiver = world.recorder.receiver(name);
-            world.recorder.note(|records| records.receivers[receiver].recovers = recovers);
-            listeners.push(tokio::spawn(stock::listen(world.clone(), socket, receiver)));
-        };
-        let account = world.api.signup().await?;
-        stock_listener("JavaScript listener", stock::open(&javascript, world, &account, stock::UPGRADE), false);
-        stock_listener(
-            "JavaScript listener over WebSocket",
-            stock::open(&javascript, world, &account, stock::WEBSOCKET),
-            false,
-        );
-        stock_listener(
-            "JavaScript listener with recovery",
-            stock::open_with_recovery(&javascript, world, &account),
-            true,
-        );
-        stock_listener("Python listener", stock::open(&python, world, &account, stock::UPGRADE), false);
-        Ok(Self { senders, listeners, _processes: vec![javascript, python] })
-    }
-
-    /// Stops new messages, waits for pending ones, and waits until all messages are received.
-    async fn end(&mut self, world: &Arc<World>) -> anyhow::Result<()> {
-        world.ending.store(true, Ordering::Relaxed);
-        let finished = async {
-            while let Some(sender) = self.senders.join_next().await {
-                sender??;
-            }
-            anyhow::Ok(())
-        };
-        let finished = timeout(DELIVERY_LIMIT, finished).await;
-        if let Ok(finished) = finished {
-            finished?;
-        }
-        let histories = histories(world).await?;
-        let heads = histories.iter().map(|(room, history)| (*room, history.len() as u64)).collect::<HashMap<_, _>>();
-        let complete = async || world.recorder.with(|records| records.all_hold(&heads)).then_some(());
-        // The checker reports receivers that are incomplete.
-        let _ = eventually("every receiver is complete", Duration::from_secs(15), complete).await;
-        self.listeners.iter().for_each(JoinHandle::abort);
-        world.recorder.note(|records| records.history = histories);
-        Ok(())
-    }
-}
-
-async fn histories(world: &World) -> anyhow::Result<HashMap<Uuid, Vec<Stored>>> {
-    let mut histories = HashMap::new();
-    for room in &world.rooms {
-        let path = room.to_string();
-        let read = async || world.api.history(&path, &world.owner, 200).await.ok();
-        let history = eventually("history is readable", DELIVERY_LIMIT, read).await?;
-        histories.insert(*room, history.iter().filter_map(stored).collect());
-    }
-    Ok(histories)
-}
-
-fn stored(message: &Value) -> Option<Stored> {
-    let key = message["clientMessageId"].as_str().unwrap_or_default().to_owned();
-    Some(Stored { seen: Seen::of(message)?, sender: message["sender"]["id"].as_str()?.parse().ok()?, key })
 }
 
 /// Samples the resource use of each process.

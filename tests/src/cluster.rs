@@ -18,12 +18,14 @@ use crate::wait::eventually;
 use crate::{certificates, programs, secrets};
 
 /// All test clients have one address, and some send as much as the server can take.
-pub const UNLIMITED: [(&str, &str); 7] = [
+pub const UNLIMITED: [(&str, &str); 9] = [
     ("CONFAB_LIMIT_SIGNUP", "0"),
     ("CONFAB_LIMIT_LOGIN", "0"),
     ("CONFAB_LIMIT_SEND", "0"),
     ("CONFAB_LIMIT_JOIN_ROOM", "0"),
     ("CONFAB_LIMIT_CREATE_ROOM", "0"),
+    ("CONFAB_LIMIT_CHANGE_ROOM", "0"),
+    ("CONFAB_LIMIT_USER_DIRECTORY", "0"),
     ("CONFAB_LIMIT_UPLOAD", "0"),
     ("CONFAB_LIMIT_SEARCH", "0"),
 ];

@@ -15,6 +15,7 @@ pub mod embedded;
 pub mod exposition;
 pub mod form;
 pub mod guard;
+pub mod issuer;
 pub mod load;
 pub mod manifests;
 pub mod objects;

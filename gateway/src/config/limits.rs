@@ -29,6 +29,9 @@ pub struct LimitsConfig {
     /// Rooms that one user creates
     #[arg(long, env = "CONFAB_LIMIT_CREATE_ROOM", default_value = "200,1/s", value_name = "RATE")]
     pub limit_create_room: Rate,
+    /// Changes of rooms and members by one user: each appends an event to the log
+    #[arg(long, env = "CONFAB_LIMIT_CHANGE_ROOM", default_value = "300,10/s", value_name = "RATE")]
+    pub limit_change_room: Rate,
     /// Joins of one user with all sockets
     #[arg(long, env = "CONFAB_LIMIT_JOIN_ROOM", default_value = "2000,100/s", value_name = "RATE")]
     pub limit_join_room: Rate,
@@ -167,12 +170,13 @@ mod tests {
         assert_eq!(config.limit_signup, per(60, Duration::from_secs(1)));
         assert_eq!(config.limit_login, per(300, Duration::from_millis(200)));
         assert_eq!(config.limit_wrong_password, per(10, Duration::from_secs(30)));
-        assert_eq!(config.limit_create_room, per(100, Duration::from_secs(6)));
+        assert_eq!(config.limit_create_room, per(200, Duration::from_secs(1)));
+        assert_eq!(config.limit_change_room, per(300, Duration::from_millis(100)));
         assert_eq!(config.limit_join_room, per(2000, Duration::from_millis(10)));
         assert_eq!(config.limit_send, per(4000, Duration::from_micros(500)));
-        assert_eq!(config.limit_upload, per(60, Duration::from_secs(1)));
+        assert_eq!(config.limit_upload, per(1000, Duration::from_millis(100)));
         assert_eq!(config.limit_search, per(30, Duration::from_millis(200)));
         assert_eq!(config.limit_user_directory, per(30, Duration::from_secs(2)));
-        assert_eq!(config.limit_file_link, per(600, Duration::from_millis(50)));
+        assert_eq!(config.limit_file_link, per(2000, Duration::from_millis(10)));
     }
 }

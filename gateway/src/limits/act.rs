@@ -13,6 +13,8 @@ pub enum Act {
     WrongPassword,
     /// One new room of a user.
     CreateRoom,
+    /// One change of a room or its members by a user.
+    ChangeRoom,
     /// One `joinRoom` of a user.
     JoinRoom,
     /// One message of a user.
@@ -29,11 +31,12 @@ pub enum Act {
 
 impl Act {
     /// All acts, in the order of their variants.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Signup,
         Self::Login,
         Self::WrongPassword,
         Self::CreateRoom,
+        Self::ChangeRoom,
         Self::JoinRoom,
         Self::Send,
         Self::Upload,
@@ -49,6 +52,7 @@ impl Act {
             Self::Login => "login",
             Self::WrongPassword => "wrong_password",
             Self::CreateRoom => "create_room",
+            Self::ChangeRoom => "change_room",
             Self::JoinRoom => "join_room",
             Self::Send => "send",
             Self::Upload => "upload",
@@ -65,6 +69,7 @@ impl Act {
             Self::Login => "logins from this address",
             Self::WrongPassword => "wrong passwords for this account",
             Self::CreateRoom => "new rooms",
+            Self::ChangeRoom => "changes of rooms and members",
             Self::JoinRoom => "joins",
             Self::Send => "messages",
             Self::Upload => "uploads",
@@ -80,6 +85,7 @@ impl Act {
             Self::Login => config.limit_login,
             Self::WrongPassword => config.limit_wrong_password,
             Self::CreateRoom => config.limit_create_room,
+            Self::ChangeRoom => config.limit_change_room,
             Self::JoinRoom => config.limit_join_room,
             Self::Send => config.limit_send,
             Self::Upload => config.limit_upload,

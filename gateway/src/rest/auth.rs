@@ -25,6 +25,7 @@ use super::openapi::problems::{Body, Called, Forbidden, InvalidCredentials, Rate
 use crate::App;
 use crate::limits::{Act, RequestLimits};
 use crate::problem::{Problem, wrong_method};
+use crate::tokens::Identity;
 use crate::views::Opened;
 use confab_socketio::net::ClientAddress;
 
@@ -90,6 +91,15 @@ struct RefreshToken {
 fn check(username: &str, password: &str) -> Result<(), Error> {
     text::no_nul("username", username)?;
     text::no_nul("password", password)
+}
+
+/// Rejects users of the app's own issuers: this server has neither their passwords nor their sessions.
+pub(super) fn check_account(caller: &Identity) -> Result<(), Error> {
+    if !caller.is_of_issuer() {
+        return Ok(());
+    }
+    let why = "the user belongs to the app's own issuer, which manages the account, its password and its sessions";
+    Err(Error::new(Code::Forbidden, why))
 }
 
 /// The `User-Agent` of a request, for the list of sessions.
@@ -209,7 +219,7 @@ async fn refresh(
 /// Log out
 ///
 /// Ends the session of this request: all gateways reject its tokens and close its sockets, usually within 1 s and at
-/// most 5 s.
+/// most 5 s. A token of the app's own issuer is rejected until it expires; other tokens of its user stay valid.
 #[utoipa::path(
     post,
     path = "/api/auth/logout",

@@ -20,8 +20,10 @@ use super::extract::{Actor, OptionalJson, Params, Reader, RoomId, Turns};
 use super::messages::hidden_room;
 use super::openapi::problems::{Body, ByKey, Called, Conflict, Unauthorized};
 use super::openapi::{examples, params};
+use super::rooms::check_change;
 use super::users::{UserPath, resolve_id, resolve_user};
 use crate::App;
+use crate::limits::RequestLimits;
 use crate::problem::Problem;
 use crate::views::{MemberJson, Page, RoleJson};
 
@@ -114,12 +116,14 @@ async fn set(
     actor: Actor,
     RoomId(room): RoomId,
     user: UserPath,
+    limits: RequestLimits,
     OptionalJson(change): OptionalJson<MemberChange>,
 ) -> Result<Response, Problem> {
     let role = change.role()?;
+    check_change(&limits, &actor).await?;
     let deadline = Deadline::of(&app);
     // The room service rejects an unknown user after all checks of the room.
-    let user = resolve_user(&app, &deadline, actor.user(), &user).await?;
+    let user = resolve_user(&app, &deadline, &limits, actor.user(), &user).await?;
     let details = json!({"userId": user.as_ref().map(|user| &user.id), "role": change.role});
     actor.recorded(&app, "member.set", room, details).await?;
     let (caller, room_id, moderator) = (Some(actor.caller()), room.to_string(), actor.is_moderator());
@@ -133,7 +137,7 @@ async fn set(
 /// Remove a member
 ///
 /// The owner and admins may remove members, and members may remove themselves. The owner cannot be removed. In a
-/// private room, the event `memberLeft` is the last event that the user's sockets receive.
+/// private room, the event `memberLeft` is the last event of the room that the user's sockets receive.
 #[utoipa::path(
     delete,
     path = "/api/rooms/{roomId}/members/{userId}",
@@ -151,13 +155,15 @@ async fn remove(
     actor: Actor,
     RoomId(room): RoomId,
     user: UserPath,
+    limits: RequestLimits,
 ) -> Result<StatusCode, Problem> {
+    check_change(&limits, &actor).await?;
     let deadline = Deadline::of(&app);
-    let user_id = resolve_id(&app, &deadline, actor.user(), &user).await?;
+    let user_id = resolve_id(&app, &deadline, &limits, actor.user(), &user).await?;
     actor.recorded(&app, "member.remove", room, json!({"userId": user_id})).await?;
     let (caller, room_id, moderator) = (Some(actor.caller()), room.to_string(), actor.is_moderator());
     let remove = RemoveMemberRequest { caller, room_id, user_id, moderator };
-    app.clients.room.clone().remove_member(deadline.request(remove)).await?;
+    app.clients.room.clone().remove_member(deadline.once(remove)).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

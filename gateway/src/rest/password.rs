@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::auth::{HASHING, MAX_CREDENTIALS};
+use super::auth::{HASHING, MAX_CREDENTIALS, check_account};
 use super::extract::{Caller, Json, unauthorized};
 use super::late::refuse_late;
 use super::openapi::problems::{Body, Called, Forbidden, RateLimited, Unauthorized};
@@ -39,7 +39,7 @@ struct PasswordChange {
 /// Change the caller's password
 ///
 /// Changes the password, and ends all other sessions of the caller. The response is 403 when the current password is
-/// wrong.
+/// wrong, and for users of the app's own issuers.
 #[utoipa::path(
     put,
     path = "/api/auth/password",
@@ -59,6 +59,7 @@ async fn change(
     limits: RequestLimits,
     Json(given): Json<PasswordChange, MAX_CREDENTIALS>,
 ) -> Result<StatusCode, Problem> {
+    check_account(&caller)?;
     let attempt = limits.attempt(&caller.user.username, address).await?;
     let change = ChangePasswordRequest {
         user_id: caller.user.id,

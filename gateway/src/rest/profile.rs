@@ -16,7 +16,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::Deadline;
-use super::auth::{HASHING, MAX_CREDENTIALS};
+use super::auth::{HASHING, MAX_CREDENTIALS, check_account};
 use super::avatars::check_picture;
 use super::extract::{Caller, Json, unauthorized};
 use super::late::refuse_late;
@@ -158,7 +158,8 @@ struct Confirmation {
 /// Delete the caller's account
 ///
 /// Deletes the account and ends all its sessions. Its messages stay, and show the author as `deleted`. The user leaves
-/// all rooms, and the username becomes available after 30 days. The response is 403 when the password is wrong.
+/// all rooms, and the username becomes available after 30 days. The response is 403 when the password is wrong, and for
+/// users of the app's own issuers.
 #[utoipa::path(
     delete,
     path = "/api/auth/me",
@@ -175,6 +176,7 @@ async fn delete(
     limits: RequestLimits,
     Json(given): Json<Confirmation, MAX_CREDENTIALS>,
 ) -> Result<StatusCode, Problem> {
+    check_account(&caller)?;
     let attempt = limits.attempt(&caller.user.username, address).await?;
     let client_address = address.to_string();
     let delete = DeleteAccountRequest { user_id: caller.user.id, password: given.password, client_address };

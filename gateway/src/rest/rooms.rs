@@ -204,9 +204,11 @@ async fn change(
     State(app): State<Arc<App>>,
     actor: Actor,
     RoomId(id): RoomId,
+    limits: RequestLimits,
     Json(change): Json<RoomChange>,
 ) -> Result<Response, Problem> {
     let visibility = visibility(change.visibility.as_deref())?;
+    check_change(&limits, &actor).await?;
     let details = json!({"name": change.name, "description": change.description, "visibility": change.visibility});
     actor.recorded(&app, "room.change", id, details).await?;
     let deadline = Deadline::of(&app);
@@ -240,8 +242,19 @@ async fn delete(State(app): State<Arc<App>>, actor: Actor, RoomId(id): RoomId) -
     actor.recorded(&app, "room.delete", id, Value::Null).await?;
     let (caller, moderator) = (Some(actor.caller()), actor.is_moderator());
     let delete = DeleteRoomRequest { caller, id: id.to_string(), moderator };
-    app.clients.room.clone().delete_room(request(delete, app.clients.call)).await?;
+    app.clients.room.clone().delete_room(Deadline::of(&app).once(delete)).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Counts a change of a room or of its members by a user. Server keys without a user are not limited.
+///
+/// # Errors
+/// `rate_limited` when the user has changed too much.
+pub(super) async fn check_change(limits: &RequestLimits, actor: &Actor) -> Result<(), Error> {
+    match actor.user() {
+        Some(user) => limits.check(Act::ChangeRoom, user.user_id).await,
+        None => Ok(()),
+    }
 }
 
 /// Who sees a room: an anonymous caller, a user, or a server key.

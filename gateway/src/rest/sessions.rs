@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use axum::Json as Answer;
-use axum::body::HttpBody;
-use axum::extract::{FromRequest, Request, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use confab_common::grpc::request;
@@ -14,8 +13,9 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::extract::{Caller, Json, SessionId};
-use super::openapi::problems::{Body, Called, NotFound, Unauthorized};
+use super::auth::check_account;
+use super::extract::{Caller, OptionalJson, SessionId};
+use super::openapi::problems::{Body, Called, Forbidden, NotFound, Unauthorized};
 use super::openapi::{examples, params};
 use crate::App;
 use crate::problem::Problem;
@@ -27,7 +27,8 @@ pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
 
 /// List the caller's sessions
 ///
-/// The sessions that have not ended, the last used one first, at most 50.
+/// The sessions that have not ended, the last used one first, at most 50. The response is 403 for users of the app's own
+/// issuers.
 #[utoipa::path(
     get,
     path = "/api/auth/sessions",
@@ -35,11 +36,12 @@ pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
     tag = "Auth",
     responses(
         (status = 200, description = "The sessions", body = Sessions, example = json!(examples::sessions())),
-        Unauthorized, Called
+        Unauthorized, Forbidden, Called
     ),
     security(("bearer" = []))
 )]
 async fn list(State(app): State<Arc<App>>, Caller(caller): Caller) -> Result<Response, Problem> {
+    check_account(&caller)?;
     let ask = request(ListSessionsRequest { user_id: caller.user.id }, app.clients.read);
     let listed = app.clients.auth.clone().list_sessions(ask).await?.into_inner().sessions;
     Ok(Answer(Sessions::new(&listed, &caller.session_id.to_string())).into_response())
@@ -48,14 +50,14 @@ async fn list(State(app): State<Arc<App>>, Caller(caller): Caller) -> Result<Res
 /// End a session
 ///
 /// Ends one session of the caller: all gateways reject its tokens and close its sockets, usually within 1 s and at most
-/// 5 s.
+/// 5 s. The response is 403 for users of the app's own issuers.
 #[utoipa::path(
     delete,
     path = "/api/auth/sessions/{sessionId}",
     operation_id = "end_session",
     tag = "Auth",
     params(params::Session),
-    responses((status = 204, description = "The session has ended"), Unauthorized, NotFound, Called),
+    responses((status = 204, description = "The session has ended"), Unauthorized, Forbidden, NotFound, Called),
     security(("bearer" = []))
 )]
 async fn end(
@@ -63,6 +65,7 @@ async fn end(
     Caller(caller): Caller,
     SessionId(id): SessionId,
 ) -> Result<StatusCode, Problem> {
+    check_account(&caller)?;
     let end = EndSessionRequest { user_id: caller.user.id, session_id: id.to_string() };
     let ended = app.clients.auth.clone().end_session(request(end, app.clients.call)).await?.into_inner();
     // This gateway rejects the tokens at once; the other gateways receive a hint.
@@ -77,36 +80,26 @@ struct SessionsToEnd {
     current: Option<bool>,
 }
 
-impl FromRequest<Arc<App>> for SessionsToEnd {
-    type Rejection = Response;
-
-    /// A request without a body ends all other sessions.
-    async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, Response> {
-        if request.body().is_end_stream() {
-            return Ok(Self::default());
-        }
-        Json::<Self>::from_request(request, app).await.map(|json| json.0)
-    }
-}
-
 /// End all other sessions
 ///
 /// Ends all sessions of the caller except that of this request, or all without exception. All gateways reject the
-/// tokens and close the sockets, usually within 1 s and at most 5 s.
+/// tokens and close the sockets, usually within 1 s and at most 5 s. The response is 403 for users of the app's own
+/// issuers.
 #[utoipa::path(
     post,
     path = "/api/auth/logout-all",
     operation_id = "end_sessions",
     tag = "Auth",
     request_body(content = Option<SessionsToEnd>, example = json!({"current": false})),
-    responses((status = 204, description = "The sessions have ended"), Body, Unauthorized, Called),
+    responses((status = 204, description = "The sessions have ended"), Body, Unauthorized, Forbidden, Called),
     security(("bearer" = []))
 )]
 async fn end_all(
     State(app): State<Arc<App>>,
     Caller(caller): Caller,
-    given: SessionsToEnd,
+    OptionalJson(given): OptionalJson<SessionsToEnd>,
 ) -> Result<StatusCode, Problem> {
+    check_account(&caller)?;
     let stays = !given.current.unwrap_or_default();
     let except_session_id = if stays { caller.session_id.to_string() } else { String::new() };
     let end = EndSessionsRequest { user_id: caller.user.id, except_session_id, actor: None };

@@ -11,6 +11,7 @@ use uuid::Uuid;
 use super::Deadline;
 use super::extract::needs_user;
 use crate::App;
+use crate::limits::{Act, RequestLimits};
 use crate::tokens::Identity;
 
 /// Longest username that is looked up, in bytes.
@@ -57,6 +58,7 @@ impl<S: Send + Sync> FromRequestParts<S> for UserPath {
 pub(super) async fn resolve_user(
     app: &App,
     deadline: &Deadline,
+    limits: &RequestLimits,
     me: Option<&Identity>,
     path: &UserPath,
 ) -> Result<Option<UserRef>> {
@@ -66,6 +68,10 @@ pub(super) async fn resolve_user(
         UserPath::Id(id) => GetUserRequest { id: id.to_string(), ..GetUserRequest::default() },
         UserPath::Name(name) => GetUserRequest { username: name.clone(), ..GetUserRequest::default() },
     };
+    // Server keys without a user are not limited.
+    if let (UserPath::Name(_), Some(me)) = (path, me) {
+        limits.check(Act::UserDirectory, me.user_id).await?;
+    }
     match app.clients.auth.clone().get_user(deadline.reading(ask)).await.map_err(Error::from) {
         Ok(user) => {
             let user = user.into_inner();
@@ -84,12 +90,13 @@ pub(super) async fn resolve_user(
 pub(super) async fn resolve_id(
     app: &App,
     deadline: &Deadline,
+    limits: &RequestLimits,
     me: Option<&Identity>,
     path: &UserPath,
 ) -> Result<String> {
     match path {
         UserPath::Id(id) => Ok(id.to_string()),
-        _ => Ok(resolve_user(app, deadline, me, path).await?.map(|user| user.id).unwrap_or_default()),
+        _ => Ok(resolve_user(app, deadline, limits, me, path).await?.map(|user| user.id).unwrap_or_default()),
     }
 }
 

@@ -1,6 +1,7 @@
 //! The revoked tokens, as plain data.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use confab_common::tables;
 use confab_proto::auth::v1::{Revocation, RevocationKind};
@@ -118,9 +119,16 @@ impl Ended {
 
     /// Adds the revocation of a session, whose last token expires at this time in ms since the Unix epoch.
     pub fn end_session(&mut self, session_id: Uuid, expires_at_ms: i64) -> Taken {
-        match self.sessions.insert(session_id, expires_at_ms) {
-            None => Taken::News(Revoked::Session(session_id)),
-            Some(_) => Taken::Known,
+        match self.sessions.entry(session_id) {
+            Entry::Vacant(entry) => {
+                entry.insert(expires_at_ms);
+                Taken::News(Revoked::Session(session_id))
+            }
+            // The tokens of a session expire at different times.
+            Entry::Occupied(mut entry) => {
+                *entry.get_mut() = expires_at_ms.max(*entry.get());
+                Taken::Known
+            }
         }
     }
 

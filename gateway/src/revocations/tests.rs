@@ -106,10 +106,14 @@ async fn revocations_of_users_are_followed() {
     });
     let revocations = Revocations::start(AuthServiceClient::new(auth), &bus, &process);
     let mut news = revocations.subscribe();
-    bus.publish(REVOCATIONS, entry(1).encode_to_vec());
-    assert_eq!(news.recv().await.unwrap(), Revoked::User(user));
     let sign_in = SignIn { session_id: Uuid::nil(), issued_at: i64::MAX, expires_at: i64::MAX };
-    assert_eq!(revocations.cause(user, sign_in), Some(Cause::Revoked));
+    eventually(|| {
+        // Again until the gateway has subscribed.
+        bus.publish(REVOCATIONS, entry(1).encode_to_vec());
+        revocations.cause(user, sign_in) == Some(Cause::Revoked)
+    })
+    .await;
+    assert_eq!(news.recv().await.unwrap(), Revoked::User(user));
     revocations.add_all(&[entry(2)]);
     assert_eq!(revocations.cause(user, sign_in), None);
     head.store(2, Ordering::Relaxed);

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use confab_common::failpoint;
 use confab_proto::message::v1::Event;
 use confab_proto::room::v1::Visibility;
 use uuid::Uuid;
@@ -29,6 +30,9 @@ impl Effect {
         }
         match &event.access {
             Some(access) if access.visibility() == Visibility::Private => {
+                if failpoint!("skip-eviction") {
+                    return Self::None;
+                }
                 if access.changes_visibility {
                     return Self::Hides;
                 }

@@ -26,7 +26,12 @@ pub(crate) fn jwks(seeds: &[u8]) -> String {
 }
 
 pub(crate) fn signed(seed: u8, claims: &Value) -> String {
-    let header = Header { kid: Some(format!("k{seed}")), ..Header::new(Algorithm::EdDSA) };
+    signed_as(seed, &format!("k{seed}"), claims)
+}
+
+/// A token signed with this key, whose head names a key id.
+pub(crate) fn signed_as(seed: u8, key_id: &str, claims: &Value) -> String {
+    let header = Header { kid: Some(key_id.into()), ..Header::new(Algorithm::EdDSA) };
     jsonwebtoken::encode(&header, claims, &key(seed)).unwrap()
 }
 

@@ -12,7 +12,7 @@ use super::page::Time;
 #[derive(Debug, Clone, Serialize, ToSchema)]
 #[schema(as = User)]
 pub struct UserJson<'a> {
-    /// UUIDv7.
+    /// UUIDv7; UUIDv5 for a user of the app's own issuer.
     #[schema(format = "uuid")]
     pub id: &'a str,
     /// The username in the user's own spelling.
@@ -29,14 +29,14 @@ impl<'a> From<&'a UserRef> for UserJson<'a> {
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Account<'a> {
-    /// UUIDv7.
+    /// UUIDv7; UUIDv5 for a user of the app's own issuer.
     #[schema(format = "uuid")]
     id: &'a str,
     username: &'a str,
     /// The name that clients show; null if the user chose none.
     #[schema(required)]
     display_name: Option<&'a str>,
-    /// The URL of the user's picture, relative to this server; null if the user has none.
+    /// The URL of the user's picture, which may be relative to this server; null if the user has none.
     #[schema(required, value_type = Option<String>, format = "uri-reference")]
     avatar_url: Option<AvatarUrl<'a>>,
     /// The object that the app stores for the user.
@@ -52,7 +52,10 @@ impl<'a> From<&'a User> for Account<'a> {
             id: &user.id,
             username: &user.username,
             display_name: given(&user.display_name),
-            avatar_url: given(&user.avatar_file_id).map(AvatarUrl),
+            avatar_url: match given(&user.avatar_file_id) {
+                Some(file) => Some(AvatarUrl::File(file)),
+                None => given(&user.avatar_url).map(AvatarUrl::Elsewhere),
+            },
             // An auth service of the previous version leaves it empty.
             data: serde_json::from_str(&user.data).or_else(|_| serde_json::from_str("{}")).unwrap_or(RawValue::NULL),
             created_at: Time(user.created_at_ms),
@@ -60,12 +63,20 @@ impl<'a> From<&'a User> for Account<'a> {
     }
 }
 
-/// The URL of a picture, relative to this server.
-struct AvatarUrl<'a>(&'a str);
+/// The URL of a picture.
+enum AvatarUrl<'a> {
+    /// Of this file, relative to this server.
+    File(&'a str),
+    /// The URL in a token of the app's own issuer.
+    Elsewhere(&'a str),
+}
 
 impl Serialize for AvatarUrl<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(&format_args!("/api/avatars/{}", self.0))
+        match self {
+            Self::File(file) => serializer.collect_str(&format_args!("/api/avatars/{file}")),
+            Self::Elsewhere(url) => serializer.serialize_str(url),
+        }
     }
 }
 

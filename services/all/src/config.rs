@@ -19,6 +19,9 @@ pub enum Command {
     Migrate,
     /// Renew the log's epoch after its database was restored to an older state, and exit
     RenewEpoch,
+    /// After an upgrade with Postgres: raise the log to the newest format once no program of the version before is
+    /// running, and exit. With SQLite, the server does this at start
+    FinishUpgrade,
     /// Make this installation the owner of the object store (CONFAB_OBJECTS) instead of its current owner, and exit
     ClaimObjects,
     /// Write all durable data to a directory, for an import into other stores, and exit
@@ -82,6 +85,7 @@ impl program::ServiceArgs for Parts {
 
     fn check(&self, storage: &StorageConfig) -> anyhow::Result<()> {
         self.bus.check()?;
+        self.gateway.issuers.check()?;
         if self.auth_url.is_none() {
             self.auth.check(storage)?;
         }
@@ -165,6 +169,7 @@ mod tests {
             "--message-url=nowhere",
             "--file-url=nowhere",
             "--request-timeout=soon",
+            "--issuers={}",
         ] {
             assert!(with(&[bad]).is_err(), "{bad}");
         }

@@ -17,6 +17,7 @@ pub async fn run(program: Program, process: Process) -> anyhow::Result<()> {
     match command {
         Some(Command::Migrate) => return migrate(&parts, &storage).await,
         Some(Command::RenewEpoch) => return renew_epoch(&parts, &storage).await,
+        Some(Command::FinishUpgrade) => return finish_upgrade(&parts, &storage).await,
         Some(Command::ClaimObjects) => return claim_objects(&parts, &storage).await,
         Some(Command::Export { directory }) => return moving::export(&parts, &storage.once(), &directory).await,
         Some(Command::Key(command)) => return keys(&parts, &storage, command).await,
@@ -28,8 +29,9 @@ pub async fn run(program: Program, process: Process) -> anyhow::Result<()> {
     let port = Reserved::new(listen).with_context(taken)?;
     let bus = parts.bus.open()?;
 
-    // The services call each other: auth removes deleted users from rooms; message asks room about permissions and file
-    // about files; room and file append their events to the log.
+    // The services call each other: auth removes deleted users from rooms; message attaches files with file and, until
+    // an upgrade of the log is finished, asks room about permissions; file asks room about permissions; room and file
+    // append their events to the log.
     let (late_room, room_binder) = grpc::late();
     let (late_file, file_binder) = grpc::late();
     let to_auth = match elsewhere(&process, Role::Auth, &parts.auth_url)? {
@@ -118,6 +120,14 @@ async fn renew_epoch(parts: &Parts, storage: &StorageConfig) -> anyhow::Result<(
         "the log is remote (CONFAB_MESSAGE_URL is set): run `confab-message renew-epoch` with its settings"
     );
     confab_message::renew_epoch(&parts.message, storage).await
+}
+
+async fn finish_upgrade(parts: &Parts, storage: &StorageConfig) -> anyhow::Result<()> {
+    ensure!(
+        parts.message_url.is_none(),
+        "the log is remote (CONFAB_MESSAGE_URL is set): run `confab-message finish-upgrade` with its settings"
+    );
+    confab_message::finish_upgrade(&parts.message, storage).await
 }
 
 async fn claim_objects(parts: &Parts, storage: &StorageConfig) -> anyhow::Result<()> {

@@ -29,14 +29,18 @@ impl From<User> for v1::User {
             State::Suspended => v1::AccountState::Suspended,
             State::Deleted => v1::AccountState::Deleted,
         };
+        let (name, picture) = user.claimed.map(|claimed| (claimed.name, claimed.picture)).unwrap_or_default();
+        // What the user has chosen takes precedence over the claims of the issuer.
+        let picture = picture.filter(|_| user.profile.avatar_file_id.is_none());
         Self {
             id: user.id.to_string(),
             username: user.username,
             created_at_ms: user.created_at_ms,
             state: state.into(),
-            display_name: user.profile.display_name.unwrap_or_default(),
+            display_name: user.profile.display_name.or(name).unwrap_or_default(),
             avatar_file_id: user.profile.avatar_file_id.map(|id| id.to_string()).unwrap_or_default(),
             data: user.profile.data,
+            avatar_url: picture.unwrap_or_default(),
         }
     }
 }

@@ -7,7 +7,7 @@ use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
 use crate::client::Client;
-use crate::service::{Accounts, Change, NewKey, Signup};
+use crate::service::{Accounts, Change, Claims, NewKey, Signup};
 use crate::store::{Actor, Revocation, ServerKey};
 
 /// Maximum length of the id of an HTTP request, in bytes.
@@ -124,6 +124,12 @@ impl AuthService for Service {
         let v1::CreateInviteRequest { uses, expires_at_ms, actor } = request.into_inner();
         let invite = self.0.create_invite(uses, expires_at_ms, optional_actor(actor)?).await?;
         Ok(Response::new(v1::CreateInviteResponse { code: invite.code, expires_at_ms: invite.expires_at_ms }))
+    }
+
+    async fn ensure_user(&self, request: Request<v1::EnsureUserRequest>) -> Answer<v1::User> {
+        let v1::EnsureUserRequest { user_id, issuer, name, picture } = request.into_inner();
+        let ensured = self.0.ensure(text::id("userId", &user_id)?, Claims { issuer, name, picture }).await?;
+        Ok(Response::new(ensured.into()))
     }
 
     async fn get_user(&self, request: Request<v1::GetUserRequest>) -> Answer<v1::User> {

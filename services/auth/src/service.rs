@@ -1,6 +1,7 @@
 //! The rules of accounts and sessions.
 
 mod audit;
+mod claims;
 mod invites;
 mod keys;
 mod lifecycle;
@@ -33,6 +34,7 @@ use crate::token::{LIFE, Lifetimes, Token, Tokens};
 use crate::turns::Ticket;
 use crate::username::{self, Username};
 
+pub use claims::Claims;
 pub use keys::{NewKey, create_key_as_operator};
 pub use passwords::create_reset;
 pub use profiles::Change;
@@ -113,6 +115,9 @@ impl Accounts {
     pub async fn signup(&self, given: Signup) -> Result<Session> {
         let Signup { id, username, password, invite_code, refresh, client } = given;
         let (Username { kept, folded }, hashable) = check(&username, &password)?;
+        if id.is_some_and(claims::is_of_issuer) {
+            return Err(Error::field("userId", "must be a UUIDv7"));
+        }
         let id = id.unwrap_or_else(Uuid::now_v7);
         if let Some(first) = self.store.user(id).await? {
             return self.repeat(first, &folded, password, refresh, &client).await;
@@ -131,6 +136,7 @@ impl Accounts {
             created_at_ms: now_ms(),
             state: State::Active,
             profile: Profile::default(),
+            claimed: None,
         };
         let stored = self.store.create_user(user.clone(), username::skeleton(&user.username), invite, None).await?;
         if stored == user {

@@ -3,7 +3,8 @@
 /// The columns of an account, in the order in which both stores read them.
 macro_rules! user_columns {
     () => {
-        "id, username, username_folded, password_hash, created_at_ms, state, display_name, avatar_file_id, data"
+        "id, username, username_folded, password_hash, created_at_ms, state, display_name, avatar_file_id, data,
+        issuer, claimed_name, claimed_picture, claimed_at_ms"
     };
 }
 
@@ -24,10 +25,10 @@ use std::sync::Arc;
 
 use confab_common::store::{StorageConfig, StoreUrl};
 
-pub use accounts::{AccountStore, Deletion, Leaving, Profile, ProfileChange, State, User};
+pub use accounts::{AccountStore, Claimed, Deletion, Leaving, Profile, ProfileChange, State, User};
 pub use accounts::{DELETED, is_deleted, name_taken, no_invite, wrong_credentials};
 pub use audit::{Actor, AuditPosition, AuditStore, Entry};
-pub use invites::{Invite, InviteStore, PasswordReset};
+pub use invites::{Invite, InviteStore, PasswordReset, Redeemed};
 pub use keys::{KeyStore, ServerKey};
 pub use profiles::{Name, ProfileStore};
 pub use revocations::{Cut, Revocation, RevocationStore, Revocations, Scope};

@@ -13,11 +13,21 @@ use icu_properties::props::{
 };
 use icu_properties::{CodePointMapData, CodePointSetData};
 use unicode_security::mixed_script::AugmentedScriptSet;
+use uuid::Uuid;
 
 /// Minimum and maximum number of characters.
 const LENGTHS: std::ops::RangeInclusive<usize> = 3..=32;
 /// Maximum marks on one letter.
 const MAX_MARKS: usize = 4;
+/// Maximum number of characters of a name that is made from a claim. Four characters of an id fit behind it.
+const MAX_CLAIMED: usize = 27;
+/// The name of a user whose claim contains no letter and no digit.
+const NAMELESS: &str = "user";
+/// How many characters of the id follow the name of a user if the name alone is taken, in the order in which they are
+/// tried. The last number is the whole id.
+const ID_LENGTHS: [usize; 4] = [4, 8, 16, 26];
+/// The digits of base32 (RFC 4648), in lower case.
+const BASE32: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
 /// Reserved names: messages under them would seem to come from the service or from all users.
 const RESERVED: [&str; 7] = ["system", "admin", "confab", "deleted", "everyone", "here", "room"];
 static RESERVED_SKELETONS: LazyLock<HashSet<String>> = LazyLock::new(|| RESERVED.map(skeleton).into());
@@ -66,6 +76,46 @@ impl Username {
         }
         Ok(Self { kept, folded })
     }
+}
+
+/// Returns the usernames to try for a user of the app's own issuer: the name claim, mapped by UsernameCaseMapped, then
+/// its beginning with more and more of the user's id. Such names may be shorter than typed ones, and may mix scripts.
+pub fn candidates(claim: &str, id: Uuid) -> impl Iterator<Item = Username> {
+    let (name, id) = (claimed(claim), base32(id));
+    let alone = Some(name.clone()).filter(|name| !RESERVED_SKELETONS.contains(&skeleton(name)));
+    let with_id = ID_LENGTHS.into_iter().map(move |length| {
+        let begin = name.chars().take(LENGTHS.end() - 1 - length).collect::<String>();
+        format!("{begin}-{}", &id[..length])
+    });
+    alone.into_iter().chain(with_id).map(|kept| Username { folded: text::fold(&kept), kept })
+}
+
+/// Maps a name claim to a username: by the rules of UsernameCaseMapped (RFC 8265), and each run of characters that
+/// names must not contain becomes one `_`.
+fn claimed(claim: &str) -> String {
+    let lower = NFC.normalize(&mapped(claim).to_lowercase()).into_owned();
+    let (mut name, mut before, mut marks, mut is_gap) = (String::new(), None, 0, false);
+    for c in lower.chars() {
+        let is_on_letter = matches!(before, Some(Kind::Letter | Kind::Mark)) && marks < MAX_MARKS;
+        let kind = kind(c).filter(|kind| *kind != Kind::Mark || is_on_letter);
+        if kind.is_some() {
+            name.push(c);
+        } else if !is_gap {
+            name.push('_');
+        }
+        marks = if kind == Some(Kind::Mark) { marks + 1 } else { 0 };
+        is_gap = kind.is_none();
+        before = kind;
+    }
+    let name = name.trim_start_matches(['_', '.', '-']).chars().take(MAX_CLAIMED).collect::<String>();
+    if name.is_empty() { NAMELESS.to_owned() } else { name }
+}
+
+/// Returns the 26 digits of an id in base32, without padding.
+fn base32(id: Uuid) -> String {
+    // Two zero bits follow the 128 bits, because 26 digits have 130 bits.
+    let digit = |n: u32| if n < 25 { id.as_u128() >> (123 - 5 * n) } else { id.as_u128() << 2 };
+    (0..26).map(|n| char::from(BASE32[(digit(n) & 31) as usize])).collect()
 }
 
 /// Returns the folded form of a typed name, under which its account is stored.

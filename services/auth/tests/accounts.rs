@@ -379,6 +379,8 @@ async fn a_database_of_the_previous_version_is_upgraded() {
              ALTER TABLE users DROP COLUMN state; ALTER TABLE users DROP COLUMN display_name;
              ALTER TABLE users DROP COLUMN avatar_file_id; ALTER TABLE users DROP COLUMN data;
              ALTER TABLE users DROP COLUMN tokens_from_s; ALTER TABLE users DROP COLUMN free_name_at_ms;
+             ALTER TABLE users DROP COLUMN issuer; ALTER TABLE users DROP COLUMN claimed_name;
+             ALTER TABLE users DROP COLUMN claimed_picture; ALTER TABLE users DROP COLUMN claimed_at_ms;
              ALTER TABLE revocations DROP COLUMN kind; ALTER TABLE revocations DROP COLUMN not_before_s;
              ALTER TABLE revocations DROP COLUMN except_session_id;
              DELETE FROM refinery_schema_history WHERE version > 2;",

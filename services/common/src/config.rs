@@ -37,6 +37,8 @@ pub const KNOWN: &[&str] = &[
     "IDLE_TIMEOUT",
     "INSECURE_BUS",
     "INSECURE_GRPC",
+    "ISSUERS",
+    "LIMIT_CHANGE_ROOM",
     "LIMIT_CREATE_ROOM",
     "LIMIT_FILE_LINK",
     "LIMIT_JOIN_ROOM",
@@ -127,8 +129,8 @@ pub struct CommonConfig {
     /// Address of /livez, /readyz and /metrics
     #[arg(long, env = "CONFAB_ADMIN_LISTEN", default_value = "127.0.0.1:9464", value_name = "ADDRESS", value_parser = address)]
     pub admin_listen: SocketAddr,
-    /// PEM file of private certificate authorities. TLS to Postgres, Redis and the S3 store trusts them in addition to
-    /// the system's authorities
+    /// PEM file of private certificate authorities. TLS to Postgres, Redis, the S3 store and the issuers in
+    /// CONFAB_ISSUERS trusts them in addition to the system's authorities
     #[arg(long, env = "CONFAB_CA_FILE", value_name = "PATH")]
     pub ca_file: Option<PathBuf>,
     /// What to log: a level, or directives such as `info,confab_gateway=debug`

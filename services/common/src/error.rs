@@ -229,6 +229,10 @@ impl From<Status> for Error {
     fn from(status: Status) -> Self {
         let details = status.get_error_details();
         let named = details.error_info().and_then(|info| Code::parse(&info.reason));
+        if named.is_none() && status.code() == tonic::Code::Unimplemented {
+            // A replica of the release before: nothing was done, and a newer replica may answer a repeat.
+            return Self::unavailable("a service").because(status);
+        }
         let code = named.unwrap_or_else(|| Code::from_grpc(status.code()));
         let detail = match (named, code) {
             // Error texts of transports and libraries are not shown to callers.

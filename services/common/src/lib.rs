@@ -14,6 +14,7 @@ pub mod failpoint;
 pub mod grpc;
 mod healthcheck;
 pub mod identity;
+pub mod issuers;
 pub mod limit;
 pub mod listen;
 pub mod memory;

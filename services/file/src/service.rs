@@ -251,7 +251,7 @@ impl Files {
     }
 
     async fn attachable(&self, id: Uuid, caller: &User, room: Uuid) -> Result<File> {
-        let file = self.store.get(id).await?.ok_or_else(unknown)?;
+        let file = self.find(id, Some(caller.id)).await?;
         match file.room {
             Some(its) if its == room => self.marked_ready(file).await,
             None if file.uploader.id == caller.id => Ok(file),

@@ -89,8 +89,8 @@ impl Log {
     }
 }
 
-/// Opens the log and starts its lanes. It calls the room service, which decides whether a user may post, and the file
-/// service, which attaches files to messages.
+/// Opens the log and starts its lanes. It calls the file service, which attaches files to messages, and, while the log
+/// has the former format, the room service, which then decides whether a user may post.
 ///
 /// # Errors
 /// When the store's URL is wrong, the database rejects the login, or its log has another number of partitions.
@@ -179,7 +179,7 @@ pub async fn finish_upgrade(config: &MessageConfig, storage: &StorageConfig) -> 
     let (store, _) = open_store(config, &storage.once()).await?;
     store.finish_upgrade().await.map_err(|error| match error.code {
         Code::NotFound => anyhow::anyhow!("there is no log in this database; Confab has never run on it"),
-        Code::Conflict => anyhow::anyhow!(error.detail),
+        Code::Conflict | Code::Forbidden => anyhow::anyhow!(error.detail),
         _ => anyhow::Error::from(error).context("finishing the upgrade"),
     })?;
     println!("the log has format {}; programs of earlier versions can no longer use it", store::FORMAT);

@@ -19,6 +19,10 @@ use crate::store::{
 /// Marks the suffix of an identity that makes an event new although it is a repeat. The suffix is removed from what the
 /// store returns.
 const UNSEEN: char = '\u{1f}';
+/// Marks the suffix of an access event that makes its private room public in the log.
+const EXPOSED: char = '\u{1e}';
+/// Follows [`EXPOSED`] when the event changed the visibility.
+const CHANGED: char = 'v';
 
 /// Delegates to the inner store, except at its failpoints.
 pub struct Sabotaged {
@@ -58,9 +62,25 @@ fn disguised(data: &Arc<EventData>) -> Arc<EventData> {
     Arc::new(data)
 }
 
+/// Returns the same event; if it changes a private room, the room is public in the log from then on. Clients and
+/// gateways still see the change of a private room.
+fn exposed(data: &Arc<EventData>) -> Arc<EventData> {
+    let mut data = EventData::clone(data);
+    if let Some(change) = data.body.access.as_mut().filter(|change| change.private) {
+        data.client_id.push(EXPOSED);
+        data.client_id.extend(change.changes_visibility.then_some(CHANGED));
+        (change.private, change.changes_visibility) = (false, true);
+    }
+    Arc::new(data)
+}
+
+/// Restores an event that was appended in another form.
 fn reveal(event: &mut Event) {
-    if let Some(length) = event.data.client_id.find(UNSEEN) {
-        Arc::make_mut(&mut event.data).client_id.truncate(length);
+    let Some(length) = event.data.client_id.find([UNSEEN, EXPOSED]) else { return };
+    let data = Arc::make_mut(&mut event.data);
+    let suffix = data.client_id.split_off(length);
+    if let (Some(changed), Some(change)) = (suffix.strip_prefix(EXPOSED), &mut data.body.access) {
+        (change.private, change.changes_visibility) = (true, changed.starts_with(CHANGED));
     }
 }
 
@@ -78,7 +98,10 @@ impl Store for Sabotaged {
         created_at_ms: i64,
     ) -> BoxFuture<'a, Result<Appended, AppendError>> {
         async move {
-            let others = failpoint!("skip-repeat-check").then(|| batch.iter().map(disguised).collect::<Vec<_>>());
+            let mut others = failpoint!("skip-repeat-check").then(|| batch.iter().map(disguised).collect::<Vec<_>>());
+            if failpoint!("skip-membership") {
+                others = Some(batch.iter().map(exposed).collect());
+            }
             if failpoint!("publish-before-commit") {
                 self.hints.publish(self.expected_answers(batch).await.iter().map(|answer| (answer, None)));
             }

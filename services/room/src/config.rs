@@ -51,7 +51,7 @@ pub struct RoomArgs {
 
 impl program::ServiceArgs for RoomArgs {
     const NAME: &'static str = "confab-room";
-    const ABOUT: &'static str = "Confab's room service: rooms, their owners and their names";
+    const ABOUT: &'static str = "Confab's room service: rooms, their names and their members";
     const LISTEN: &'static str = "127.0.0.1:50052";
 
     fn check(&self, storage: &StorageConfig) -> anyhow::Result<()> {

@@ -115,15 +115,14 @@ pub trait RoomStore {
     fn delete(&self, event: RoomEvent) -> BoxFuture<'_, Result<bool>>;
 }
 
+/// A room as a reader sees it, and the membership of another user.
+pub type SeenWithMember = (Seen, Option<Member>);
+
 /// The members of rooms.
 pub trait MemberStore {
     /// Returns a room as the reader sees it, and another user's membership from the same snapshot.
-    fn get_member(
-        &self,
-        room: Uuid,
-        reader: Uuid,
-        user: Option<Uuid>,
-    ) -> BoxFuture<'_, Result<Option<(Seen, Option<Member>)>>>;
+    fn get_member(&self, room: Uuid, reader: Uuid, user: Option<Uuid>)
+    -> BoxFuture<'_, Result<Option<SeenWithMember>>>;
 
     /// Returns up to `limit` members after a position.
     fn members(&self, room: Uuid, after: MemberPosition, limit: u32) -> BoxFuture<'_, Result<Vec<Member>>>;

@@ -1,4 +1,5 @@
-//! `chaos`: injects every fault that the system must survive into a whole cluster, and checks the promises of delivery.
+//! `chaos`: injects every fault that the system must survive into a whole cluster, and checks the promises of delivery
+//! and of the rights of users.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -8,8 +9,8 @@ use clap::Parser;
 use confab_tests::chaos::{self, Breakage, CASES, Options, Profile};
 use confab_tests::programs;
 
-/// Starts a cluster, lets stock and raw clients chat, injects each fault once, and checks that no message was lost,
-/// duplicated or reordered
+/// Starts a cluster, lets stock and raw clients chat, changes members, rooms and sessions, injects each fault once, and
+/// checks that no message was lost, duplicated or reordered, or delivered to a user without the right
 #[derive(Parser)]
 struct Arguments {
     /// Seed of all random choices [default: a new one for each run]

@@ -1,5 +1,7 @@
 //! The checker: a pure function from the records of a run to the violations of the promises of delivery (I1 to I9).
 
+mod changes;
+mod fences;
 mod meanwhile;
 mod receivers;
 mod recovery;
@@ -12,6 +14,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
+use super::access::{Ledger, Rights};
 use super::history::{At, Attempt, Entry, Fault, Outcome, Receiver, Records, Restored, Sent, Stored, Uses};
 
 /// Maximum memory of one process at any time (1 GiB), and its maximum growth from start to end.
@@ -54,6 +57,21 @@ pub struct Counts {
     pub reordered: usize,
     /// Shown to a client, but different or absent in history.
     pub invented: usize,
+    /// Members who were removed, roles and visibilities that were changed.
+    pub removals: usize,
+    pub role_changes: usize,
+    pub visibility_changes: usize,
+    /// Posts and reads that were rejected because the user was not a member.
+    pub rejected: usize,
+    /// Sessions that ended by logout, alone or all together, and passwords that were changed.
+    pub logouts: usize,
+    pub password_changes: usize,
+    /// Delivered to a user without the right to read.
+    pub leaked: usize,
+    /// Posted or read over REST by a user without the right.
+    pub trespassed: usize,
+    /// Delivered to a session that had ended.
+    pub outlived: usize,
 }
 
 /// The result of the checker.
@@ -70,11 +88,20 @@ pub struct Verdict {
 
 /// Checks the records of a run.
 pub fn check(records: &Records) -> Verdict {
-    let mut judge =
-        Judge { records, verdict: Verdict::default(), stored: HashMap::new(), acked: HashMap::new(), lags: Vec::new() };
+    let mut judge = Judge {
+        records,
+        verdict: Verdict::default(),
+        stored: HashMap::new(),
+        acked: HashMap::new(),
+        ledgers: HashMap::new(),
+        changed: HashMap::new(),
+        lags: Vec::new(),
+    };
     judge.history();
     judge.sends();
+    judge.changes();
     judge.order_of_sends();
+    judge.fences();
     judge.receivers();
     judge.recovery();
     judge.meanwhile();
@@ -89,8 +116,12 @@ struct Judge<'a> {
     verdict: Verdict,
     /// The messages in history, by room, sender and `clientMessageId`.
     stored: HashMap<(Uuid, Uuid, &'a str), Vec<&'a Stored>>,
-    /// When the message with this number in this room was acknowledged.
+    /// When the event with this number in this room was acknowledged.
     acked: HashMap<(Uuid, u64), At>,
+    /// The changes of each room whose members and visibility change.
+    ledgers: HashMap<Uuid, Ledger>,
+    /// When the change with this number in this room began, and when it was known to stand; `At::MAX`: never.
+    changed: HashMap<(Uuid, u64), (At, At)>,
     /// When a message was delivered live, and how long after its acknowledgement.
     lags: Vec<(At, At)>,
 }
@@ -135,6 +166,9 @@ impl<'a> Judge<'a> {
                 );
             }
             let Some((first, _)) = acks.first() else {
+                if send.guest {
+                    continue;
+                }
                 self.violated(
                     "I7",
                     format!("{} was never acknowledged; its last attempts: {}", send.key, last_tries(send)),
@@ -185,6 +219,9 @@ impl<'a> Judge<'a> {
             {
                 sockets.entry((socket, send.room)).or_default().push((number, stored.seen.seq));
             }
+        }
+        for ((room, seq), (begun, known)) in &self.changed {
+            rooms.entry(*room).or_default().push((*seq, *begun, *known, "a change of the room"));
         }
         for (room, mut sends) in rooms {
             sends.sort_unstable();
@@ -251,6 +288,9 @@ impl<'a> Judge<'a> {
         if self.verdict.counts.acknowledged == 0 || self.verdict.counts.delivered == 0 {
             self.violated("proof", "no message was sent, or no message was received");
         }
+        if !self.records.openings.is_empty() && self.verdict.counts.removals == 0 {
+            self.violated("proof", "no member was removed");
+        }
         // Recovery may fail now and then, but not every time.
         let opened =
             |receiver: &Receiver| receiver.entries.iter().filter(|(_, entry)| matches!(entry, Entry::Opened)).count();
@@ -259,6 +299,11 @@ impl<'a> Judge<'a> {
         {
             self.violated("proof", "Socket.IO's recovery never resumed a client that requested it");
         }
+    }
+
+    /// Returns the rights of a user in a room whose changes are known; in all other rooms every user may read and post.
+    fn rights(&self, room: Uuid, user: Uuid) -> Rights {
+        self.ledgers.get(&room).map(|ledger| ledger.of(user)).unwrap_or_default()
     }
 
     fn stored_of(&self, send: &'a Sent) -> Vec<&'a Stored> {

@@ -1,9 +1,13 @@
 //! Clients written like an application: senders retry with the same `clientMessageId` until acknowledged; receivers
 //! return with `after` and `epoch`.
 
+pub mod acts;
 pub mod bystander;
+pub mod guest;
 pub mod hostile;
+pub mod leaver;
 pub mod listener;
+pub mod moderator;
 pub mod sender;
 pub mod stock;
 
@@ -14,6 +18,7 @@ use serde_json::{Value, json};
 use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
+use super::access::Change;
 use super::history::{At, Entry, Outcome, Seen};
 use super::world::World;
 use crate::api::{Account, Answer};
@@ -22,6 +27,9 @@ use crate::api::{Account, Answer};
 pub const ANSWER_LIMIT: Duration = Duration::from_secs(6);
 /// How long a client waits before it retries.
 pub const RETRY_PAUSE: Duration = Duration::from_millis(200);
+/// How long a client waits before it tries to join a room that is hidden from it. A gateway that fails to evict a
+/// removed member delivers events meanwhile.
+pub const HIDDEN_PAUSE: Duration = Duration::from_millis(500);
 
 /// The state of a room at a receiver.
 #[derive(Debug, Clone, Default)]
@@ -48,15 +56,18 @@ impl Holding {
         }
     }
 
-    /// Records an acknowledgement of `joinRoom`, and reads the messages that it omits by REST.
+    /// Records an acknowledgement of `joinRoom`, and reads the messages that it omits by REST. Returns `false` when the
+    /// room is hidden from the client.
     ///
     /// # Errors
-    /// When the join was rejected.
-    pub async fn joined(&mut self, world: &World, receiver: usize, join: &Join, ack: &Value) -> anyhow::Result<()> {
+    /// When the join was rejected for another reason.
+    pub async fn joined(&mut self, world: &World, receiver: usize, join: &Join, ack: &Value) -> anyhow::Result<bool> {
         let refusal = (ack["ok"] != true).then(|| refused(&ack["error"]));
-        world.recorder.called("joinRoom", join.begun, refusal.clone().unwrap_or(Outcome::Done));
-        if let Some(outcome) = refusal {
-            anyhow::bail!("joinRoom: {outcome:?}");
+        world.recorder.asked(receiver, join.begun, refusal.clone().unwrap_or(Outcome::Done));
+        match refusal {
+            Some(outcome) if outcome.is_hidden() => return Ok(false),
+            Some(outcome) => anyhow::bail!("joinRoom: {outcome:?}"),
+            None => {}
         }
         let last_seq = ack["lastSeq"].as_u64().context("lastSeq")?;
         let epoch = ack["epoch"].as_str().context("epoch")?.to_owned();
@@ -70,7 +81,7 @@ impl Holding {
         world
             .recorder
             .happened(receiver, Entry::Joined { room: join.room, after: join.after, last_seq, reset, messages });
-        Ok(())
+        Ok(true)
     }
 }
 
@@ -146,6 +157,11 @@ pub fn ack_outcome(ack: &Value) -> Outcome {
 
 fn refused(error: &Value) -> Outcome {
     Outcome::Refused(error["status"].as_u64().unwrap_or_default(), error["code"].as_str().unwrap_or_default().into())
+}
+
+/// Whether an event takes this user's clients out of its room. Only members of private rooms are removed in a run.
+pub fn takes_out(event: &Value, user: Uuid) -> bool {
+    Change::of(event) == Some(Change::Left { user })
 }
 
 /// Parses the id of an account.

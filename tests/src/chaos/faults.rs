@@ -13,7 +13,9 @@ use anyhow::Context;
 
 use super::history::Fault;
 use super::schedule::{Dice, Profile};
-use super::terms::{BUS, CARRIES_ON, DATABASE, DATABASE_REFUSES, FREEZES, GATEWAY, GENTLE, SPARES_CHAT, TERMS, Terms};
+use super::terms::{
+    AUTH, BUS, CARRIES_ON, DATABASE, DATABASE_REFUSES, FREEZES, GATEWAY, GENTLE, RESTORES, SPARES_CHAT, TERMS, Terms,
+};
 use super::world::World;
 use crate::plan::Role;
 
@@ -47,7 +49,7 @@ pub const CASES: &[Case] = &[
     case("message-killed-before-commit", &[Role::Message], &[], CARRIES_ON),
     case("message-killed-after-commit", &[Role::Message], &[], CARRIES_ON),
     case("message-stopped", &[Role::Message], &[], CARRIES_ON),
-    case("auth-killed", &[Role::Auth], SENDING, SPARES_CHAT),
+    case("auth-killed", &[Role::Auth], SENDING, AUTH),
     case("room-killed", &[Role::Room], SENDING, SPARES_CHAT),
     case("file-killed", &[Role::File], ASKING, SPARES_CHAT),
     case("gateway-killed", &[Role::Gateway], SENDING, GATEWAY),
@@ -69,7 +71,7 @@ pub const CASES: &[Case] = &[
     case("crowd-dropped", &[], SENDING, TERMS),
     case("rolling-restart", &Role::ALL, &[], GENTLE),
     case("sent-thrice", &[], SENDING, TERMS),
-    case(LAST, &Role::ALL, &[], FREEZES),
+    case(LAST, &Role::ALL, &[], RESTORES),
 ];
 
 impl Case {

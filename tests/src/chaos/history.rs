@@ -2,13 +2,12 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use parking_lot::{Mutex, MutexGuard};
 use serde_json::Value;
 use uuid::Uuid;
 
+use super::access::{Change, Opening, Role};
 use super::terms::Terms;
 
 /// A time, measured from the beginning of the run.
@@ -42,6 +41,17 @@ pub struct Stored {
     pub sender: Uuid,
     /// Its `clientMessageId`.
     pub key: String,
+    /// The change of the room's members or visibility, for an event that is one.
+    pub change: Option<Change>,
+}
+
+impl Stored {
+    /// Parses a message; `None` when it is not a message.
+    pub fn of(message: &Value) -> Option<Self> {
+        let key = message["clientMessageId"].as_str().unwrap_or_default().to_owned();
+        let sender = message["sender"]["id"].as_str()?.parse().ok()?;
+        Some(Self { seen: Seen::of(message)?, sender, key, change: Change::of(message) })
+    }
 }
 
 /// One message that a client wants to send, with all its attempts.
@@ -51,6 +61,8 @@ pub struct Sent {
     pub room: Uuid,
     /// The `clientMessageId`.
     pub key: String,
+    /// Whether the sender may lose the right to post meanwhile, so that a rejection may be the outcome.
+    pub guest: bool,
     /// In the order of their ends.
     pub attempts: Vec<Attempt>,
 }
@@ -95,12 +107,70 @@ pub enum Outcome {
     Silent,
 }
 
+impl Outcome {
+    /// Whether the answer is that of a room that does not exist or is hidden from the user.
+    pub fn is_hidden(&self) -> bool {
+        matches!(self, Self::Refused(404, code) if code == "not_found")
+    }
+}
+
+/// A change of a room or of a user's sessions, which a client repeats until it knows the outcome.
+#[derive(Debug, Clone)]
+pub struct Act {
+    pub what: What,
+    /// In the order of their ends.
+    pub attempts: Vec<Attempt>,
+    /// When the client knew that the change stands.
+    pub known: Option<At>,
+}
+
+/// What an act changes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum What {
+    /// The members or the visibility of a room, by this event.
+    Room {
+        room: Uuid,
+        change: Change,
+    },
+    LogIn,
+    LogOut,
+    /// Ends all sessions of the user.
+    LogOutEverywhere,
+    /// Ends all other sessions of the user.
+    ChangePassword,
+}
+
+impl Act {
+    /// When the first attempt began.
+    pub fn begun(&self) -> At {
+        self.attempts.iter().map(|attempt| attempt.begun).min().unwrap_or(At::MAX)
+    }
+
+    /// Whether it changes sessions.
+    pub fn is_of_sessions(&self) -> bool {
+        !matches!(self.what, What::Room { .. })
+    }
+}
+
+/// One request for the history of a room.
+#[derive(Debug, Clone)]
+pub struct Read {
+    pub user: Uuid,
+    pub room: Uuid,
+    pub attempt: Attempt,
+}
+
 /// One listening client, with everything that happened to it.
 #[derive(Debug, Clone, Default)]
 pub struct Receiver {
     /// A description, for the evidence.
     pub name: String,
-    /// When the logout of its user was acknowledged.
+    pub user: Uuid,
+    /// The rooms that it joins.
+    pub rooms: Vec<Uuid>,
+    /// Whether it returns to its rooms without a fault, too, so that a return is no sign of trouble.
+    pub restless: bool,
+    /// When the end of its session was acknowledged: a logout, or a new password.
     pub logged_out: Option<At>,
     /// Whether the client was stopped on purpose, so that it need not be complete at the end.
     pub ended: bool,
@@ -190,6 +260,12 @@ pub struct Records {
     pub receivers: Vec<Receiver>,
     /// Other requests with their description.
     pub calls: Vec<(String, Attempt)>,
+    /// Every room whose members and visibility change, as it was created.
+    pub openings: BTreeMap<Uuid, Opening>,
+    /// Every change of a room, and of a user's sessions.
+    pub acts: Vec<Act>,
+    /// Requests for history by users who may lose the right to read.
+    pub reads: Vec<Read>,
     /// The injected faults.
     pub faults: Vec<Fault>,
     /// When the database was restored to an older copy.
@@ -202,6 +278,8 @@ pub struct Records {
     pub broken: Vec<String>,
     /// The final history of every room, in ascending `seq`.
     pub history: HashMap<Uuid, Vec<Stored>>,
+    /// The members of rooms at the end, as the room service lists them.
+    pub members: HashMap<Uuid, BTreeMap<Uuid, Role>>,
     /// When the run ended.
     pub ended: At,
 }
@@ -232,7 +310,7 @@ impl Records {
         processes
     }
 
-    /// Returns whether every receiver that must be complete has reached the heads of all rooms.
+    /// Returns whether every receiver that must be complete has reached the heads of its rooms.
     pub fn all_hold(&self, heads: &HashMap<Uuid, u64>) -> bool {
         let mut holders = self.receivers.iter().filter(|receiver| !receiver.ended && receiver.logged_out.is_none());
         holders.all(|receiver| {
@@ -244,139 +322,12 @@ impl Records {
                     Entry::Opened | Entry::Closed | Entry::Recovered => {}
                 }
             }
-            heads.iter().all(|(room, head)| upto.get(room).is_some_and(|upto| upto >= head))
+            receiver.rooms.iter().all(|room| heads.get(room) <= upto.get(room))
         })
     }
-}
 
-/// Records what happens to clients; clones share the records.
-#[derive(Clone)]
-pub struct Recorder(Arc<Inner>);
-
-struct Inner {
-    start: Instant,
-    // Locked for a push, never across an await.
-    records: Mutex<(Records, Health)>,
-}
-
-/// The current health of the run, for tasks that wait until it is healthy.
-#[derive(Debug, Clone, Default)]
-pub struct Health {
-    /// When a request last failed or was slow, or an event was late.
-    pub troubled: At,
-    /// How many receivers should be connected.
-    pub listeners: usize,
-    /// How many receivers are connected.
-    pub listening: usize,
-    /// Messages without an acknowledgement.
-    pub pending: usize,
-    /// Messages with an acknowledgement.
-    pub acknowledged: usize,
-}
-
-/// A request that takes longer counts as slow.
-pub const SLOW: Duration = Duration::from_secs(1);
-
-impl Recorder {
-    pub fn new() -> Self {
-        Self(Arc::new(Inner { start: Instant::now(), records: Mutex::default() }))
-    }
-
-    pub fn now(&self) -> At {
-        self.0.start.elapsed()
-    }
-
-    pub fn health(&self) -> Health {
-        self.lock().1.clone()
-    }
-
-    /// Returns how many messages have been acknowledged.
-    pub fn acknowledged(&self) -> usize {
-        self.lock().1.acknowledged
-    }
-
-    /// Returns whether a receiver is in a room.
-    pub fn has_joined(&self, receiver: usize) -> bool {
-        self.lock().0.receivers[receiver].entries.iter().any(|(_, entry)| matches!(entry, Entry::Joined { .. }))
-    }
-
-    /// Reads the records so far.
-    pub fn with<T>(&self, look: impl FnOnce(&Records) -> T) -> T {
-        look(&self.lock().0)
-    }
-
-    /// Changes the current health.
-    pub fn update_health(&self, change: impl FnOnce(&mut Health)) {
-        change(&mut self.lock().1);
-    }
-
-    /// Records a new message; returns its number.
-    pub fn sending(&self, sender: Uuid, room: Uuid, key: String) -> usize {
-        let mut inner = self.lock();
-        inner.1.pending += 1;
-        inner.0.sends.push(Sent { sender, room, key, attempts: Vec::new() });
-        inner.0.sends.len() - 1
-    }
-
-    /// Records the outcome of an attempt to send a message.
-    pub fn tried(&self, send: usize, begun: At, socket: Option<(u64, u64)>, outcome: Outcome) {
-        let ended = self.now();
-        let mut inner = self.lock();
-        let first_ack = matches!(outcome, Outcome::Acked(_)) && inner.0.sends[send].acks().next().is_none();
-        inner.1.pending -= usize::from(first_ack);
-        inner.1.acknowledged += usize::from(first_ack);
-        inner.1.note(begun, ended, &outcome);
-        inner.0.sends[send].attempts.push(Attempt { begun, ended, socket, outcome });
-    }
-
-    /// Records another request.
-    pub fn called(&self, what: impl Into<String>, begun: At, outcome: Outcome) {
-        let ended = self.now();
-        self.lock().0.calls.push((what.into(), Attempt { begun, ended, socket: None, outcome }));
-    }
-
-    /// Adds a receiver; returns its number.
-    pub fn receiver(&self, name: impl Into<String>) -> usize {
-        let mut inner = self.lock();
-        inner.0.receivers.push(Receiver { name: name.into(), ..Receiver::default() });
-        inner.0.receivers.len() - 1
-    }
-
-    /// Records what happened to a receiver.
-    pub fn happened(&self, receiver: usize, entry: Entry) {
-        let now = self.now();
-        let mut inner = self.lock();
-        if !matches!(entry, Entry::Live(_)) {
-            inner.1.troubled = now;
-        }
-        inner.0.receivers[receiver].entries.push((now, entry));
-    }
-
-    /// Changes the records.
-    pub fn note(&self, change: impl FnOnce(&mut Records)) {
-        change(&mut self.lock().0);
-    }
-
-    pub fn records(&self) -> Records {
-        let ended = self.now();
-        Records { ended, ..self.lock().0.clone() }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, (Records, Health)> {
-        self.0.records.lock()
-    }
-}
-
-impl Default for Recorder {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl Health {
-    fn note(&mut self, begun: At, ended: At, outcome: &Outcome) {
-        if !matches!(outcome, Outcome::Acked(_)) || ended - begun > SLOW {
-            self.troubled = ended;
-        }
+    /// Returns the acts of which a client knows that they stand.
+    pub fn known_acts(&self) -> impl Iterator<Item = &Act> {
+        self.acts.iter().filter(|act| act.known.is_some())
     }
 }

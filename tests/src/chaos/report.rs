@@ -43,6 +43,11 @@ pub fn print(seed: u64, records: &Records, verdict: &Verdict) {
         counts.resumed,
         counts.recovered
     );
+    println!(
+        "removed {} members, changed {} roles and {} visibilities; rejected {} posts and reads without the right",
+        counts.removals, counts.role_changes, counts.visibility_changes, counts.rejected
+    );
+    println!("ended sessions by {} logouts and {} new passwords", counts.logouts, counts.password_changes);
     println!("live delivery after the acknowledgement: median {}, p99 {}", ms(verdict.lag.0), ms(verdict.lag.1));
     for (what, attacks) in &records.attacks {
         println!("attackers: {what}: {}, rejected or cut off {} times", attacks.made, attacks.refused);
@@ -55,6 +60,10 @@ pub fn print(seed: u64, records: &Records, verdict: &Verdict) {
     println!(
         "lost {}, repeated {}, reordered {}, invented {}",
         counts.lost, counts.repeated, counts.reordered, counts.invented
+    );
+    println!(
+        "without the right: received {}, posted or read {}; received after the end of the session {}",
+        counts.leaked, counts.trespassed, counts.outlived
     );
     for violation in verdict.violations.iter().take(SHOWN) {
         println!("  NOT KEPT {}: {}", violation.promise, violation.evidence);

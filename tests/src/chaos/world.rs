@@ -2,20 +2,27 @@
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use anyhow::Context;
+use serde_json::json;
+use tokio::sync::RwLock;
+use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
-use super::history::Recorder;
+use super::access::Opening;
 use super::proxy::Proxy;
-use crate::api::{Account, Api};
+use super::recorder::Recorder;
+use crate::api::{Account, Api, unique};
 use crate::cluster::Cluster;
 use crate::plan::{Member, Role};
 
 /// The number of gateways, and of replicas of each service.
 const EACH: u16 = 2;
-/// The number of rooms with chat.
+/// The number of public rooms with chat.
 const ROOMS: usize = 4;
+/// How often a resting client checks whether the run ends.
+const REST_CHECK: Duration = Duration::from_millis(50);
 /// Settings of the programs in addition to their addresses: vanished clients are detected sooner than by default, and
 /// orphans are swept during the run.
 const SETTINGS: &[(&str, &str)] = &[
@@ -40,8 +47,14 @@ pub struct World {
     pub recorder: Recorder,
     /// A user who reads histories and owns the rooms.
     pub owner: Account,
-    /// The rooms with chat.
+    /// The public rooms with chat.
     pub rooms: Vec<Uuid>,
+    /// A private room whose members change.
+    pub private_room: Uuid,
+    /// A room that is public at first, and whose visibility changes.
+    pub changing_room: Uuid,
+    /// Acts hold it for reading. Held for writing, no act is in progress.
+    pub acting: RwLock<()>,
     /// Whether clients must begin no new message.
     pub ending: AtomicBool,
     sockets: AtomicU64,
@@ -74,8 +87,29 @@ impl World {
         for _ in 0..ROOMS {
             rooms.push(Uuid::try_parse(&api.room(&owner).await?)?);
         }
-        let (recorder, ending, sockets) = (Recorder::new(), AtomicBool::new(false), AtomicU64::new(0));
-        Ok(Self { cluster, bus, objects, gateways, api, recorder, owner, rooms, ending, sockets })
+        let recorder = Recorder::new();
+        let private_room = room(&api, &owner, true, &recorder).await?;
+        let changing_room = room(&api, &owner, false, &recorder).await?;
+        Ok(Self {
+            cluster,
+            bus,
+            objects,
+            gateways,
+            api,
+            recorder,
+            owner,
+            rooms,
+            private_room,
+            changing_room,
+            acting: RwLock::default(),
+            ending: AtomicBool::new(false),
+            sockets: AtomicU64::new(0),
+        })
+    }
+
+    /// Returns every room with chat.
+    pub fn all_rooms(&self) -> impl Iterator<Item = Uuid> {
+        self.rooms.iter().copied().chain([self.private_room, self.changing_room])
     }
 
     /// Returns the base URL of a gateway, through its proxy; any number selects one.
@@ -86,6 +120,19 @@ impl World {
     /// Returns whether clients must begin no new message.
     pub fn is_ending(&self) -> bool {
         self.ending.load(Ordering::Relaxed)
+    }
+
+    /// Waits, but not longer than the run lasts.
+    pub async fn rest(&self, time: Duration) {
+        self.rest_until(time, || false).await;
+    }
+
+    /// Waits until a condition holds, but not longer than `time`, nor than the run lasts.
+    pub async fn rest_until(&self, time: Duration, condition: impl Fn() -> bool) {
+        let end = Instant::now() + time;
+        while !self.is_ending() && Instant::now() < end && !condition() {
+            sleep(REST_CHECK).await;
+        }
     }
 
     /// Returns a number for a socket.
@@ -124,4 +171,15 @@ impl World {
     fn admin(&self, member: Member, path: &str) -> String {
         format!("http://127.0.0.1:{}{path}", self.cluster.plan.admin_port(member))
     }
+}
+
+/// Creates a room whose members and visibility will change.
+async fn room(api: &Api, owner: &Account, private: bool, recorder: &Recorder) -> anyhow::Result<Uuid> {
+    let visibility = if private { "private" } else { "public" };
+    let new = json!({"name": unique("room"), "visibility": visibility});
+    let room = api.post("/api/rooms", owner, new).await?.expect(201)?;
+    let room = Uuid::try_parse(room["id"].as_str().context("a room has an id")?)?;
+    let opening = Opening { private, owner: Uuid::try_parse(&owner.id)? };
+    recorder.note(|records| _ = records.openings.insert(room, opening));
+    Ok(room)
 }

@@ -21,6 +21,7 @@ macro_rules! everywhere {
 
 mod accounts;
 mod hidden;
+mod issuers;
 mod keys;
 mod members;
 mod removal;

@@ -31,4 +31,5 @@ mod starting;
 mod stickiness;
 #[cfg(test)] // Likewise.
 mod tracing;
+mod upgrade;
 mod world;

@@ -29,6 +29,12 @@ async fn conversation(api: &Api) -> anyhow::Result<()> {
         .expect(200)?;
     let file = api.share(&account, Some(&room), "note.txt", b"some bytes").await?;
     api.get(file["url"].as_str().unwrap_or_default(), &account).await?;
+    let attached = api.share(&account, None, "note.txt", b"some bytes").await?;
+    let message = json!({"roomId": room, "content": "hello", "fileIds": [attached["id"]]});
+    api.post("/api/messages", &account, message).await?.expect(201)?;
+    // The auth service removes a deleted user from rooms.
+    let password = json!({"password": confab_tests::api::PASSWORD});
+    api.call(Method::DELETE, "/api/auth/me", Some(&api.signup().await?), Some(password)).await?.expect(204)?;
     api.call(Method::from_bytes(b"BREW")?, &format!("/{}", unique("nowhere")), None, None).await?.expect(404)?;
     Ok(())
 }
@@ -49,6 +55,16 @@ async fn exposed_metrics_are_documented() {
         };
         eventually("a gateway is connected to the bus", STEP_LIMIT, receives).await.unwrap();
     }
+    let removes = async || {
+        for n in 1..=cluster.plan.replicas {
+            let exposition = Exposition::scrape(cluster.plan.admin_port((Role::Auth, n))).await.ok()?;
+            if exposition.metrics.contains_key("confab_rpc_client_seconds") {
+                return Some(());
+            }
+        }
+        None
+    };
+    eventually("the auth service calls the room service", STEP_LIMIT, removes).await.unwrap();
     let mut ports = cluster
         .plan
         .members()

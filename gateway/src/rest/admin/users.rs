@@ -20,6 +20,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::App;
+use crate::limits::RequestLimits;
 use crate::problem::Problem;
 use crate::rest::Deadline;
 use crate::rest::extract::{Admin, Json, Key, OptionalJson};
@@ -78,13 +79,14 @@ async fn put(
     State(app): State<Arc<App>>,
     Admin(key): Admin,
     user: UserPath,
+    limits: RequestLimits,
     Json(given): Json<UserToPut>,
 ) -> Result<Response, Problem> {
     text::no_nul("username", &given.username)?;
     let display_name = or_cleared("displayName", given.display_name)?;
     let data = data(given.data)?;
     let deadline = Deadline::of(&app);
-    let user_id = existing_id(resolve_id(&app, &deadline, None, &user).await?)?;
+    let user_id = existing_id(resolve_id(&app, &deadline, &limits, None, &user).await?)?;
     let put = PutUserRequest { user_id, username: given.username, display_name, data, actor: Some(key.into()) };
     let answer = app.clients.auth.clone().put_user(deadline.request(put)).await?.into_inner();
     let user = answer.user.ok_or_else(|| Error::internal("an answer without a user"))?;
@@ -106,8 +108,13 @@ async fn put(
     responses((status = 204, description = "The user is deleted"), Unauthorized, ByKey, Called),
     security(("key" = []))
 )]
-async fn delete(state: State<Arc<App>>, admin: Admin, user: UserPath) -> Result<StatusCode, Problem> {
-    managed(state, admin, user, async |app: &App, deadline: &Deadline, user_id, key: Key| {
+async fn delete(
+    state: State<Arc<App>>,
+    admin: Admin,
+    user: UserPath,
+    limits: RequestLimits,
+) -> Result<StatusCode, Problem> {
+    managed(state, admin, (user, limits), async |app: &App, deadline: &Deadline, user_id, key: Key| {
         let delete = DeleteUserRequest { user_id, actor: Some(key.into()) };
         app.clients.auth.clone().delete_user(deadline.request(delete)).await.map(tonic::Response::into_inner)
     })
@@ -130,8 +137,13 @@ async fn delete(state: State<Arc<App>>, admin: Admin, user: UserPath) -> Result<
     ),
     security(("key" = []))
 )]
-async fn suspend(state: State<Arc<App>>, admin: Admin, user: UserPath) -> Result<StatusCode, Problem> {
-    managed(state, admin, user, async |app: &App, deadline: &Deadline, user_id, key: Key| {
+async fn suspend(
+    state: State<Arc<App>>,
+    admin: Admin,
+    user: UserPath,
+    limits: RequestLimits,
+) -> Result<StatusCode, Problem> {
+    managed(state, admin, (user, limits), async |app: &App, deadline: &Deadline, user_id, key: Key| {
         let suspend = SuspendUserRequest { user_id, actor: Some(key.into()) };
         app.clients.auth.clone().suspend_user(deadline.request(suspend)).await.map(tonic::Response::into_inner)
     })
@@ -153,8 +165,13 @@ async fn suspend(state: State<Arc<App>>, admin: Admin, user: UserPath) -> Result
     ),
     security(("key" = []))
 )]
-async fn restore(state: State<Arc<App>>, admin: Admin, user: UserPath) -> Result<StatusCode, Problem> {
-    managed(state, admin, user, async |app: &App, deadline: &Deadline, user_id, key: Key| {
+async fn restore(
+    state: State<Arc<App>>,
+    admin: Admin,
+    user: UserPath,
+    limits: RequestLimits,
+) -> Result<StatusCode, Problem> {
+    managed(state, admin, (user, limits), async |app: &App, deadline: &Deadline, user_id, key: Key| {
         let restore = RestoreUserRequest { user_id, actor: Some(key.into()) };
         app.clients.auth.clone().restore_user(deadline.request(restore)).await.map(tonic::Response::into_inner)
     })
@@ -174,8 +191,13 @@ async fn restore(state: State<Arc<App>>, admin: Admin, user: UserPath) -> Result
     responses((status = 204, description = "The sessions have ended"), Unauthorized, ByKey, Called),
     security(("key" = []))
 )]
-async fn end_sessions(state: State<Arc<App>>, admin: Admin, user: UserPath) -> Result<StatusCode, Problem> {
-    managed(state, admin, user, async |app: &App, deadline: &Deadline, user_id, key: Key| {
+async fn end_sessions(
+    state: State<Arc<App>>,
+    admin: Admin,
+    user: UserPath,
+    limits: RequestLimits,
+) -> Result<StatusCode, Problem> {
+    managed(state, admin, (user, limits), async |app: &App, deadline: &Deadline, user_id, key: Key| {
         let end = EndSessionsRequest { user_id, except_session_id: String::new(), actor: Some(key.into()) };
         app.clients.auth.clone().end_sessions(deadline.request(end)).await.map(tonic::Response::into_inner)
     })
@@ -186,11 +208,11 @@ async fn end_sessions(state: State<Arc<App>>, admin: Admin, user: UserPath) -> R
 async fn managed(
     State(app): State<Arc<App>>,
     Admin(key): Admin,
-    user: UserPath,
+    (user, limits): (UserPath, RequestLimits),
     call: impl AsyncFnOnce(&App, &Deadline, String, Key) -> Result<Revocations, Status>,
 ) -> Result<StatusCode, Problem> {
     let deadline = Deadline::of(&app);
-    let user_id = existing_id(resolve_id(&app, &deadline, None, &user).await?)?;
+    let user_id = existing_id(resolve_id(&app, &deadline, &limits, None, &user).await?)?;
     let revoked = call(&app, &deadline, user_id.clone(), key).await?;
     app.revocations.add_all(&revoked.revocations);
     forget(&app, &user_id).await;

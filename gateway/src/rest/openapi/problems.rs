@@ -44,7 +44,8 @@ problems! {
     Unauthorized: "The token is missing, invalid, expired or revoked", "a bearer token is needed";
     InvalidCredentials: "The username or the password is wrong; the response does not reveal which",
         "wrong username or password";
-    Forbidden: "The caller may see the object but may not do this", "only the room's owner may do this";
+    Forbidden: "The caller may see the object but may not do this",
+        "only the room's owner and admins may do this";
     NotFound: "The object does not exist, or the caller may not see it", "no such room";
     UsernameTaken: "Another account has this username", "this username is taken";
     RoomNameTaken: "Another public room has this name", "a public room with this name exists";

@@ -55,7 +55,8 @@ impl Accounts {
     /// Deletes the account of a user who knows its password.
     ///
     /// # Errors
-    /// `invalid_request`; `forbidden` for a wrong password; `not_found` for an unknown or deleted user.
+    /// `invalid_request`; `forbidden` for a wrong password and for a user of the app's own issuer; `not_found` for an
+    /// unknown or deleted user.
     pub async fn delete_own(&self, user_id: Uuid, password: String, address: IpAddr) -> Result<Vec<Revocation>> {
         within_bounds(&[("password", &password)])?;
         text::no_nul("password", &password)?;

@@ -20,7 +20,8 @@ impl Accounts {
     /// Changes a password, and ends all other sessions.
     ///
     /// # Errors
-    /// `invalid_request`; `forbidden` for a wrong current password; `not_found` for an unknown or deleted user.
+    /// `invalid_request`; `forbidden` for a wrong current password and for a user of the app's own issuer; `not_found`
+    /// for an unknown or deleted user.
     pub async fn change_password(
         &self,
         user_id: Uuid,
@@ -69,6 +70,7 @@ impl Accounts {
 
     /// Checks the password of a user who is logged in. The caller has checked the length of the typed text.
     pub(super) async fn confirm(&self, user: &User, typed: String, address: IpAddr) -> Result<()> {
+        require_password(user)?;
         let ticket = self.ticket(address, &user.username_folded);
         let turn = self.passwords.turn(ticket).await?;
         if self.passwords.verify(turn, ticket, typed, Some(user.password_hash.clone())).await? {
@@ -82,15 +84,24 @@ impl Accounts {
 /// Creates a one-time token that sets the password of the account with a typed name. It replaces an earlier one.
 ///
 /// # Errors
-/// `not_found` for an unknown name.
+/// `not_found` for an unknown name; `forbidden` for a user of the app's own issuer.
 pub async fn create_reset(store: &dyn Store, username: &str) -> Result<String> {
     let user = named(store, username).await?.filter(|user| user.state != State::Deleted);
     let user = user.ok_or_else(|| Error::not_found("user"))?;
+    require_password(&user)?;
     let (token, created_at_ms) = (reset_token()?, now_ms());
     let token_sha256 = reset_sha256(&token).ok_or_else(|| Error::internal("a token in its own form"))?;
     let expires_at_ms = created_at_ms.saturating_add(RESET_LIFE.as_millis() as i64);
     store.create_reset(PasswordReset { user_id: user.id, token_sha256, created_at_ms, expires_at_ms }).await?;
     Ok(token)
+}
+
+/// Rejects a user of the app's own issuer.
+fn require_password(user: &User) -> Result<()> {
+    if user.claimed.is_none() {
+        return Ok(());
+    }
+    Err(Error::new(Code::Forbidden, "the account has no password: its user signs in at the app's own issuer"))
 }
 
 fn wrong_password() -> Error {

@@ -7,7 +7,7 @@ use super::{Accounts, MAX_TYPED, named};
 use crate::store::{ProfileChange, State, User};
 
 /// Maximum length of a display name, in characters.
-const MAX_DISPLAY_NAME: usize = 80;
+pub(super) const MAX_DISPLAY_NAME: usize = 80;
 /// Maximum length of the app's data, in bytes.
 const MAX_DATA: usize = 4096;
 

@@ -57,6 +57,7 @@ impl Accounts {
                 created_at_ms: now_ms(),
                 state: State::Active,
                 profile: change.clone().apply(Profile::default()),
+                claimed: None,
             };
             let entry = Entry::new(actor.clone(), "user.create", id).with(&details);
             let stored = self.store.create_user(user.clone(), name.skeleton.clone(), None, Some(entry)).await?;

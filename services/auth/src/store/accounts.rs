@@ -75,9 +75,21 @@ impl ProfileChange {
     }
 }
 
+/// What the tokens of the app's own issuer say about their user.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claimed {
+    pub issuer: String,
+    /// The name that clients show, unless the user chose one.
+    pub name: Option<String>,
+    /// The https URL of a picture.
+    pub picture: Option<String>,
+    /// When the name or the picture last changed, in milliseconds since the Unix epoch.
+    pub changed_at_ms: i64,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct User {
-    /// UUIDv7.
+    /// UUIDv7; UUIDv5 for a user of the app's own issuer.
     pub id: Uuid,
     /// As the user typed it, in NFC.
     pub username: String,
@@ -89,6 +101,8 @@ pub struct User {
     pub created_at_ms: i64,
     pub state: State,
     pub profile: Profile,
+    /// Only for users of the app's own issuers. They have no password.
+    pub claimed: Option<Claimed>,
 }
 
 impl User {
@@ -170,6 +184,10 @@ pub trait AccountStore: Send + Sync {
     /// [`free_names`](Self::free_names).
     fn user_by_name(&self, folded: String) -> BoxFuture<'_, Result<Option<User>>>;
 
+    /// Replaces the claims of a user, if they are of the same issuer and have last changed at `latest_ms` or before, or
+    /// if the user has none. Returns the account, or `None` when nothing has changed.
+    fn change_claims(&self, id: Uuid, claimed: Claimed, latest_ms: i64) -> BoxFuture<'_, Result<Option<User>>>;
+
     /// Changes the profile of an account that is not deleted, and returns the account.
     fn change_profile(&self, id: Uuid, change: ProfileChange) -> BoxFuture<'_, Result<Option<User>>>;
 
@@ -197,7 +215,7 @@ pub trait AccountStore: Send + Sync {
     /// `not_found`; `conflict` when the account is deleted.
     fn restore(&self, id: Uuid, expires_at_ms: i64, entry: Option<Entry>) -> BoxFuture<'_, Result<Option<Revocation>>>;
 
-    /// Deletes an account: erases its password and its profile, ends its sessions, blocks the user, and adds an entry
+    /// Deletes an account: erases its password, its profile and its claims, ends its sessions, blocks the user, and adds an entry
     /// for [`leaving`](Self::leaving). Nothing changes if the account is deleted already.
     ///
     /// # Errors

@@ -31,6 +31,7 @@ contract!(
 
 mod accounts;
 mod audit;
+mod claims;
 mod invites;
 mod keys;
 mod refresh;
@@ -63,6 +64,7 @@ fn account(name: &str) -> User {
         created_at_ms: 1_700_000_000_123,
         state: State::Active,
         profile: Profile::default(),
+        claimed: None,
     }
 }
 

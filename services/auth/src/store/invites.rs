@@ -8,6 +8,9 @@ use super::Sha256;
 use super::audit::Entry;
 use super::revocations::{Cut, Revocation};
 
+/// The user of a password reset that was used, and the entries that end the user's sessions and tokens.
+pub type Redeemed = (Uuid, Vec<Revocation>);
+
 /// A new invite. Times are in milliseconds since the Unix epoch.
 #[derive(Debug, Clone)]
 pub struct Invite {
@@ -52,7 +55,7 @@ pub trait InviteStore: Send + Sync {
         password_hash: String,
         now_ms: i64,
         cut: Cut,
-    ) -> BoxFuture<'_, Result<Option<(Uuid, Vec<Revocation>)>>>;
+    ) -> BoxFuture<'_, Result<Option<Redeemed>>>;
 
     /// Deletes up to `limit` invites and `limit` password resets that are used up or expired before `now_ms`, and
     /// returns their number.

@@ -16,7 +16,7 @@ use confab_common::pg::{Client, Pool, PostgresConfig, prepare};
 use confab_common::{Error, Result, Secret};
 use tokio_postgres::{Row, Statement};
 
-use super::{Profile, State, User};
+use super::{Claimed, Profile, State, User};
 
 pub(super) mod embedded {
     refinery::embed_migrations!("migrations/postgres");
@@ -49,5 +49,11 @@ fn user(row: &Row) -> User {
         created_at_ms: row.get(4),
         state: State::of(row.get(5)),
         profile: Profile { display_name: row.get(6), avatar_file_id: row.get(7), data: row.get(8) },
+        claimed: row.get::<_, Option<String>>(9).map(|issuer| Claimed {
+            issuer,
+            name: row.get(10),
+            picture: row.get(11),
+            changed_at_ms: row.get(12),
+        }),
     }
 }

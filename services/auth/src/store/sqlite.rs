@@ -16,7 +16,7 @@ use confab_common::sqlite::Database;
 use rusqlite::{Connection, OptionalExtension, Row};
 use uuid::Uuid;
 
-use super::{Profile, State, User};
+use super::{Claimed, Profile, State, User};
 
 pub(super) mod embedded {
     refinery::embed_migrations!("migrations/sqlite");
@@ -45,6 +45,12 @@ fn optional_id(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Uuid>> {
 
 /// Reads the columns of `user_columns!`.
 fn user(row: &Row<'_>) -> rusqlite::Result<User> {
+    let claimed = match row.get(9)? {
+        Some(issuer) => {
+            Some(Claimed { issuer, name: row.get(10)?, picture: row.get(11)?, changed_at_ms: row.get(12)? })
+        }
+        None => None,
+    };
     Ok(User {
         id: id(row, 0)?,
         username: row.get(1)?,
@@ -53,5 +59,6 @@ fn user(row: &Row<'_>) -> rusqlite::Result<User> {
         created_at_ms: row.get(4)?,
         state: State::of(row.get(5)?),
         profile: Profile { display_name: row.get(6)?, avatar_file_id: optional_id(row, 7)?, data: row.get(8)? },
+        claimed,
     })
 }

@@ -308,3 +308,75 @@ fn blank_letters_are_rejected() {
         assert!(refusal(blank).contains("letters"), "{blank:?}");
     }
 }
+
+fn tried(claim: &str) -> Vec<String> {
+    let id = "90b98074-64ad-5519-b800-eedf19d458d9".parse().unwrap();
+    candidates(claim, id).map(|name| name.kept).collect()
+}
+
+#[test]
+fn claims_become_usernames() {
+    for (claim, name) in [
+        ("Ada Lovelace", "ada_lovelace"),
+        (" ADA ", "ada"),
+        ("ada", "ada"),
+        ("Al", "al"),
+        ("Ada \t\n (the 1st)!", "ada_the_1st_"),
+        ("ada@example.com", "ada_example.com"),
+        ("_.-ada_.-", "ada_.-"),
+        ("🍵 Ada", "ada"),
+        ("Jose\u{301}", "josé"),
+        ("ＡＤＡ＿１", "ada_1"),
+        ("ΜΑΡΊΟΣ", "μαρίος"),
+        ("Иван Петров", "иван_петров"),
+        ("山田 太郎", "山田_太郎"),
+        ("हिन्दी", "हिन्दी"),
+        ("İnci", "i\u{307}nci"),
+        ("ﬁona", "ona"),
+        ("a\u{301}\u{302}\u{303}\u{304}\u{305}\u{306}\u{307}b", "á\u{302}\u{303}\u{304}\u{305}_b"),
+        ("1\u{301}a", "1_a"),
+        ("a\u{200B}\u{202E}b", "a_b"),
+        ("a\0b", "a_b"),
+        ("abcdefghijklmnopqrstuvwxyz0123456789", "abcdefghijklmnopqrstuvwxyz0"),
+        ("Ada аda", "ada_аda"),
+    ] {
+        let names = tried(claim);
+        assert_eq!(names[0], name, "{claim:?}");
+        assert!(names.iter().all(|name| name.chars().count() <= 32), "{names:?}");
+    }
+    for none in ["", " ", "!?", "🍵", "_.-", "\u{301}", "\u{3164}", "***\u{200B}"] {
+        assert_eq!(tried(none)[0], "user", "{none:?}");
+    }
+}
+
+#[test]
+fn the_id_follows_a_name_that_is_taken() {
+    assert_eq!(
+        tried("Ada"),
+        ["ada", "ada-sc4y", "ada-sc4ya5de", "ada-sc4ya5devvkrtoaa", "ada-sc4ya5devvkrtoaa53prtvcy3e"]
+    );
+    let long = "abcdefghijklmnopqrstuvwxyz0123456789";
+    assert_eq!(
+        tried(long)[1..],
+        [
+            "abcdefghijklmnopqrstuvwxyz0-sc4y",
+            "abcdefghijklmnopqrstuvw-sc4ya5de",
+            "abcdefghijklmno-sc4ya5devvkrtoaa",
+            "abcde-sc4ya5devvkrtoaa53prtvcy3e"
+        ]
+    );
+    // Reserved names are not tried alone.
+    for reserved in ["System", "admin", "ADMlN", "Deleted", "room"] {
+        let name = claimed(reserved);
+        assert_eq!(tried(reserved)[0], format!("{name}-sc4y"), "{reserved}");
+    }
+}
+
+#[test]
+fn names_from_claims_are_folded_like_typed_ones() {
+    let id = Uuid::nil();
+    for claim in ["Straße", "ADA", "ISI", "ΜΑΡΊΟΣ"] {
+        let made = candidates(claim, id).next().unwrap();
+        assert_eq!((folded(&made.kept), &made.folded), (made.folded.clone(), &folded(claim)), "{claim}");
+    }
+}

@@ -7,8 +7,8 @@ use clap::error::{ContextKind, ContextValue};
 
 use super::KNOWN;
 
-/// Settings whose value has several lines: keys in PEM.
-const LINES: &[&str] = &["SIGNING_KEY"];
+/// Settings whose value may have several lines: keys in PEM, lists in JSON.
+const LINES: &[&str] = &["ISSUERS", "SIGNING_KEY"];
 
 /// Reads a program's settings. `--help`, `--version` and unknown flags end the process.
 ///
@@ -71,7 +71,7 @@ fn variables(
 /// Removes the line end and the spaces that editors, `echo` and mounted secrets add.
 fn clean<'a>(variable: &str, setting: &str, text: &'a str) -> anyhow::Result<&'a str> {
     let text = text.trim_matches(|c: char| c.is_whitespace() || c == '\u{feff}');
-    let wrong = |c: char| c.is_control() && !(LINES.contains(&setting) && matches!(c, '\r' | '\n'));
+    let wrong = |c: char| c.is_control() && !(LINES.contains(&setting) && matches!(c, '\r' | '\n' | '\t'));
     match text.chars().position(wrong) {
         Some(at) => bail!(
             "{variable} has a control character, such as a line end or a tab, at position {} of its value",
@@ -141,6 +141,8 @@ mod tests {
         bus: Secret,
         #[arg(long, env = "CONFAB_SIGNING_KEY")]
         signing_key: Option<String>,
+        #[arg(long, env = "CONFAB_ISSUERS")]
+        issuers: Option<String>,
         #[arg(long, env = "CONFAB_ALLOWED_ORIGINS", value_delimiter = ',')]
         allowed_origins: Vec<String>,
         #[arg(long, env = "CONFAB_MAX_UPLOADS", default_value_t = 1)]
@@ -189,6 +191,8 @@ mod tests {
         assert_eq!(with(&[("CONFAB_MAX_UPLOADS", "7\n")]).unwrap().max_uploads, 7);
         let pem = "-----BEGIN\r\nkey\n-----END";
         assert_eq!(with(&[("CONFAB_SIGNING_KEY", &format!("{pem}\n"))]).unwrap().signing_key.unwrap(), pem);
+        let list = "[\r\n\t{\"issuer\": \"a\"},\n\t{\"issuer\": \"b\"}\n]";
+        assert_eq!(with(&[("CONFAB_ISSUERS_FILE", &file(&format!("{list}\n")))]).unwrap().issuers.unwrap(), list);
         assert_eq!(with(&[("CONFAB_BUS", "")]).unwrap().bus.expose(), "");
     }
 

@@ -21,6 +21,7 @@ pub const CALLERS: &[(&str, &[Role])] = &[
     ("/confab.auth.v1.AuthService/DeleteUser", &[Gateway]),
     ("/confab.auth.v1.AuthService/EndSession", &[Gateway]),
     ("/confab.auth.v1.AuthService/EndSessions", &[Gateway]),
+    ("/confab.auth.v1.AuthService/EnsureUser", &[Gateway]),
     ("/confab.auth.v1.AuthService/GetAvatar", &[Gateway]),
     ("/confab.auth.v1.AuthService/GetJwks", &[Gateway, Room, Message, File]),
     ("/confab.auth.v1.AuthService/GetKey", &[Gateway]),

@@ -72,9 +72,10 @@ impl Bucket {
         self.level(&cell)
     }
 
-    /// Charges a failure, also if the bucket is empty. Returns the decision about the next act.
+    /// Charges a failure, at most up to an empty bucket: acts that began together must not delay later ones for longer
+    /// than one act does. Returns the decision about the next act.
     pub async fn penalize(&self, units: u32) -> Decision {
-        let charge = self.rule.forced(self.rule.cost(units));
+        let charge = self.rule.exact(self.rule.cost(units));
         let cell = self.cell();
         cell.charge(self.backend.table.now(), charge);
         self.shared(&cell, charge).await;

@@ -49,7 +49,7 @@ BEGIN
 
     RETURN QUERY
     WITH judged AS (
-        SELECT b.*, p.head, coalesce(h.seq, 0) AS room_head,
+        SELECT b.*, p.head, coalesce(h.seq, 0) AS room_head, coalesce(h.private, false) AS room_private,
             e.position AS first_position, e.seq AS first_seq, e.id AS first_id, e.kind AS first_kind, e.body AS first_body,
             e.created_at AS first_created_at,
             coalesce(h.closed, (SELECT l.format FROM log l) >= 2)
@@ -83,10 +83,10 @@ BEGIN
         UPDATE partitions p SET head = f.head
         FROM (SELECT partition, max(position) AS head FROM numbered WHERE fresh GROUP BY partition) f WHERE p.partition = f.partition
     ), moved_rooms AS (
-        INSERT INTO room_heads AS h (partition, room_id, seq, closed)
-        SELECT partition, room_id, max(seq), bool_or(closes) FROM numbered WHERE fresh GROUP BY partition, room_id
-        ON CONFLICT (partition, room_id) DO UPDATE SET seq = excluded.seq, closed = excluded.closed,
-            private = coalesce((SELECT n.private FROM numbered n WHERE n.fresh AND n.room_id = excluded.room_id AND n.private IS NOT NULL LIMIT 1), h.private)
+        INSERT INTO room_heads AS h (partition, room_id, seq, closed, private)
+        SELECT partition, room_id, max(seq), bool_or(closes), coalesce(bool_or(private), bool_or(room_private))
+        FROM numbered WHERE fresh GROUP BY partition, room_id
+        ON CONFLICT (partition, room_id) DO UPDATE SET seq = excluded.seq, closed = excluded.closed, private = excluded.private
     ), granted AS (
         INSERT INTO room_members AS m (partition, room_id, user_id, role, since_seq)
         SELECT n.partition, n.room_id, g.user_id, g.role, n.seq

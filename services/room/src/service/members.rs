@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::{Author, EVENT_WAIT_LIMIT, Rooms, Viewer, overtaken, page_limit, rights, unknown};
 use crate::event;
-use crate::store::{Member, MemberChange, MemberPosition, Role, Seen, User};
+use crate::store::{Member, MemberChange, MemberPosition, Role, Seen, SeenWithMember, User};
 
 /// A page of the list of members.
 pub struct MemberPage {
@@ -98,7 +98,7 @@ impl Rooms {
     }
 
     /// Returns a room that the author may see, and a user's membership.
-    async fn get_member(&self, room: Uuid, author: &Author, user: Option<Uuid>) -> Result<(Seen, Option<Member>)> {
+    async fn get_member(&self, room: Uuid, author: &Author, user: Option<Uuid>) -> Result<SeenWithMember> {
         let found = self.store.get_member(room, author.user.id, user).await?;
         found.filter(|(seen, _)| author.viewer().sees(seen)).ok_or_else(unknown)
     }

@@ -190,9 +190,12 @@ pub struct Opening {
     pub members: Vec<(Uuid, Role)>,
 }
 
+/// A row of an opening: the room's privacy, and a member.
+pub type OpeningRow = (Option<bool>, Option<(Uuid, Role)>);
+
 impl Opening {
     /// Builds an opening from rows with the room's privacy and a member each; no rows mean that the room is open.
-    pub fn of(rows: Vec<(Option<bool>, Option<(Uuid, Role)>)>) -> Option<Self> {
+    pub fn of(rows: Vec<OpeningRow>) -> Option<Self> {
         let private = rows.first()?.0;
         Some(Self { private, members: rows.into_iter().filter_map(|(_, member)| member).collect() })
     }

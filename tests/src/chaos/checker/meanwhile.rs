@@ -36,8 +36,8 @@ impl Judge<'_> {
     /// The share of failed sends is within the bound; where sends must be rejected, they are.
     fn tries(&mut self, fault: &Fault) {
         let excused = self.excuses(fault, |other| other.fails > fault.terms.fails);
-        let tries =
-            self.records.sends.iter().flat_map(|send| &send.attempts).filter(|attempt| lasts(fault, attempt.begun));
+        let sends = self.records.sends.iter().filter(|send| !send.guest);
+        let tries = sends.flat_map(|send| &send.attempts).filter(|attempt| lasts(fault, attempt.begun));
         let tries = tries.filter(|attempt| !touch(&excused, attempt.begun, attempt.ended)).collect::<Vec<_>>();
         let failed = tries.iter().filter(|attempt| !matches!(attempt.outcome, Outcome::Acked(_))).collect::<Vec<_>>();
         if failed.len() * 100 > tries.len() * fault.terms.fails {
@@ -61,8 +61,10 @@ impl Judge<'_> {
     fn pauses(&mut self, fault: &Fault) {
         let Some(bound) = fault.terms.pause else { return };
         let excused = self.excuses(fault, |other| other.pause.is_none_or(|pause| pause > bound));
-        let acks = self.records.sends.iter().flat_map(|send| send.acks()).map(|(at, _)| at).collect();
-        let entries = self.records.receivers.iter().flat_map(|receiver| &receiver.entries);
+        let sends = self.records.sends.iter().filter(|send| !send.guest);
+        let acks = sends.flat_map(|send| send.acks()).map(|(at, _)| at).collect();
+        let receivers = self.records.receivers.iter().filter(|receiver| !receiver.restless);
+        let entries = receivers.flat_map(|receiver| &receiver.entries);
         let received = entries.filter(|(_, entry)| matches!(entry, Entry::Live(_))).map(|(at, _)| *at).collect();
         for (what, moments) in [("acknowledged", acks), ("delivered", received)] {
             let pause = longest_pause(fault, moments, &excused);

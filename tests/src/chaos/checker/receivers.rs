@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::super::history::{At, Entry, Receiver, Seen};
+use super::super::access::Rights;
+use super::super::history::{At, Entry, Fault, Receiver, Seen};
 use super::Judge;
 
 /// Within this time the last event of a quiet room arrives even if its hint was lost (I4).
 const DELIVERY_LIMIT: Duration = Duration::from_secs(3);
-/// After this time no event is delivered to a user who has logged out (I6).
+/// After this time no event is delivered to a session that has ended (I6).
 const LOGGED_OUT: Duration = Duration::from_secs(5);
 
 /// The state of a room at one receiver.
@@ -20,6 +21,10 @@ struct RoomState {
     upto: u64,
     /// Whether the socket is in the room.
     joined: bool,
+    /// The head of the last join.
+    base: u64,
+    /// The rights of the user in the room.
+    rights: Rights,
     /// Whether the receiver had to discard its messages because the database was restored. Earlier messages belong to a
     /// log that no longer exists.
     forgotten: bool,
@@ -42,16 +47,14 @@ impl Judge<'_> {
         let mut rooms = HashMap::<Uuid, RoomState>::new();
         // Messages from before the last join or recovery may arrive after it.
         let mut back = At::ZERO;
+        let new = |judge: &Self, room| RoomState { rights: judge.rights(room, receiver.user), ..RoomState::default() };
+        let due = receiver.logged_out.map(|ended| self.end_of_session(ended));
         for (at, entry) in &receiver.entries {
             let received = matches!(entry, Entry::Live(_) | Entry::Joined { .. });
-            if received && receiver.logged_out.is_some_and(|logged_out| *at > logged_out + LOGGED_OUT) {
-                self.violated(
-                    "I6",
-                    format!(
-                        "{name} received {entry:?} at {at:?}, but its user logged out at {:?}",
-                        receiver.logged_out
-                    ),
-                );
+            if received && due.is_some_and(|due| *at > due) {
+                self.verdict.counts.outlived += 1;
+                let ended = receiver.logged_out;
+                self.violated("I6", format!("{name} received {entry:?} at {at:?}, but its session ended at {ended:?}"));
             }
             match entry {
                 Entry::Opened | Entry::Closed => rooms.values_mut().for_each(|state| state.joined = false),
@@ -61,9 +64,19 @@ impl Judge<'_> {
                     back = *at;
                 }
                 Entry::Joined { room, after, last_seq, reset, messages } => {
-                    let state = rooms.entry(*room).or_default();
+                    let state = rooms.entry(*room).or_insert_with(|| new(self, *room));
                     state.joined = true;
                     state.upto = *last_seq;
+                    state.base = *last_seq;
+                    state.forgotten |= *reset;
+                    let out = state.rights.outs.iter().find(|out| out.covers(*last_seq));
+                    if let Some(out) = out.filter(|_| !self.is_undone_at(*at, state.forgotten)) {
+                        self.verdict.counts.leaked += 1;
+                        self.violated(
+                            "I6",
+                            format!("{name} joined room {room} at {at:?} with head {last_seq}: {out:?}"),
+                        );
+                    }
                     let restored = self.records.restored.is_some_and(|restored| restored.copied < *at);
                     if *reset && !restored {
                         self.violated(
@@ -73,16 +86,25 @@ impl Judge<'_> {
                             ),
                         );
                     }
-                    state.forgotten |= *reset;
                     let first = after.filter(|_| !*reset);
                     let excused = !state.forgotten;
                     self.joined(name, *at, *room, (first, *last_seq), messages, excused);
                     back = *at;
                 }
                 Entry::Live(seen) => {
-                    let state = rooms.entry(seen.room).or_default();
+                    let state = rooms.entry(seen.room).or_insert_with(|| new(self, seen.room));
                     let excused = !state.forgotten;
+                    let cut = state.rights.cuts.iter().find(|cut| state.base < cut.at && cut.at <= seen.seq).copied();
+                    let cut = cut.filter(|_| !self.is_undone_at(*at, state.forgotten));
+                    if let Some(cut) = cut.filter(|cut| cut.first <= seen.seq) {
+                        self.verdict.counts.leaked += 1;
+                        self.violated("I6", format!("{name} received {seen:?} at {at:?}, after {cut:?}"));
+                        state.upto = state.upto.max(seen.seq);
+                        continue;
+                    }
                     self.live(name, *at, seen, state, back);
+                    // After its removal, the user's socket must join again.
+                    state.joined &= cut.is_none();
                     self.holds(name, *at, seen, excused);
                 }
             }
@@ -111,6 +133,26 @@ impl Judge<'_> {
                 );
             }
         }
+    }
+
+    /// Whether an event at this time may belong to a log that no longer exists, whose numbers say nothing about rights.
+    fn is_undone_at(&self, at: At, forgotten: bool) -> bool {
+        !forgotten && self.records.restored.is_some_and(|restored| at >= restored.copied)
+    }
+
+    /// Returns when the last event may arrive after the end of a session. While no replica of auth answers, gateways
+    /// cannot read that it has ended.
+    fn end_of_session(&self, ended: At) -> At {
+        let outage = |fault: &Fault| fault.terms.auth.map(|back| (fault.from, fault.healed + back));
+        let mut outages = self.records.faults.iter().filter_map(outage).collect::<Vec<_>>();
+        outages.sort_unstable();
+        let mut known = ended;
+        for (from, until) in outages {
+            if from <= known + LOGGED_OUT && until > known {
+                known = until;
+            }
+        }
+        known + LOGGED_OUT
     }
 
     /// The messages in the answer to a join are exactly those between the receiver's last message and the head.

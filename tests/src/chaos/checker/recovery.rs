@@ -1,6 +1,7 @@
 //! I7: the time from the end of a fault until the system is healthy.
 
-use super::super::history::{At, Entry, Outcome, SLOW};
+use super::super::history::{At, Entry, Outcome};
+use super::super::recorder::SLOW;
 use super::Judge;
 
 impl Judge<'_> {
@@ -28,15 +29,16 @@ impl Judge<'_> {
     /// receiver returned. Later outcomes are caused by the next fault.
     fn last_trouble(&self, from: At, to: At) -> At {
         let window = from..to;
-        let tries =
-            self.records.sends.iter().flat_map(|send| &send.attempts).filter(|attempt| window.contains(&attempt.begun));
+        let sends = self.records.sends.iter().filter(|send| !send.guest);
+        let tries = sends.flat_map(|send| &send.attempts).filter(|attempt| window.contains(&attempt.begun));
         let failed = tries.filter(|attempt| {
             let refused = attempt.ended < to && !matches!(attempt.outcome, Outcome::Acked(_));
             refused || attempt.ended.min(to) - attempt.begun > SLOW
         });
         let late =
             self.lags.iter().filter(|(at, lag)| window.contains(at) && (*lag).min(at.saturating_sub(from)) > SLOW);
-        let entries = self.records.receivers.iter().flat_map(|receiver| &receiver.entries);
+        let receivers = self.records.receivers.iter().filter(|receiver| !receiver.restless);
+        let entries = receivers.flat_map(|receiver| &receiver.entries);
         let returns = entries.filter(|(at, entry)| window.contains(at) && matches!(entry, Entry::Joined { .. }));
         let moments = failed
             .map(|attempt| attempt.ended.min(to))

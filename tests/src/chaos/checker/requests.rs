@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
-use super::super::history::{Attempt, Fault, Outcome};
+use super::super::history::{Attempt, Fault, Outcome, What};
 use super::Judge;
 
 /// Time limit of a request: its deadline, doubled because the machine is busy with a whole cluster.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+/// Time limit of a request with a password, whose deadline is 8 s.
+const PASSWORD_LIMIT: Duration = Duration::from_secs(10);
 
 /// All documented rejections.
 const REFUSALS: &[(u64, &str)] = &[
@@ -30,17 +32,42 @@ impl Judge<'_> {
         let records = self.records;
         for send in &records.sends {
             for attempt in &send.attempts {
-                self.request(&send.key, attempt);
-                let failed = !matches!(attempt.outcome, Outcome::Acked(_));
-                if failed && !records.faults.iter().any(|fault| may_hurt(fault, attempt)) {
-                    self.violated("I7", format!("{} failed while there was no fault: {attempt:?}", send.key));
+                self.request(&send.key, attempt, ANSWER_LIMIT);
+                // The right to post is judged elsewhere.
+                if !(send.guest && attempt.outcome.is_hidden()) {
+                    self.calm(&send.key, attempt);
                 }
             }
         }
-        records.calls.iter().for_each(|(what, attempt)| self.request(what, attempt));
+        for act in &records.acts {
+            let what = format!("{:?}", act.what);
+            let limit =
+                if matches!(act.what, What::LogIn | What::ChangePassword) { PASSWORD_LIMIT } else { ANSWER_LIMIT };
+            for attempt in &act.attempts {
+                self.request(&what, attempt, limit);
+                // A repeat of an act may be rejected because the first attempt succeeded. Hostile clients may delay
+                // requests with passwords.
+                if act.known != Some(attempt.ended) && !act.is_of_sessions() {
+                    self.calm(&what, attempt);
+                }
+            }
+            if act.known.is_none() {
+                self.violated("I7", format!("{what} was never acknowledged: {:?}", act.attempts.last()));
+            }
+        }
+        records.calls.iter().for_each(|(what, attempt)| self.request(what, attempt, ANSWER_LIMIT));
+        records.reads.iter().for_each(|read| self.request("a page of history", &read.attempt, ANSWER_LIMIT));
     }
 
-    fn request(&mut self, what: &str, attempt: &Attempt) {
+    /// No request fails while there is no fault.
+    fn calm(&mut self, what: &str, attempt: &Attempt) {
+        let failed = !matches!(attempt.outcome, Outcome::Acked(_) | Outcome::Done);
+        if failed && !self.records.faults.iter().any(|fault| may_hurt(fault, attempt)) {
+            self.violated("I7", format!("{what} failed while there was no fault: {attempt:?}"));
+        }
+    }
+
+    fn request(&mut self, what: &str, attempt: &Attempt, limit: Duration) {
         let silenced = self.is_mute(attempt.begun, attempt.ended);
         match &attempt.outcome {
             Outcome::Refused(status, code) if !REFUSALS.contains(&(*status, code.as_str())) => {
@@ -50,13 +77,13 @@ impl Judge<'_> {
                 self.violated("I9", format!("{what}, begun at {:?}, got no answer", attempt.begun));
             }
             Outcome::Acked(_) | Outcome::Done | Outcome::Refused(..)
-                if !silenced && attempt.ended - attempt.begun > ANSWER_LIMIT =>
+                if !silenced && attempt.ended - attempt.begun > limit =>
             {
                 self.violated("I9", format!("{what} was answered after {:?}", attempt.ended - attempt.begun));
             }
             _ => {}
         }
-        let failed = !matches!(attempt.outcome, Outcome::Acked(_) | Outcome::Done);
+        let failed = !matches!(attempt.outcome, Outcome::Acked(_) | Outcome::Done) && !attempt.outcome.is_hidden();
         let mut sparing = self
             .records
             .faults

@@ -1,3 +1,5 @@
+mod rights;
+
 use super::super::history::{Seen, Use};
 use super::super::terms::{CARRIES_ON, TERMS, Terms};
 use super::*;
@@ -18,11 +20,11 @@ fn attempt(begun: f64, ended: f64, outcome: Outcome) -> Attempt {
 }
 
 fn sent(seq: u64, attempts: Vec<Attempt>) -> Sent {
-    Sent { sender: SENDER, room: ROOM, key: format!("k{seq}"), attempts }
+    Sent { sender: SENDER, room: ROOM, key: format!("k{seq}"), guest: false, attempts }
 }
 
 fn stored(seq: u64) -> Stored {
-    Stored { seen: seen(seq), sender: SENDER, key: format!("k{seq}") }
+    Stored { seen: seen(seq), sender: SENDER, key: format!("k{seq}"), change: None }
 }
 
 fn joined(at: f64, after: Option<u64>, last_seq: u64, messages: Vec<Seen>) -> (At, Entry) {
@@ -168,7 +170,21 @@ fn invented_messages_are_detected() {
 fn delivery_after_logout_is_detected() {
     let logged_out = |at: f64| move |records: &mut Records| records.receivers[0].logged_out = Some(s(at));
     keeps(logged_out(5.5));
-    breaks("I6", logged_out(5.0));
+    assert_eq!(breaks("I6", logged_out(5.0)).outlived, 1);
+    // The last event arrives at 10.2. A fault of Redis does not extend the bound; an outage of auth does.
+    let during = |from: f64, healed: f64, auth: Option<u64>| {
+        move |records: &mut Records| {
+            logged_out(3.0)(records);
+            let auth = auth.map(Duration::from_secs);
+            records.faults.push(fault(from, healed, Terms { auth, ..TERMS }));
+        }
+    };
+    assert_eq!(breaks("I6", during(2.0, 11.0, None)).outlived, 3, "7 s after the logout");
+    keeps(during(2.0, 5.3, Some(0)));
+    breaks("I6", during(2.0, 5.1, Some(0)));
+    keeps(during(2.0, 4.0, Some(2)));
+    breaks("I6", during(1.0, 2.9, Some(0)));
+    breaks("I6", during(8.5, 9.5, Some(0)));
 }
 
 #[test]

@@ -26,30 +26,45 @@ pub struct Letter {
 }
 
 impl Letter {
-    /// Creates a message to a random room.
-    pub fn new(world: &World, sender: Uuid, dice: &mut Dice) -> Self {
-        let room = world.rooms[dice.below(world.rooms.len() as u64) as usize];
+    /// Creates a message to one of these rooms.
+    pub fn new(world: &World, sender: Uuid, rooms: &[Uuid], dice: &mut Dice) -> Self {
+        let room = rooms[dice.below(rooms.len() as u64) as usize];
+        Self::to(world, sender, room, false, dice)
+    }
+
+    /// Creates a message to a room. `guest`: the sender may lose the right to post in it.
+    pub fn to(world: &World, sender: Uuid, room: Uuid, guest: bool, dice: &mut Dice) -> Self {
         let key = unique("chaos");
-        let number = world.recorder.sending(sender, room, key.clone());
+        let number = world.recorder.sending(sender, room, key.clone(), guest);
         let content = format!("number {number} {}", "x".repeat(dice.below(200) as usize));
         Self { number, payload: json!({"roomId": room, "content": content, "clientMessageId": key}) }
     }
 }
 
-/// Sends one message after another through the load balancer, until the run ends.
+/// Sends one message after another to these rooms through the load balancer, until the run ends.
 ///
 /// # Errors
 /// When the account is invalid.
-pub async fn by_rest(world: Arc<World>, account: Account, mut dice: Dice, pace: Duration) -> anyhow::Result<()> {
+pub async fn by_rest(
+    world: Arc<World>,
+    account: Account,
+    rooms: Vec<Uuid>,
+    mut dice: Dice,
+    pace: Duration,
+) -> anyhow::Result<()> {
     let sender = id(&account)?;
     while !world.is_ending() {
-        let letter = Letter::new(&world, sender, &mut dice);
-        while !matches!(post(&world, &account, &letter).await, Outcome::Acked(_)) {
-            sleep(RETRY_PAUSE).await;
-        }
+        deliver(&world, &account, &Letter::new(&world, sender, &rooms, &mut dice)).await;
         sleep(pace).await;
     }
     Ok(())
+}
+
+/// Sends a message through the load balancer until it is acknowledged.
+pub async fn deliver(world: &World, account: &Account, letter: &Letter) {
+    while !matches!(post(world, account, letter).await, Outcome::Acked(_)) {
+        sleep(RETRY_PAUSE).await;
+    }
 }
 
 /// Makes one attempt through the load balancer.
@@ -93,7 +108,7 @@ async fn one_socket(
     let number = world.next_socket();
     while !letters.is_empty() || !world.is_ending() {
         while letters.len() < WINDOW && !world.is_ending() {
-            letters.push(Letter::new(world, sender, dice));
+            letters.push(Letter::new(world, sender, &world.rooms, dice));
         }
         let begun = world.recorder.now();
         let deadline = Instant::now() + ANSWER_LIMIT;

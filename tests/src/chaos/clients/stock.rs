@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::time::{sleep, timeout};
+use uuid::Uuid;
 
 use super::super::history::{Entry, Outcome, Seen};
 use super::super::schedule::Dice;
 use super::super::world::World;
 use super::sender::Letter;
-use super::{ANSWER_LIMIT, Holding, Join, RETRY_PAUSE, ack_outcome, id};
+use super::{ANSWER_LIMIT, HIDDEN_PAUSE, Holding, Join, RETRY_PAUSE, ack_outcome, id, takes_out};
 use crate::api::Account;
 use crate::stock::{Report, Socket, Stock};
 
@@ -34,14 +35,17 @@ pub fn open_with_recovery(stock: &Stock, world: &World, account: &Account) -> So
     stock.open(&world.api.url, options)
 }
 
-/// Listens in all rooms until the task is aborted.
-pub async fn listen(world: Arc<World>, socket: Socket, receiver: usize) {
-    let mut rooms = world.rooms.iter().map(|room| (*room, Holding::default())).collect::<HashMap<_, _>>();
+/// Listens in the receiver's rooms until the task is aborted.
+pub async fn listen(world: Arc<World>, socket: Arc<Socket>, receiver: usize) {
+    let (user, rooms) = world.recorder.place_of(receiver);
+    let mut rooms = rooms.into_iter().map(|room| (room, Holding::default())).collect::<HashMap<_, _>>();
     let mut joining = HashMap::<u64, Join>::new();
     let mut joined = HashSet::new();
     let mut listening = false;
-    world.recorder.update_health(|health| health.listeners += 1);
+    world.recorder.update_health(receiver, |health| health.listeners += 1);
     loop {
+        // Joins after a pause, and the pause.
+        let (mut later, mut pause) = (Vec::new(), RETRY_PAUSE);
         for report in socket.next_reports().await {
             let mut join = Vec::new();
             match report {
@@ -53,12 +57,14 @@ pub async fn listen(world: Arc<World>, socket: Socket, receiver: usize) {
                     world.recorder.happened(receiver, Entry::Opened);
                     joining.clear();
                     joined.clear();
+                    later.clear();
                     join.extend(rooms.keys().copied());
                 }
                 Report::State(kind, _) if kind == "disconnect" => {
                     joined.clear();
+                    later.clear();
                     world.recorder.happened(receiver, Entry::Closed);
-                    world.recorder.update_health(|health| health.listening -= usize::from(listening));
+                    world.recorder.update_health(receiver, |health| health.listening -= usize::from(listening));
                     listening = false;
                 }
                 // A permanent rejection: a stock client does not retry.
@@ -67,33 +73,62 @@ pub async fn listen(world: Arc<World>, socket: Socket, receiver: usize) {
                     world.recorder.called("CONNECT of a stock client", world.recorder.now(), outcome);
                 }
                 Report::Event(_, arguments) => {
-                    if let Some(seen) = arguments.first().and_then(Seen::of) {
+                    let event = arguments.first().unwrap_or(&Value::Null);
+                    if let Some(seen) = Seen::of(event) {
                         world.recorder.happened(receiver, Entry::Live(seen));
                         rooms.entry(seen.room).or_default().receive(&seen);
+                        if takes_out(event, user) {
+                            later.push(seen.room);
+                            pause = HIDDEN_PAUSE;
+                        }
                     }
                 }
                 Report::Ack(number, arguments) => {
                     let Some(sent) = joining.remove(&number) else { continue };
                     let (room, ack) = (sent.room, arguments.first().unwrap_or(&Value::Null));
                     match rooms.entry(room).or_default().joined(&world, receiver, &sent, ack).await {
-                        Ok(()) => _ = joined.insert(room),
-                        Err(_) => {
-                            sleep(RETRY_PAUSE).await;
-                            join.push(room);
+                        Ok(true) => _ = joined.insert(room),
+                        Ok(false) => {
+                            later.push(room);
+                            pause = HIDDEN_PAUSE;
                         }
+                        Err(_) => later.push(room),
                     }
                 }
                 Report::State(..) => {}
             }
-            for room in join {
-                let (argument, join) = rooms[&room].join(room, world.recorder.now());
-                joining.insert(socket.emit_noted("joinRoom", vec![argument]), join);
-            }
+            join_all(&world, &socket, &rooms, join, &mut joining);
             if joined.len() == rooms.len() && !listening {
                 listening = true;
-                world.recorder.update_health(|health| health.listening += 1);
+                world.recorder.update_health(receiver, |health| health.listening += 1);
             }
         }
+        if !later.is_empty() {
+            sleep(pause).await;
+            // A client that has lost its connection joins again when it is connected. An event that it emits before
+            // then would be sent in addition.
+            if !socket.reports().iter().any(is_of_connection) {
+                join_all(&world, &socket, &rooms, later, &mut joining);
+            }
+        }
+    }
+}
+
+fn is_of_connection(report: &Report) -> bool {
+    matches!(report, Report::State(kind, _) if kind == "connect" || kind == "disconnect")
+}
+
+/// Requests to join these rooms.
+fn join_all(
+    world: &World,
+    socket: &Socket,
+    holdings: &HashMap<Uuid, Holding>,
+    rooms: Vec<Uuid>,
+    joining: &mut HashMap<u64, Join>,
+) {
+    for room in rooms {
+        let (argument, join) = holdings[&room].join(room, world.recorder.now());
+        joining.insert(socket.emit_noted("joinRoom", vec![argument]), join);
     }
 }
 
@@ -111,7 +146,7 @@ pub async fn send(
     let (sender, number, mut emits) = (id(&account)?, world.next_socket(), 0);
     socket.state("connect").await?;
     while !world.is_ending() {
-        let letter = Letter::new(&world, sender, &mut dice);
+        let letter = Letter::new(&world, sender, &world.rooms, &mut dice);
         loop {
             let begun = world.recorder.now();
             let (connected, breaks) = state(&socket);

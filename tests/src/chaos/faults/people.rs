@@ -211,7 +211,7 @@ pub(super) async fn sent_thrice(world: &Arc<World>, dice: &mut Dice) -> anyhow::
     let sender = id(&account)?;
     let gateways = [world.gateway(0), world.gateway(1), world.api.url.clone()];
     for _ in 0..THRICE {
-        let letter = Letter::new(world, sender, dice);
+        let letter = Letter::new(world, sender, &world.rooms, dice);
         let send = async |url: &String| {
             let (api, begun) = (Api::new(url.clone()), world.recorder.now());
             let answer = timeout(ANSWER_LIMIT, api.post("/api/messages", &account, letter.payload.clone())).await;

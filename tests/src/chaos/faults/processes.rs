@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use super::super::clients::bystander::Bystander;
-use super::super::clients::{ANSWER_LIMIT, listener, rest_outcome};
-use super::super::history::Outcome;
+use super::super::clients::{ANSWER_LIMIT, id, listener, rest_outcome};
+use super::super::history::{Outcome, Receiver};
 use super::super::world::World;
 use crate::api::{Account, Api, PASSWORD, unique};
 use crate::form::Form;
@@ -168,7 +168,8 @@ pub(super) struct Leaver {
 impl Leaver {
     pub(super) async fn arrive(world: &Arc<World>, gateway: u16) -> anyhow::Result<Self> {
         let account = world.api.signup().await?;
-        let receiver = world.recorder.receiver(format!("user who logs out, at gateway {gateway}"));
+        let (name, rooms) = (format!("user who logs out, at gateway {gateway}"), world.rooms.clone());
+        let receiver = world.recorder.receiver(Receiver { name, user: id(&account)?, rooms, ..Receiver::default() });
         let listening =
             tokio::spawn(listener::listen(world.clone(), account.clone(), receiver, usize::from(gateway) - 1, true));
         let received = async || world.recorder.has_joined(receiver).then_some(());

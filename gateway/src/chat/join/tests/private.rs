@@ -88,7 +88,7 @@ async fn the_last_event_of_a_removed_user_is_its_removal() {
     let expected = [removal.clone(), message(left + 1), message(last)];
     assert_eq!(events_up_to(&mut other, last).await, expected);
     for client in [&mut removed, &mut laptop] {
-        assert_eq!(events_up_to(client, left).await, [removal.clone()]);
+        assert_eq!(events_up_to(client, left).await, std::slice::from_ref(&removal));
         assert!(!client.socket.client.is_in(room()) && client.socket.outbox.closing().is_none());
     }
     // A removed user's recovery offset no longer contains the room.

@@ -12,7 +12,7 @@ contract!(
 );
 
 /// Inserts an account as an earlier release does.
-async fn insert(url: &StoreUrl, user: &User) {
+pub(super) async fn insert(url: &StoreUrl, user: &User) {
     let User { id, username, username_folded, password_hash, created_at_ms, .. } = user;
     let columns = "users (id, username, username_folded, password_hash, created_at_ms)";
     let text = |id: String| {

@@ -10,8 +10,8 @@ use super::audit::Record;
 use super::list::List;
 use super::{Postgres, prepare_all, user};
 use crate::store::{
-    AccountStore, Cut, DELETED, Deletion, Entry, Leaving, ProfileChange, Revocation, Scope, Sha256, State, User,
-    is_deleted, name_taken, no_invite,
+    AccountStore, Claimed, Cut, DELETED, Deletion, Entry, Leaving, ProfileChange, Revocation, Scope, Sha256, State,
+    User, is_deleted, name_taken, no_invite,
 };
 
 pub const LOCK: &str =
@@ -74,6 +74,23 @@ impl AccountStore for Postgres {
             const SQL: &str =
                 concat!("/* user_by_name */ SELECT ", user_columns!(), " FROM users WHERE username_folded = $1");
             Ok(self.0.query(SQL, &[&folded]).await?.first().map(user))
+        })
+    }
+
+    fn change_claims(&self, id: Uuid, claimed: Claimed, latest_ms: i64) -> BoxFuture<'_, Result<Option<User>>> {
+        Box::pin(async move {
+            const SQL: &str = concat!(
+                "/* change_claims */ UPDATE users
+                SET issuer = $5, claimed_name = $2, claimed_picture = $3, claimed_at_ms = $4
+                WHERE id = $1 AND (issuer IS NULL OR issuer = $5) AND state <> $6 AND claimed_at_ms <= $7
+                RETURNING ",
+                user_columns!()
+            );
+            let Claimed { issuer, name, picture, changed_at_ms } = claimed;
+            let deleted = State::Deleted.number();
+            let values: [&(dyn ToSql + Sync); 7] =
+                [&id, &name, &picture, &changed_at_ms, &issuer, &deleted, &latest_ms];
+            Ok(self.0.query(SQL, &values).await?.first().map(user))
         })
     }
 
@@ -149,15 +166,16 @@ async fn create(
 ) -> Result<bool> {
     const INSERT: &str =
         "/* create_user */ INSERT INTO users (id, username, username_folded, password_hash, created_at_ms,
-            username_skeleton, display_name, avatar_file_id, data)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT DO NOTHING";
+            username_skeleton, display_name, avatar_file_id, data, issuer, claimed_name, claimed_picture, claimed_at_ms)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) ON CONFLICT DO NOTHING";
     const TAKE: &str = "/* create_user */ UPDATE invites SET uses_left = uses_left - 1
         WHERE code_sha256 = $1 AND uses_left > 0 AND expires_at_ms > $2";
     let record = Record::prepare(client, entry).await?;
     let [insert, take] = prepare_all(client, [INSERT, TAKE]).await?;
     let transaction = client.transaction().await?;
-    let User { id, username, username_folded, password_hash, created_at_ms, profile, .. } = user;
-    let values: [&(dyn ToSql + Sync); 9] = [
+    let User { id, username, username_folded, password_hash, created_at_ms, profile, claimed, .. } = user;
+    let claimed = claimed.as_ref();
+    let values: [&(dyn ToSql + Sync); 13] = [
         id,
         username,
         username_folded,
@@ -167,6 +185,10 @@ async fn create(
         &profile.display_name,
         &profile.avatar_file_id,
         &profile.data,
+        &claimed.map(|claimed| &claimed.issuer),
+        &claimed.and_then(|claimed| claimed.name.as_ref()),
+        &claimed.and_then(|claimed| claimed.picture.as_ref()),
+        &claimed.map_or(0, |claimed| claimed.changed_at_ms),
     ];
     if transaction.execute(&insert, &values).await? == 0 {
         return Ok(false);
@@ -251,7 +273,8 @@ async fn set_state(
 
 async fn delete(client: &mut Client, deletion: &Deletion) -> Result<Vec<Revocation>> {
     const UPDATE: &str = "/* delete_user */ UPDATE users SET state = $2, username = $3, password_hash = $4,
-            display_name = NULL, avatar_file_id = NULL, data = '{}', free_name_at_ms = $5
+            display_name = NULL, avatar_file_id = NULL, data = '{}', claimed_name = NULL, claimed_picture = NULL,
+            free_name_at_ms = $5
         WHERE id = $1";
     const LEAVE: &str = "/* delete_user */ INSERT INTO leaving (user_id, username, created_at_ms) VALUES ($1, $2, $3)
         ON CONFLICT DO NOTHING";

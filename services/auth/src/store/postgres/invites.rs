@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::audit::Record;
 use super::list::List;
 use super::{Postgres, prepare_all};
-use crate::store::{Cut, Invite, InviteStore, PasswordReset, Revocation, Sha256, State};
+use crate::store::{Cut, Invite, InviteStore, PasswordReset, Redeemed, Sha256, State};
 
 impl InviteStore for Postgres {
     fn create_invite(&self, invite: Invite, max: u32) -> BoxFuture<'_, Result<bool>> {
@@ -48,7 +48,7 @@ impl InviteStore for Postgres {
         password_hash: String,
         now_ms: i64,
         cut: Cut,
-    ) -> BoxFuture<'_, Result<Option<(Uuid, Vec<Revocation>)>>> {
+    ) -> BoxFuture<'_, Result<Option<Redeemed>>> {
         Box::pin(async move {
             self.0.run(async |client| redeem(client, &token_sha256, &password_hash, now_ms, cut).await).await
         })
@@ -95,7 +95,7 @@ async fn redeem(
     password_hash: &str,
     now_ms: i64,
     cut: Cut,
-) -> Result<Option<(Uuid, Vec<Revocation>)>> {
+) -> Result<Option<Redeemed>> {
     const FIND: &str = "/* redeem_reset */ SELECT user_id FROM password_resets WHERE token_sha256 = $1";
     const SET: &str = "/* redeem_reset */ UPDATE users
         SET password_hash = $2, tokens_from_s = greatest(tokens_from_s, $3) WHERE id = $1 AND state <> $4";

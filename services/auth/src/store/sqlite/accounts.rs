@@ -8,8 +8,8 @@ use uuid::Uuid;
 use super::audit::record;
 use super::{Sqlite, id, list, user, user_by_id};
 use crate::store::{
-    AccountStore, Cut, DELETED, Deletion, Entry, Leaving, ProfileChange, Revocation, Scope, Sha256, State, User,
-    is_deleted, name_taken, no_invite,
+    AccountStore, Claimed, Cut, DELETED, Deletion, Entry, Leaving, ProfileChange, Revocation, Scope, Sha256, State,
+    User, is_deleted, name_taken, no_invite,
 };
 
 impl AccountStore for Sqlite {
@@ -68,6 +68,23 @@ impl AccountStore for Sqlite {
             const SQL: &str =
                 concat!("/* user_by_name */ SELECT ", user_columns!(), " FROM users WHERE username_folded = ?1");
             Ok(connection.prepare_cached(SQL)?.query_row([folded], user).optional()?)
+        }))
+    }
+
+    fn change_claims(&self, id: Uuid, claimed: Claimed, latest_ms: i64) -> BoxFuture<'_, Result<Option<User>>> {
+        Box::pin(self.0.write(move |connection| {
+            const SQL: &str = concat!(
+                "/* change_claims */ UPDATE users
+                SET issuer = ?5, claimed_name = ?2, claimed_picture = ?3, claimed_at_ms = ?4
+                WHERE id = ?1 AND (issuer IS NULL OR issuer = ?5) AND state <> ?6 AND claimed_at_ms <= ?7
+                RETURNING ",
+                user_columns!()
+            );
+            let Claimed { issuer, name, picture, changed_at_ms } = claimed;
+            let deleted = State::Deleted.number();
+            let mut update = connection.prepare_cached(SQL)?;
+            let values = (id.into_bytes(), name, picture, changed_at_ms, issuer, deleted, latest_ms);
+            Ok(update.query_row(values, user).optional()?)
         }))
     }
 
@@ -159,8 +176,9 @@ impl AccountStore for Sqlite {
 fn insert(connection: &Connection, user: &User, skeleton: &str) -> Result<bool> {
     const SQL: &str =
         "/* create_user */ INSERT INTO users (id, username, username_folded, password_hash, created_at_ms,
-            username_skeleton, display_name, avatar_file_id, data)
-        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) ON CONFLICT DO NOTHING";
+            username_skeleton, display_name, avatar_file_id, data, issuer, claimed_name, claimed_picture, claimed_at_ms)
+        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13) ON CONFLICT DO NOTHING";
+    let claimed = user.claimed.as_ref();
     let inserted = connection.prepare_cached(SQL)?.execute(params![
         user.id.into_bytes(),
         user.username,
@@ -170,7 +188,11 @@ fn insert(connection: &Connection, user: &User, skeleton: &str) -> Result<bool> 
         skeleton,
         user.profile.display_name,
         user.profile.avatar_file_id.map(Uuid::into_bytes),
-        user.profile.data
+        user.profile.data,
+        claimed.map(|claimed| &claimed.issuer),
+        claimed.and_then(|claimed| claimed.name.as_ref()),
+        claimed.and_then(|claimed| claimed.picture.as_ref()),
+        claimed.map_or(0, |claimed| claimed.changed_at_ms)
     ])?;
     Ok(inserted == 1)
 }
@@ -203,7 +225,8 @@ fn set_state(
 
 fn delete(connection: &Connection, deletion: &Deletion) -> Result<Vec<Revocation>> {
     const UPDATE: &str = "/* delete_user */ UPDATE users SET state = ?2, username = ?3, password_hash = ?4,
-            display_name = NULL, avatar_file_id = NULL, data = '{}', free_name_at_ms = ?5
+            display_name = NULL, avatar_file_id = NULL, data = '{}', claimed_name = NULL, claimed_picture = NULL,
+            free_name_at_ms = ?5
         WHERE id = ?1";
     const LEAVE: &str = "/* delete_user */ INSERT INTO leaving (user_id, username, created_at_ms) VALUES (?1, ?2, ?3)
         ON CONFLICT DO NOTHING";

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::audit::record;
 use super::{Sqlite, id, list};
-use crate::store::{Cut, Invite, InviteStore, PasswordReset, Revocation, Sha256, State};
+use crate::store::{Cut, Invite, InviteStore, PasswordReset, Redeemed, Sha256, State};
 
 impl InviteStore for Sqlite {
     fn create_invite(&self, invite: Invite, max: u32) -> BoxFuture<'_, Result<bool>> {
@@ -62,7 +62,7 @@ impl InviteStore for Sqlite {
         password_hash: String,
         now_ms: i64,
         cut: Cut,
-    ) -> BoxFuture<'_, Result<Option<(Uuid, Vec<Revocation>)>>> {
+    ) -> BoxFuture<'_, Result<Option<Redeemed>>> {
         Box::pin(self.0.write(move |connection| {
             const USE: &str = "/* redeem_reset */ UPDATE password_resets SET used_at_ms = ?2
                 WHERE token_sha256 = ?1 AND used_at_ms IS NULL AND expires_at_ms > ?2 RETURNING user_id";

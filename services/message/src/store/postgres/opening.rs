@@ -1,6 +1,7 @@
 //! The row of the log: which log this is, on which database, and in which format.
 
 use confab_common::{Code, Error, Result, pg};
+use tokio_postgres::error::SqlState;
 use uuid::Uuid;
 
 use crate::store::{self, FORMAT, Opened};
@@ -12,6 +13,9 @@ pub const FINGERPRINT: &str = "/* open_log */ SELECT system_identifier || ':' ||
 /// The function through which replicas of the release before append. It no longer exists after the upgrade.
 const FORMER_APPEND: &str =
     "append_events(integer[], uuid[], smallint[], uuid[], uuid[], text[], text[], boolean[], bigint)";
+
+const NEEDS_OWNER: &str =
+    "this database user may not change the schema; run the command with the user that runs `confab-message migrate`";
 
 /// Creates, checks or renews the row of the log. `wanted` is the number of partitions; `None` renews the epoch.
 pub async fn open_or_renew(client: &mut pg::Client, wanted: Option<u32>) -> Result<Opened> {
@@ -72,7 +76,11 @@ pub async fn finish_upgrade(client: &mut pg::Client) -> Result<()> {
     // Locks every head, so that no append reads one format and another append the other.
     transaction.query("/* finish_upgrade */ SELECT 1 FROM partitions ORDER BY partition FOR UPDATE", &[]).await?;
     transaction.execute("/* finish_upgrade */ UPDATE log SET format = $1", &[&(FORMAT as i32)]).await?;
-    transaction.batch_execute(&format!("/* finish_upgrade */ DROP FUNCTION IF EXISTS {FORMER_APPEND}")).await?;
+    let drop = format!("/* finish_upgrade */ DROP FUNCTION IF EXISTS {FORMER_APPEND}");
+    transaction.batch_execute(&drop).await.map_err(|error| match error.code() {
+        Some(&SqlState::INSUFFICIENT_PRIVILEGE) => Error::new(Code::Forbidden, NEEDS_OWNER),
+        _ => error.into(),
+    })?;
     transaction.commit().await?;
     Ok(())
 }

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::outbox::values;
 use super::{PostgresStore, seen};
 use crate::store::{
-    MAX_ROOMS_OF_USER, Member, MemberChange, MemberPosition, MemberStore, Role, Seen, User, too_many_rooms,
+    MAX_ROOMS_OF_USER, Member, MemberChange, MemberPosition, MemberStore, Role, SeenWithMember, User, too_many_rooms,
 };
 
 fn member_at(row: &Row, column: usize) -> Member {
@@ -24,7 +24,7 @@ fn member(row: &Row) -> Member {
     member_at(row, 0)
 }
 
-fn seen_with_member(row: &Row) -> (Seen, Option<Member>) {
+fn seen_with_member(row: &Row) -> SeenWithMember {
     (seen(row), row.get::<_, Option<Uuid>>(9).map(|_| member_at(row, 9)))
 }
 
@@ -80,7 +80,7 @@ impl MemberStore for PostgresStore {
         room: Uuid,
         reader: Uuid,
         user: Option<Uuid>,
-    ) -> BoxFuture<'_, Result<Option<(Seen, Option<Member>)>>> {
+    ) -> BoxFuture<'_, Result<Option<SeenWithMember>>> {
         async move { Ok(self.query(GET_MEMBER, &[&room, &reader, &user], seen_with_member).await?.pop()) }.boxed()
     }
 

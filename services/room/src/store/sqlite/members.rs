@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::outbox::owe;
 use super::{SqliteStore, execute, id, parameter, query, seen};
 use crate::store::{
-    MAX_ROOMS_OF_USER, Member, MemberChange, MemberPosition, MemberStore, Role, Seen, User, too_many_rooms,
+    MAX_ROOMS_OF_USER, Member, MemberChange, MemberPosition, MemberStore, Role, SeenWithMember, User, too_many_rooms,
 };
 
 fn member_at(row: &Row, column: usize) -> rusqlite::Result<Member> {
@@ -23,7 +23,7 @@ fn member(row: &Row) -> rusqlite::Result<Member> {
     member_at(row, 0)
 }
 
-fn seen_with_member(row: &Row) -> rusqlite::Result<(Seen, Option<Member>)> {
+fn seen_with_member(row: &Row) -> rusqlite::Result<SeenWithMember> {
     let is_member = row.get::<_, Option<[u8; 16]>>(9)?.is_some();
     Ok((seen(row)?, is_member.then(|| member_at(row, 9)).transpose()?))
 }
@@ -93,7 +93,7 @@ impl MemberStore for SqliteStore {
         room: Uuid,
         reader: Uuid,
         user: Option<Uuid>,
-    ) -> BoxFuture<'_, Result<Option<(Seen, Option<Member>)>>> {
+    ) -> BoxFuture<'_, Result<Option<SeenWithMember>>> {
         let get = move |connection: &Connection| {
             let values = params![room.as_bytes(), reader.as_bytes(), parameter(user)];
             Ok(query(connection, GET_MEMBER, values, seen_with_member)?.pop())

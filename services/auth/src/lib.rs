@@ -172,7 +172,7 @@ async fn upkeep(store: Arc<dyn Store>) {
                 tracing::debug!(purged, "purged expired revocations, sessions, invites, names and entries of the audit")
             }
             Err(error) => {
-                tracing::warn!(%error, "cannot purge expired revocations, sessions, invites, names and entries of the audit now")
+                tracing::warn!(%error, "cannot purge revocations, sessions, invites, names and audit entries now")
             }
         }
         // Repeated, because replicas of an earlier release may create accounts at the same time.

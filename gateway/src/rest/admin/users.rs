@@ -60,7 +60,8 @@ struct UserToPut {
 /// Create or change a user
 ///
 /// Creates a user with an id that the app chooses and without a password, or changes the name and the profile of a
-/// user. The app gets tokens of the user with `POST /api/admin/tokens`. Messages keep the name that their author had.
+/// user. The app gets tokens of the user with `POST /api/admin/tokens`. Messages and tokens keep the name that the user
+/// had.
 #[utoipa::path(
     put,
     path = "/api/admin/users/{userId}",

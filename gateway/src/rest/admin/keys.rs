@@ -46,7 +46,7 @@ struct NewKey {
     path = "/api/admin/keys",
     operation_id = "create_key",
     tag = "Admin",
-    request_body(content = NewKey, example = json!({"scopes": ["tokens", "rooms"], "name": "web shop"})),
+    request_body(content = NewKey, example = json!({"scopes": ["rooms", "messages"]})),
     responses(
         (status = 201, description = "The key was created", body = CreatedKey,
             example = json!(examples::created_key())),

@@ -68,7 +68,7 @@ struct UserToPut {
     operation_id = "put_user",
     tag = "Admin",
     params(params::ManagedUser),
-    request_body(content = UserToPut, example = json!({"username": "ada", "displayName": "Ada Lovelace"})),
+    request_body(content = UserToPut, example = json!({"username": "ada"})),
     responses(
         (status = 201, description = "The user was created", body = Account, example = json!(examples::account())),
         (status = 200, description = "The user existed before", body = Account, example = json!(examples::account())),
@@ -298,7 +298,7 @@ struct NewToken {
     path = "/api/admin/tokens",
     operation_id = "issue_token",
     tag = "Admin",
-    request_body(content = NewToken, example = json!({"userId": examples::USER, "ttl": 3600})),
+    request_body(content = NewToken, example = json!({"userId": examples::USER})),
     responses(
         (status = 200, description = "A token of the user", body = Opened, example = json!(examples::session())),
         Body, Unauthorized, ByKey, Called

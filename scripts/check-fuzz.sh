@@ -17,8 +17,9 @@ fuzz() { # TOKEN FILTER-OPTION…
 if [ -z "${CONFAB_URL-}" ]; then
     exec target/debug/with-embedded "$0"
 fi
-# A logout revokes the token, so the logout operations use another account.
-fuzz "$(token fuzzer)" --exclude-operation-id-regex '^logout'
-fuzz "$(token leaver)" --include-operation-id-regex '^logout'
+# These operations revoke the token, so they use another account.
+leaving='^(logout|logout_by_get|end_session|end_sessions)$'
+fuzz "$(token fuzzer)" --exclude-operation-id-regex "$leaving"
+fuzz "$(token leaver)" --include-operation-id-regex "$leaving"
 # The key must not delete itself.
 fuzz "$CONFAB_KEY" --include-tag Admin --exclude-operation-id delete_key

@@ -7,6 +7,7 @@ use prost::Message;
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let files = [
         "confab/auth/v1/auth.proto",
+        "confab/auth/v1/keys.proto",
         "confab/auth/v1/user.proto",
         "confab/room/v1/room.proto",
         "confab/message/v1/message.proto",

@@ -16,7 +16,7 @@ if ! node tests/api-documents/generate.mjs | cmp - docs/postman_collection.json;
     exit 1
 fi
 target/debug/with-embedded sh -c \
-    "'$tools/newman' run docs/postman_collection.json --working-dir docs --env-var baseUrl=\$CONFAB_URL --bail failure --reporters cli"
+    "'$tools/newman' run docs/postman_collection.json --working-dir docs --env-var baseUrl=\$CONFAB_URL --env-var serverKey=\$CONFAB_KEY --bail failure --reporters cli"
 target/debug/with-embedded node tests/api-documents/swagger.mjs
 target/debug/with-embedded node tests/api-documents/rebinding.mjs
 target/debug/with-embedded node tests/api-documents/links.mjs

@@ -8,6 +8,8 @@ use confab_proto::file::v1::file_service_client::FileServiceClient;
 use confab_proto::message::v1::message_service_client::MessageServiceClient;
 use confab_proto::room::v1::room_service_client::RoomServiceClient;
 
+use crate::deleted::DeletedUsers;
+
 /// One client for each service, in this process or another. Cheap to clone.
 #[derive(Clone)]
 pub struct Clients {
@@ -20,6 +22,8 @@ pub struct Clients {
     pub call: Call,
     /// Options of a read-only call.
     pub read: Call,
+    /// The users whose names must be hidden in answers.
+    pub deleted: DeletedUsers,
 }
 
 impl Clients {
@@ -41,6 +45,7 @@ impl Clients {
                 .max_encoding_message_size(MAX_MESSAGE),
             call,
             read: call.reading(),
+            deleted: DeletedUsers::default(),
         }
     }
 }

@@ -62,6 +62,11 @@ impl Context {
         Self(Arc::new(Inner { id, user: OnceLock::new(), tally: request.extensions().get().cloned() }))
     }
 
+    /// The id of the request.
+    pub fn request_id(&self) -> &str {
+        &self.0.id
+    }
+
     /// Records the caller, for the access log and for the memory limits.
     pub fn called_by(&self, user: Uuid) {
         let _ = self.0.user.set(user);

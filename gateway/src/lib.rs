@@ -1,13 +1,17 @@
 //! The gateway: REST and Socket.IO for clients, gRPC to the services.
 
+mod acting;
+mod audit;
 mod chat;
 pub mod clients;
 pub mod config;
+mod deleted;
 pub mod draft;
 pub mod edge;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 pub mod limits;
+mod lookups;
 mod metrics;
 mod payload;
 pub mod problem;
@@ -17,6 +21,7 @@ mod rooms;
 mod seldom;
 pub mod send;
 pub mod server;
+pub mod server_keys;
 mod sign_in;
 #[cfg(test)]
 mod testing;
@@ -45,6 +50,8 @@ use confab_socketio::budget::Budget;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use acting::ActingUsers;
+use audit::Audit;
 use chat::{Chat, Parts};
 use clients::Clients;
 use config::{GatewayConfig, RealtimeConfig, peers};
@@ -55,6 +62,7 @@ use limits::Limits;
 use revocations::Revocations;
 use send::Sender;
 use server::{Admission, ShutdownPlan, places};
+use server_keys::ServerKeys;
 use tokens::Tokens;
 use turns::Pages;
 
@@ -62,6 +70,9 @@ use turns::Pages;
 pub struct App {
     pub clients: Clients,
     pub tokens: Tokens,
+    pub keys: ServerKeys,
+    pub acting: ActingUsers,
+    pub audit: Audit,
     pub revocations: Revocations,
     pub config: GatewayConfig,
     pub sender: Sender,
@@ -176,6 +187,7 @@ pub async fn start(
     LazyLock::force(&metrics::METRICS);
     let clients = Clients::new(services.called_by(Role::Gateway), config.request_timeout);
     let revocations = Revocations::start(clients.auth.clone(), &bus, process);
+    let clients = Clients { deleted: revocations.deleted().clone(), ..clients };
     let issuers = Issuers::start(&config.issuers, process)?;
     let tokens = Tokens::with_issuers(issuers, clients.auth.clone(), revocations.clone(), process);
     let sender = Sender::new(&clients);
@@ -215,7 +227,11 @@ pub async fn start(
     let registry = chat.registry.clone();
     let server = Server::in_cluster(chat, socketio, registry, cluster, server::into_tcp);
     let pages = Pages::new(budget.clone());
-    let app = Arc::new(App { clients, tokens, revocations, config: config.clone(), sender, pages });
+    let auth = || clients.auth.clone();
+    let (keys, audit) = (ServerKeys::new(auth()), Audit::new(auth()));
+    let acting = ActingUsers::new(auth(), revocations.clone());
+    let config = config.clone();
+    let app = Arc::new(App { clients, tokens, keys, acting, audit, revocations, config, sender, pages });
     let routes = rest::routes(app)?.layer(from_fn_with_state(limits, limits::apply));
     let routes = edge::around(routes.merge(confab_socketio::routes(&server)), origins, hosts, trust);
     Ok(Gateway { routes, server, places, budget, forward: listener })

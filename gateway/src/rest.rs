@@ -1,6 +1,8 @@
 //! REST: translates JSON requests to gRPC calls and gRPC responses to JSON, one file per resource.
 
+mod admin;
 mod auth;
+mod avatars;
 mod docs;
 mod extract;
 mod files;
@@ -58,6 +60,8 @@ fn operations() -> OpenApiRouter<Arc<App>> {
         members::routes(),
         messages::routes(),
         files::routes(),
+        avatars::routes(),
+        admin::routes(),
     ];
     resources.into_iter().fold(OpenApiRouter::with_openapi(openapi::document()), OpenApiRouter::merge)
 }

@@ -18,7 +18,7 @@ use confab_common::readiness::Condition;
 use confab_common::standstill::PauseDetector;
 use confab_common::{Error, Result, failpoint};
 use confab_proto::auth::v1::auth_service_client::AuthServiceClient;
-use confab_proto::auth::v1::{ListRevocationsRequest, Revocation};
+use confab_proto::auth::v1::{ListRevocationsRequest, Revocation, RevocationKind};
 use confab_proto::channel::REVOCATIONS;
 use parking_lot::{Mutex, RwLock};
 use prost::Message;
@@ -26,11 +26,12 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use uuid::Uuid;
 
+use crate::deleted::DeletedUsers;
 use crate::metrics::METRICS;
 use crate::seldom::Seldom;
 use crate::sign_in::SignIn;
 
-pub use ended::{Cause, Revoked};
+pub use ended::{Block, Cause, Revoked};
 
 use ended::{Ended, Taken};
 
@@ -52,6 +53,7 @@ struct Inner {
     auth: AuthServiceClient<Transport>,
     // Each lock is held for one look-up or insertion, never across an await.
     ended: RwLock<Ended>,
+    deleted: DeletedUsers,
     followers: Mutex<Vec<mpsc::UnboundedSender<Revoked>>>,
     /// When the list was last read to its end; before the first read, when the process started.
     read: Mutex<Instant>,
@@ -69,6 +71,7 @@ impl Revocations {
         let revocations = Self(Arc::new(Inner {
             auth,
             ended: RwLock::default(),
+            deleted: DeletedUsers::default(),
             followers: Mutex::default(),
             read: Mutex::new(Instant::now()),
             position: tokio::sync::Mutex::default(),
@@ -108,6 +111,16 @@ impl Revocations {
     /// Why a token of this user was revoked, or `None` when it was not.
     pub fn cause(&self, user_id: Uuid, sign_in: SignIn) -> Option<Cause> {
         self.0.ended.read().cause(user_id, sign_in)
+    }
+
+    /// Whether all tokens of a user are rejected, and why.
+    pub fn block(&self, user_id: Uuid) -> Option<Block> {
+        self.0.ended.read().block(user_id)
+    }
+
+    /// The users whose accounts are deleted.
+    pub fn deleted(&self) -> &DeletedUsers {
+        &self.0.deleted
     }
 
     /// Receives the revocations from now on, each once. A caller must register a socket before it checks
@@ -196,7 +209,17 @@ impl Revocations {
         if failpoint!("skip-revocations") {
             return Taken::Known;
         }
-        let taken = self.0.ended.write().take(revocation);
+        let taken = {
+            let mut ended = self.0.ended.write();
+            let taken = ended.take(revocation);
+            // Under the lock, so that the order of the entries is the same for both.
+            if matches!(revocation.kind(), RevocationKind::Blocked | RevocationKind::Unblocked)
+                && let Ok(user_id) = revocation.user_id.parse()
+            {
+                self.0.deleted.set(user_id, ended.block(user_id) == Some(Block::Deleted));
+            }
+            taken
+        };
         self.announce(taken);
         taken
     }

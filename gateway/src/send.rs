@@ -8,11 +8,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use confab_common::grpc::Transport;
 use confab_common::grpc::{self, Call};
 use confab_common::telemetry::trace::Span;
 use confab_common::{Code, Error, Result};
-use confab_proto::message::v1::message_service_client::MessageServiceClient;
 use confab_proto::message::v1::{AppendRequest, Event, NewEvent, Outcome, outcome};
 use confab_proto::partition;
 use tokio::sync::{mpsc, oneshot};
@@ -20,6 +18,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::clients::Clients;
+use crate::deleted::DeletedUsers;
 use crate::metrics::METRICS;
 
 /// A power of two, so that a lane holds a contiguous range of partitions, the same on all gateways.
@@ -87,7 +86,7 @@ impl Sender {
         let lane = |number| {
             let (jobs, queue) = mpsc::channel(QUEUE);
             let bytes = Arc::<AtomicUsize>::default();
-            tokio::spawn(run(number, queue, bytes.clone(), clients.message.clone()));
+            tokio::spawn(run(number, queue, bytes.clone(), clients.clone()));
             Lane { jobs, bytes }
         };
         Self { lanes: (0..LANES).map(lane).collect() }
@@ -132,12 +131,7 @@ fn size(event: &NewEvent) -> usize {
     event.content.len() + event.file_ids.len() * FILE
 }
 
-async fn run(
-    lane: u32,
-    mut queue: mpsc::Receiver<Job>,
-    waiting: Arc<AtomicUsize>,
-    client: MessageServiceClient<Transport>,
-) {
+async fn run(lane: u32, mut queue: mpsc::Receiver<Job>, waiting: Arc<AtomicUsize>, clients: Clients) {
     let mut jobs = Vec::with_capacity(BATCH);
     loop {
         if jobs.is_empty() && queue.recv_many(&mut jobs, BATCH).await == 0 {
@@ -158,11 +152,11 @@ async fn run(
             .count();
         let batch = jobs.drain(..fit.max(1)).collect::<Vec<_>>();
         waiting.fetch_sub(batch.iter().map(|job| size(&job.event)).sum(), Ordering::Relaxed);
-        append(lane, batch, client.clone()).await;
+        append(lane, batch, &clients).await;
     }
 }
 
-async fn append(lane: u32, batch: Vec<Job>, mut client: MessageServiceClient<Transport>) {
+async fn append(lane: u32, batch: Vec<Job>, clients: &Clients) {
     let now = Instant::now();
     let mut answers = Vec::with_capacity(batch.len());
     let mut events = Vec::with_capacity(batch.len());
@@ -188,10 +182,11 @@ async fn append(lane: u32, batch: Vec<Job>, mut client: MessageServiceClient<Tra
     }
     METRICS.send_batch.record(events.len() as f64);
     let call = Call::within(longest).attempt(Duration::from_secs(1)).keyed(lane.into());
+    let mut client = clients.message.clone();
     match lead.instrument(client.append(grpc::request(AppendRequest { events }, call))).await {
         Ok(response) => {
             for (answer, outcome) in answers.into_iter().zip(response.into_inner().outcomes) {
-                let _ = answer.send(sent(outcome));
+                let _ = answer.send(sent(outcome, &clients.deleted));
             }
         }
         Err(status) => {
@@ -203,9 +198,13 @@ async fn append(lane: u32, batch: Vec<Job>, mut client: MessageServiceClient<Tra
     }
 }
 
-fn sent(outcome: Outcome) -> Result<Sent> {
+fn sent(outcome: Outcome, deleted: &DeletedUsers) -> Result<Sent> {
     match outcome.result {
-        Some(outcome::Result::Event(event)) => Ok(Sent { event, duplicate: outcome.duplicate }),
+        Some(outcome::Result::Event(mut event)) => {
+            // A repeated message may have files of other users.
+            deleted.hide_in_events(std::slice::from_mut(&mut event));
+            Ok(Sent { event, duplicate: outcome.duplicate })
+        }
         Some(outcome::Result::Refusal(refusal)) => match Code::parse(&refusal.code).unwrap_or(Code::Internal) {
             Code::Unavailable => Err(Error::unavailable("the message service")),
             code => Err(Error::new(code, refusal.detail)),

@@ -1,6 +1,7 @@
 //! Helpers for the tests of this crate: scripted services and requests to routes.
 
 pub mod files;
+pub mod keys;
 pub mod services;
 
 use std::collections::HashMap;

@@ -323,7 +323,7 @@ impl Keys {
 }
 
 /// One text for all reasons, so that an attacker learns nothing from it.
-fn refused() -> Error {
+pub fn refused() -> Error {
     Error::new(Code::Unauthorized, "the token is not valid")
 }
 

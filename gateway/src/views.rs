@@ -1,5 +1,6 @@
 //! The public response types. REST and Socket.IO return the same JSON objects.
 
+mod admin;
 mod file;
 pub mod history;
 mod message;
@@ -7,10 +8,11 @@ mod page;
 mod room;
 mod user;
 
+pub use admin::{CreatedKey, EntryJson, InviteJson, Keys, ScopeJson};
 pub use file::{FileJson, FileUrl, LinkJson, PresentFile};
 pub use message::{MessageJson, Repeated};
 pub use page::{Page, Time};
-pub use room::{Details, MemberJson, RoleJson, RoomJson, VisibilityJson};
+pub use room::{Details, MemberJson, RoleJson, RoomJson, Viewer, VisibilityJson};
 pub use user::{Account, Opened, Sessions};
 
 #[cfg(test)]

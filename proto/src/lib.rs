@@ -1,9 +1,10 @@
 //! The gRPC contract of the services, generated from `confab/*/v1/*.proto`, and the rules that all programs must share:
-//! a room's partition, the names of channels, the limits of an event.
+//! a room's partition, the names of channels, the limits of an event, the form of server keys.
 
 pub mod channel;
 pub mod limits;
 pub mod partition;
+pub mod server_key;
 
 /// The complete contract as a serialised `FileDescriptorSet`, including comments, for server reflection.
 pub const DESCRIPTORS: &[u8] = tonic::include_file_descriptor_set!("confab");

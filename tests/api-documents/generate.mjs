@@ -25,13 +25,14 @@ const requests = new Map(converted.item.flatMap((folder) => folder.item).map((it
 }));
 
 /** A request of the story, made of what the converter made of its operation. */
-function step(id, { status, body, form, before, keep = {}, token }) {
+function step(id, { status, body, form, before, keep = {}, token, key }) {
   const { item, operation } = requests.get(id) ?? {};
   if (!item) throw new Error(`the document has no operation ${id}`);
   requests.delete(id);
   const { request } = item;
   const open = operation.security.every((way) => Object.keys(way).length === 0);
   if (token) request.auth = bearer(token);
+  else if (key) request.auth = bearer("{{serverKey}}");
   else if (open) request.auth = { type: "noauth" };
   else delete request.auth;
   // Optional parameters have no example, and the converter invents one.

@@ -1,5 +1,5 @@
 // The order of the collection's operations, the values that each needs in addition to its example, and the variables
-// that each sets. `page` is the status in Swagger UI, if an example contains a secret that the server does not know.
+// that each sets. `key`: with a server key. `page` is the status in Swagger UI, if an example contains a secret that the server does not know.
 
 /** The collection's variables. */
 export const variables = {
@@ -13,6 +13,8 @@ export const variables = {
   userId: "",
   refreshToken: "",
   sessionId: "",
+  serverKey: "",
+  keyId: "",
 };
 
 const credentials = { username: "{{username}}", password: "{{password}}" };
@@ -92,6 +94,8 @@ export const folders = [
       head_file: { status: 200 },
       download_file: { status: 200 },
       link_file: { status: 200 },
+      // The file is not the picture of a user.
+      show_avatar: { status: 404 },
     },
   },
   {
@@ -109,6 +113,26 @@ export const folders = [
       end_sessions: { status: 204, body: { current: false }, token: "{{otherToken}}" },
       reset_password: { status: 403, body: { token: "cfp_unknown", newPassword: "battery staple horse" } },
       delete_account: { status: 204, page: 403, body: { password: "staple battery horse" }, token: "{{otherToken}}" },
+    },
+  },
+  {
+    name: "Admin",
+    steps: {
+      create_key: { status: 201, key: true, body: { scopes: ["rooms", "messages"] }, keep: { keyId: "id" } },
+      list_keys: { status: 200, key: true },
+      // Another user has the name in the example.
+      put_user: {
+        status: 200, page: 409, key: true, before: [`pm.collectionVariables.set("username", \`carl-${random}\`);`],
+        body: { username: "{{username}}", displayName: "Carl" },
+      },
+      issue_token: { status: 200, key: true, body: { userId: "{{userId}}", ttl: 3600 } },
+      create_invite: { status: 201, key: true, body: { uses: 10 } },
+      suspend_user: { status: 204, key: true },
+      restore_user: { status: 204, key: true },
+      end_sessions_of_user: { status: 204, key: true },
+      delete_user: { status: 204, key: true },
+      list_audit: { status: 200, key: true },
+      delete_key: { status: 204, key: true },
     },
   },
 ];

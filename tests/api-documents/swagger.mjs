@@ -23,8 +23,8 @@ try {
   page.setDefaultTimeout(30_000);
   page.on("pageerror", (error) => complaints.push(String(error)));
   page.on("console", (message) => {
-    // Calls without a token, and with secrets of the examples, are rejected on purpose.
-    if (message.type() === "error" && !/\b40[13]\b/.test(message.text())) complaints.push(message.text());
+    // Calls without a token, and with secrets and names of the examples, are rejected on purpose.
+    if (message.type() === "error" && !/\b40[1349]\b/.test(message.text())) complaints.push(message.text());
   });
   page.on("request", (request) => {
     const to = request.url();
@@ -60,7 +60,8 @@ try {
       // In a change, every field is optional.
       for (const field of required ? Object.keys(body) : [])
         expected(required.includes(field), `${name}: ${field} is prefilled`);
-      if (body.roomId) await text.fill(JSON.stringify({ ...body, roomId: known.roomId }));
+      const ids = ["roomId", "userId"].filter((id) => body[id]).map((id) => [id, known[id]]);
+      if (ids.length > 0) await text.fill(JSON.stringify({ ...body, ...Object.fromEntries(ids) }));
     }
     if (content["multipart/form-data"]) {
       const { properties, required } = resolve(content["multipart/form-data"].schema);
@@ -92,14 +93,15 @@ try {
     return { status, json, text };
   }
 
-  async function authorize(token) {
+  async function authorize(token, scheme = "bearer") {
     await page.getByRole("button", { name: "Authorize" }).first().click();
     const dialog = page.locator(".dialog-ux");
     expected((await dialog.innerText()).includes("without"), "the Authorize dialog does not say to omit Bearer");
-    const former = dialog.getByRole("button", { name: "Remove authorization" });
+    const form = dialog.locator(".auth-container").filter({ hasText: `${scheme} (http` });
+    const former = form.getByRole("button", { name: "Remove authorization" });
     if (await former.isVisible()) await former.click();
-    await dialog.locator("input").fill(token);
-    await dialog.getByRole("button", { name: "Apply credentials" }).click();
+    await form.locator("input").fill(token);
+    await form.getByRole("button", { name: "Apply credentials" }).click();
     await dialog.getByRole("button", { name: "Close" }).last().click();
   }
 
@@ -114,10 +116,15 @@ try {
   assert.equal((await execute(operation("me"))).status, 401);
   const steps = folders.flatMap((folder) => Object.entries(folder.steps));
   assert.deepEqual(steps.map(([id]) => id).sort(), operations.map(({ operationId }) => operationId).sort());
-  for (const [id, { status, page: other, keep = {}, before, token }] of steps) {
+  let keyed = false;
+  for (const [id, { status, page: other, keep = {}, before, token, key }] of steps) {
     if (before === loggedIn) known.otherToken = (await post("login", credentials)).token;
     if (before === anotherUser) known.userId = (await post("signup", { ...credentials, username: "bob" })).user.id;
     if (token) await authorize(known.otherToken);
+    if (key && !keyed) {
+      await authorize(process.env.CONFAB_KEY, "key");
+      keyed = true;
+    }
     const { status: answered, json, text } = await execute(operation(id));
     const wanted = other ?? status;
     expected(answered === wanted, `${id}: answers ${answered}, not ${wanted}: ${text.replaceAll("\n", " ").slice(0, 300)}`);

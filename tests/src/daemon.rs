@@ -95,15 +95,7 @@ impl Daemon {
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log);
-        if !self.inherits_settings {
-            for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("CONFAB_")) {
-                command.env_remove(name);
-            }
-        }
-        for (name, value) in &self.environment {
-            // Otherwise a setting given by file here and by value in the caller's environment would be set twice.
-            command.env_remove(name.trim_end_matches("_FILE")).env(name, value);
-        }
+        self.give_settings(&mut command);
         if let Some((user, group)) = self.user {
             command.gid(group).uid(user);
         }
@@ -121,6 +113,32 @@ impl Daemon {
                 .with_context(|| self.last_words())?;
         }
         Ok(pid)
+    }
+
+    /// Runs a subcommand of the program with its settings, which must succeed. Returns what it prints.
+    ///
+    /// # Errors
+    /// When the program cannot be run or fails.
+    pub async fn output(&self, arguments: &[&str]) -> anyhow::Result<String> {
+        let mut command = Command::new(&self.program);
+        command.current_dir(&self.work).args(arguments).stdin(Stdio::null());
+        self.give_settings(&mut command);
+        let output = tokio::process::Command::from(command).kill_on_drop(true).output().await;
+        let output = output.with_context(|| format!("cannot run {}", self.program.display()))?;
+        anyhow::ensure!(output.status.success(), "{}: {}", output.status, String::from_utf8_lossy(&output.stderr));
+        Ok(String::from_utf8(output.stdout)?)
+    }
+
+    fn give_settings(&self, command: &mut Command) {
+        if !self.inherits_settings {
+            for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("CONFAB_")) {
+                command.env_remove(name);
+            }
+        }
+        for (name, value) in &self.environment {
+            // Otherwise a setting given by file here and by value in the caller's environment would be set twice.
+            command.env_remove(name.trim_end_matches("_FILE")).env(name, value);
+        }
     }
 
     /// Shuts it down with SIGTERM; it must end successfully within `limit`.

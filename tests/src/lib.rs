@@ -23,6 +23,7 @@ pub mod plan;
 pub mod raw;
 pub mod replay;
 pub mod secrets;
+pub mod server_keys;
 pub mod servers;
 pub mod stock;
 pub mod uploads;

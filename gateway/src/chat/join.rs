@@ -19,7 +19,7 @@ use super::request::Join;
 use crate::limits::Act;
 use crate::rooms::history::{MAX_BYTES, Page, Wanted};
 use crate::rooms::hub::{Arrival, Joining, Listener, NotLive};
-use crate::views::RoomJson;
+use crate::views::{RoomJson, Viewer};
 
 /// Pause before history is read again.
 pub const BEHIND: Duration = Duration::from_millis(20);
@@ -97,10 +97,9 @@ async fn go_live(
     let mut rooms = chat.clients.room.clone();
     chat.follower.follow(partition).await;
     let caller = socket.client.identity().map(|identity| identity.user.clone());
-    let room = rooms
-        .get_room(grpc::request(GetRoomRequest { caller, id: join.room.to_string() }, chat.clients.read))
-        .await?
-        .into_inner();
+    let get = GetRoomRequest { caller, id: join.room.to_string(), moderator: false };
+    let mut room = rooms.get_room(grpc::request(get, chat.clients.read)).await?.into_inner();
+    chat.clients.deleted.hide_in_room(&mut room);
     loop {
         let page = chat.history.read(join.room, join.history, socket.user()).await?;
         let answer = ack.map(|id| Frame::ack(id, &answer(join, &room, &page)));
@@ -144,7 +143,7 @@ fn answer<'a>(join: &Join, room: &'a Room, page: &'a Page) -> Answer<'a> {
             (taken, true)
         }
     };
-    Answer { ok: true, room: RoomJson::new(room, last_seq, true), last_seq, epoch, messages, complete, reset }
+    Answer { ok: true, room: RoomJson::new(room, last_seq, Viewer::User), last_seq, epoch, messages, complete, reset }
 }
 
 #[cfg(test)]

@@ -94,7 +94,8 @@ impl Limits {
         Quota { act, rule: *bucket.rule(), decision }
     }
 
-    fn bucket_of(&self, act: Act, subject: Subject) -> Option<Bucket> {
+    /// The bucket of a user or an address. `None` if the act has no limit.
+    pub(super) fn bucket_of(&self, act: Act, subject: Subject) -> Option<Bucket> {
         match subject {
             Subject::User(user) => self.bucket(act, &[b"user", user.as_bytes()]),
             Subject::Address(address) => self.bucket(act, &[b"address", address.to_string().as_bytes()]),

@@ -72,7 +72,23 @@ impl RequestLimits {
         if let Some(bucket) = &bucket {
             self.apply(Some(Limits::quota(Act::WrongPassword, bucket, bucket.peek().await)))?;
         }
-        Ok(Attempt { bucket, limits: self.clone() })
+        Ok(Attempt { act: Act::WrongPassword, bucket, limits: self.clone() })
+    }
+
+    /// Begins an attempt to guess a server key; must precede the look-up of the key. A wrong key counts as a login from
+    /// the address, a correct one counts for nothing.
+    ///
+    /// # Errors
+    /// `rate_limited` after too many logins and wrong keys from this address.
+    pub async fn key_attempt(&self, address: ClientAddress) -> Result<Attempt> {
+        let bucket = self.limits.bucket_of(Act::Login, address.into());
+        if let Some(bucket) = &bucket {
+            let decision = bucket.peek().await;
+            if !decision.is_allowed() {
+                self.apply(Some(Limits::quota(Act::Login, bucket, decision)))?;
+            }
+        }
+        Ok(Attempt { act: Act::Login, bucket, limits: self.clone() })
     }
 
     fn apply(&self, quota: Option<Quota>) -> Result<()> {
@@ -89,10 +105,11 @@ impl RequestLimits {
     }
 }
 
-/// An attempt with a password that is not checked yet. Dropped without a result, for example when the auth service is
-/// unavailable, it counts for nothing.
+/// An attempt with a password or a server key that is not checked yet. Dropped without a result, for example when the
+/// auth service is unavailable, it counts for nothing.
 #[must_use = "a wrong password counts only if this is reported"]
 pub struct Attempt {
+    act: Act,
     bucket: Option<Bucket>,
     limits: RequestLimits,
 }
@@ -117,11 +134,11 @@ impl Attempt {
         }
     }
 
-    /// The password was wrong.
+    /// The password, or the key, was wrong.
     pub async fn failed(self) {
         if let Some(bucket) = &self.bucket {
             let decision = bucket.penalize(1).await;
-            self.limits.state(Quota { act: Act::WrongPassword, rule: *bucket.rule(), decision });
+            self.limits.state(Quota { act: self.act, rule: *bucket.rule(), decision });
         }
     }
 

@@ -18,20 +18,23 @@ use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use confab_common::grpc::request;
 use confab_common::{Error, text};
-use confab_proto::auth::v1::UserRef;
 use confab_proto::file::v1::{self as proto, DeleteFileRequest, Link, ListFilesRequest, SignLinkRequest, reader};
 use confab_socketio::net::ClientAddress;
 use jiff::Timestamp;
+use serde_json::Value;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::extract::{Caller, FileId, Params, Reader, Turns, identify, unauthorized};
-use super::openapi::problems::{Called, Forbidden, InvalidRequest, NotFound, RateLimited, Unauthorized};
+use super::extract::{Actor, FileId, Params, Reader, Turns, identify, needs_user, unauthorized};
+use super::openapi::problems::{ByKey, Called, Unauthorized};
 use super::openapi::{examples, params};
 use crate::App;
 use crate::limits::{Act, RequestLimits, Subject};
 use crate::problem::Problem;
 use crate::views::{FileJson, FileUrl, LinkJson, Page, PresentFile, Time};
+
+pub(super) use download::{RESOURCE_POLICY, body};
+pub(super) use served::content_type;
 
 pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
     OpenApiRouter::default()
@@ -43,7 +46,8 @@ pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
 
 /// List files
 ///
-/// Lists the caller's uploads or, with `roomId`, the files of that room, newest first.
+/// Lists the caller's uploads or, with `roomId`, the files of that room, newest first. A server key without
+/// `Confab-User` must send `roomId`.
 #[utoipa::path(
     get,
     path = "/api/files",
@@ -52,9 +56,9 @@ pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
     params(params::OfRoom, params::Limit, params::Cursor),
     responses(
         (status = 200, description = "A page of files", body = Page<PresentFile>, example = json!(examples::files())),
-        InvalidRequest, Unauthorized, NotFound, Called
+        Unauthorized, ByKey, Called
     ),
-    security(("bearer" = []))
+    security(("bearer" = []), ("key" = []))
 )]
 async fn list(
     State(app): State<Arc<App>>,
@@ -63,17 +67,22 @@ async fn list(
     turns: Turns,
 ) -> Result<Response, Problem> {
     let room = params.text("roomId").map(|room| text::id("roomId", room)).transpose()?;
-    if room.is_none() && reader.is_none() {
-        return Err(Problem(unauthorized("a bearer token is needed to list your own files")));
+    if room.is_none() {
+        match &reader {
+            None => return Err(Problem(unauthorized("a bearer token is needed to list your own files"))),
+            Some(actor) if actor.is_moderator() => return Err(Problem(needs_user())),
+            Some(_) => {}
+        }
     }
     let list = ListFilesRequest {
-        reader: Some(user(reader.map(|reader| reader.user))),
+        reader: Some(by(reader.as_ref())),
         room_id: room.map(|room| room.to_string()),
         limit: params.limit()?,
         cursor: params.cursor()?,
     };
     let _turn = turns.next().await?;
-    let page = app.clients.file.clone().list_files(request(list, app.clients.read)).await?.into_inner();
+    let mut page = app.clients.file.clone().list_files(request(list, app.clients.read)).await?.into_inner();
+    page.files.iter_mut().for_each(|file| app.clients.deleted.hide_in_file(file));
     let items = page.files.iter().map(FileJson::from).collect();
     Ok(Answer(Page { items, next_cursor: Some(page.next_cursor).filter(|cursor| !cursor.is_empty()) }).into_response())
 }
@@ -92,9 +101,9 @@ async fn list(
     params(params::File),
     responses(
         (status = 200, description = "The link", body = LinkJson, example = json!(examples::link())),
-        Unauthorized, NotFound, RateLimited, Called
+        Unauthorized, ByKey, Called
     ),
-    security(("bearer" = []))
+    security(("bearer" = []), ("key" = []))
 )]
 async fn link(
     State(app): State<Arc<App>>,
@@ -103,8 +112,11 @@ async fn link(
     limits: RequestLimits,
     FileId(id): FileId,
 ) -> Result<Response, Problem> {
-    limits.check(Act::FileLink, Subject::of(reader.as_ref().map(|reader| reader.user_id), address)).await?;
-    let sign = SignLinkRequest { reader: Some(user(reader.map(|reader| reader.user))), id: id.to_string() };
+    if reader.as_ref().is_some_and(Actor::is_moderator) {
+        return Err(Problem(needs_user()));
+    }
+    limits.check(Act::FileLink, Subject::of(reader.as_ref().map(Actor::id), address)).await?;
+    let sign = SignLinkRequest { reader: Some(by(reader.as_ref())), id: id.to_string() };
     let link = app.clients.file.clone().sign_link(request(sign, app.clients.call)).await?.into_inner();
     let url = format!("{}?expires={}&signature={}", FileUrl(&id.to_string()), link.expires_at_ms, link.signature);
     Ok(Answer(LinkJson { url, expires_at: Time(link.expires_at_ms) }).into_response())
@@ -119,21 +131,24 @@ async fn link(
     operation_id = "delete_file",
     tag = "Files",
     params(params::File),
-    responses((status = 204, description = "The file is deleted"), Unauthorized, Forbidden, NotFound, Called),
-    security(("bearer" = []))
+    responses((status = 204, description = "The file is deleted"), Unauthorized, ByKey, Called),
+    security(("bearer" = []), ("key" = []))
 )]
-async fn delete(
-    State(app): State<Arc<App>>,
-    Caller(caller): Caller,
-    FileId(id): FileId,
-) -> Result<StatusCode, Problem> {
-    let delete = DeleteFileRequest { caller: Some(caller.user), id: id.to_string() };
+async fn delete(State(app): State<Arc<App>>, actor: Actor, FileId(id): FileId) -> Result<StatusCode, Problem> {
+    actor.recorded(&app, "file.delete", id, Value::Null).await?;
+    let (caller, moderator) = (Some(actor.caller()), actor.is_moderator());
+    let delete = DeleteFileRequest { caller, id: id.to_string(), moderator };
     app.clients.file.clone().delete_file(request(delete, app.clients.call)).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-fn user(caller: Option<UserRef>) -> proto::Reader {
-    proto::Reader { reader: caller.map(reader::Reader::Caller) }
+/// The actor in the form that the file service expects.
+fn by(actor: Option<&Actor>) -> proto::Reader {
+    let reader = |actor: &Actor| {
+        let caller = actor.caller();
+        if actor.is_moderator() { reader::Reader::Moderator(caller) } else { reader::Reader::Caller(caller) }
+    };
+    proto::Reader { reader: actor.map(reader) }
 }
 
 /// The reader of a file's bytes: the authenticated caller, otherwise the holder of a link, otherwise an anonymous
@@ -150,12 +165,12 @@ impl FromRequestParts<Arc<App>> for FileReader {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Problem> {
-        if let Some(identity) = identify(parts, app).await? {
-            return Ok(Self(user(Some(identity.user))));
+        if let Some(actor) = identify(parts, app).await? {
+            return Ok(Self(by(Some(&actor))));
         }
         let params = Params::from_request_parts(parts, app).await?;
         match (params.text("expires"), params.text("signature")) {
-            (None, None) if app.config.anonymous_read => Ok(Self(user(None))),
+            (None, None) if app.config.anonymous_read => Ok(Self(by(None))),
             (None, None) => Err(Problem(unauthorized("a bearer token or a link is needed"))),
             (expires, signature) => {
                 let link = valid(expires, signature).ok_or_else(invalid_link)?;

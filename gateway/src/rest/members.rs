@@ -10,20 +10,20 @@ use confab_common::Error;
 use confab_common::grpc::request;
 use confab_proto::room::v1::{ListMembersRequest, RemoveMemberRequest, Role, SetMemberRequest};
 use serde::Deserialize;
+use serde_json::json;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::Deadline;
-use super::extract::{Caller, OptionalJson, Params, Reader, RoomId, Turns};
+use super::extract::{Actor, OptionalJson, Params, Reader, RoomId, Turns};
 use super::messages::hidden_room;
-use super::openapi::problems::{
-    Body, Called, Conflict, Forbidden, InvalidRequest, NotFound, RateLimited, Unauthorized,
-};
+use super::openapi::problems::{Body, ByKey, Called, Conflict, Unauthorized};
 use super::openapi::{examples, params};
+use super::rooms::check_change;
 use super::users::{UserPath, resolve_id, resolve_user};
 use crate::App;
-use crate::limits::{Act, RequestLimits};
+use crate::limits::RequestLimits;
 use crate::problem::Problem;
 use crate::views::{MemberJson, Page, RoleJson};
 
@@ -63,9 +63,9 @@ impl MemberChange {
     responses(
         (status = 200, description = "A page of members", body = Page<MemberJson>,
             example = json!(examples::members())),
-        InvalidRequest, Unauthorized, NotFound, Called
+        Unauthorized, ByKey, Called
     ),
-    security(("bearer" = []))
+    security(("bearer" = []), ("key" = []))
 )]
 async fn list(
     State(app): State<Arc<App>>,
@@ -75,14 +75,17 @@ async fn list(
     turns: Turns,
 ) -> Result<Response, Problem> {
     let list = ListMembersRequest {
-        caller: reader.map(|reader| reader.user),
+        moderator: reader.as_ref().is_some_and(Actor::is_moderator),
+        caller: reader.as_ref().map(Actor::caller),
         room_id: room.to_string(),
         limit: params.limit()?,
         cursor: params.cursor()?,
     };
     let _turn = turns.next().await?;
     let page = app.clients.room.clone().list_members(request(list, app.clients.read)).await.map_err(hidden_room)?;
-    let page = page.into_inner();
+    let mut page = page.into_inner();
+    // A deleted user leaves the room after the deletion.
+    page.members.iter_mut().for_each(|member| app.clients.deleted.hide_in(&mut member.user));
     let items = page.members.iter().map(MemberJson::try_from).collect::<Result<_, _>>()?;
     Ok(Answer(Page { items, next_cursor: Some(page.next_cursor).filter(|cursor| !cursor.is_empty()) }).into_response())
 }
@@ -104,24 +107,27 @@ async fn list(
             example = json!(examples::member(Role::Member))),
         (status = 200, description = "The user was a member before", body = MemberJson,
             example = json!(examples::member(Role::Admin))),
-        Body, Unauthorized, Forbidden, NotFound, Conflict, RateLimited, Called
+        Body, Unauthorized, Conflict, ByKey, Called
     ),
-    security(("bearer" = []))
+    security(("bearer" = []), ("key" = []))
 )]
 async fn set(
     State(app): State<Arc<App>>,
-    Caller(caller): Caller,
+    actor: Actor,
     RoomId(room): RoomId,
     user: UserPath,
     limits: RequestLimits,
     OptionalJson(change): OptionalJson<MemberChange>,
 ) -> Result<Response, Problem> {
     let role = change.role()?;
-    limits.check(Act::ChangeRoom, caller.user_id).await?;
+    check_change(&limits, &actor).await?;
     let deadline = Deadline::of(&app);
     // The room service rejects an unknown user after all checks of the room.
-    let user = resolve_user(&app, &deadline, &limits, &caller, &user).await?;
-    let set = SetMemberRequest { caller: Some(caller.user), room_id: room.to_string(), user, role: role.into() };
+    let user = resolve_user(&app, &deadline, &limits, actor.user(), &user).await?;
+    let details = json!({"userId": user.as_ref().map(|user| &user.id), "role": change.role});
+    actor.recorded(&app, "member.set", room, details).await?;
+    let (caller, room_id, moderator) = (Some(actor.caller()), room.to_string(), actor.is_moderator());
+    let set = SetMemberRequest { caller, room_id, user, role: role.into(), moderator };
     let set = app.clients.room.clone().set_member(deadline.request(set)).await?.into_inner();
     let member = set.member.ok_or_else(|| Error::internal("an answer without a member"))?;
     let status = if set.created { StatusCode::CREATED } else { StatusCode::OK };
@@ -140,21 +146,23 @@ async fn set(
     params(params::Room, params::User),
     responses(
         (status = 204, description = "The user is not a member any more"),
-        Unauthorized, Forbidden, NotFound, Conflict, RateLimited, Called
+        Unauthorized, Conflict, ByKey, Called
     ),
-    security(("bearer" = []))
+    security(("bearer" = []), ("key" = []))
 )]
 async fn remove(
     State(app): State<Arc<App>>,
-    Caller(caller): Caller,
+    actor: Actor,
     RoomId(room): RoomId,
     user: UserPath,
     limits: RequestLimits,
 ) -> Result<StatusCode, Problem> {
-    limits.check(Act::ChangeRoom, caller.user_id).await?;
+    check_change(&limits, &actor).await?;
     let deadline = Deadline::of(&app);
-    let user_id = resolve_id(&app, &deadline, &limits, &caller, &user).await?;
-    let remove = RemoveMemberRequest { caller: Some(caller.user), room_id: room.to_string(), user_id };
+    let user_id = resolve_id(&app, &deadline, &limits, actor.user(), &user).await?;
+    actor.recorded(&app, "member.remove", room, json!({"userId": user_id})).await?;
+    let (caller, room_id, moderator) = (Some(actor.caller()), room.to_string(), actor.is_moderator());
+    let remove = RemoveMemberRequest { caller, room_id, user_id, moderator };
     app.clients.room.clone().remove_member(deadline.once(remove)).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -15,17 +15,14 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
-use super::extract::{Caller, Json, Params, Reader, RoomId, Turns};
-use super::openapi::problems::{
-    Body, Called, Conflict, Forbidden, InvalidRequest, NotFound, RateLimited, Unauthorized,
-};
+use super::extract::{Actor, Caller, Json, Params, Reader, RoomId, Turns};
+use super::openapi::problems::{Body, ByKey, Called, Conflict, Unauthorized};
 use super::openapi::{examples, params};
 use crate::App;
 use crate::draft::Draft;
 use crate::edge::cors::IDEMPOTENCY_KEY;
 use crate::limits::{Act, RequestLimits};
 use crate::problem::Problem;
-use crate::tokens::Identity;
 use crate::views::history::{self, Position};
 use crate::views::{MessageJson, Page, Repeated};
 
@@ -52,9 +49,9 @@ pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
         (status = 200,
             description = "A repeat of this `clientMessageId`: the first message, whatever this request contains",
             body = Repeated<MessageJson>, example = json!(Repeated::from(examples::message()))),
-        Body, Unauthorized, Forbidden, NotFound, Conflict, RateLimited, Called
+        Body, Unauthorized, Conflict, ByKey, Called
     ),
-    security(("bearer" = []))
+    security(("bearer" = []), ("key" = []))
 )]
 async fn post(
     State(app): State<Arc<App>>,
@@ -99,9 +96,9 @@ pub(super) fn client_message_id(headers: &HeaderMap, field: Option<String>) -> R
     params(params::Room, params::Limit, params::Before, params::After, params::Cursor),
     responses(
         (status = 200, description = "A page of messages", body = Page<MessageJson>, example = json!(examples::messages())),
-        InvalidRequest, Unauthorized, NotFound, Called
+        Unauthorized, ByKey, Called
     ),
-    security(("bearer" = []))
+    security(("bearer" = []), ("key" = []))
 )]
 async fn list(
     State(app): State<Arc<App>>,
@@ -130,10 +127,11 @@ fn position(room: Uuid, params: &Params) -> Result<Position, Error> {
 }
 
 /// The room and a page of its log, if the reader may read it. Both services check this. A room that is hidden from the
-/// reader gets the same response as a room that does not exist, whichever service rejects the reader first.
+/// reader gets the same response as a room that does not exist, whichever service rejects the reader first. A server
+/// key without the scope `messages` gets an empty page.
 pub(super) async fn readable_events(
     app: &App,
-    reader: Option<&Identity>,
+    reader: Option<&Actor>,
     room: Uuid,
     position: Position,
     limit: u32,
@@ -143,16 +141,21 @@ pub(super) async fn readable_events(
         Position::Before(seq) => (Some(seq), None),
         Position::After(seq) => (None, Some(seq)),
     };
-    let get = GetRoomRequest { caller: reader.map(|reader| reader.user.clone()), id: room.to_string() };
-    let readers = reader.map(|reader| reader.user.id.clone()).into_iter().collect();
-    let list = ListEventsRequest { room_id: room.to_string(), before, after, limit, max_bytes: 0, readers };
+    let moderator = reader.is_some_and(Actor::is_moderator);
+    let limit = if reader.is_none_or(Actor::may_see_messages) { limit } else { 0 };
+    let get = GetRoomRequest { caller: reader.map(Actor::caller), id: room.to_string(), moderator };
+    let readers = reader.and_then(Actor::user).map(|user| user.user.id.clone()).into_iter().collect();
+    let list = ListEventsRequest { room_id: room.to_string(), before, after, limit, max_bytes: 0, readers, moderator };
     let (mut rooms, mut messages) = (app.clients.room.clone(), app.clients.message.clone());
     let read = tokio::try_join!(
         rooms.get_room(request(get, app.clients.read)),
         messages.list_events(request(list, app.clients.read))
     );
     let (room, events) = read.map_err(hidden_room)?;
-    Ok((room.into_inner(), events.into_inner()))
+    let (mut room, mut events) = (room.into_inner(), events.into_inner());
+    app.clients.deleted.hide_in_room(&mut room);
+    app.clients.deleted.hide_in_events(&mut events.events);
+    Ok((room, events))
 }
 
 /// The error of a call that reads a room, with the same words for every reason why the caller may not see the room.

@@ -15,7 +15,9 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use super::Deadline;
 use super::auth::{HASHING, MAX_CREDENTIALS, check_account};
+use super::avatars::check_picture;
 use super::extract::{Caller, Json, unauthorized};
 use super::late::refuse_late;
 use super::openapi::examples;
@@ -64,7 +66,8 @@ struct ProfileChange {
     #[serde(default, deserialize_with = "given")]
     #[schema(value_type = Option<String>, min_length = 1, max_length = 80)]
     display_name: Option<Option<String>>,
-    /// The file with the user's picture.
+    /// The file with the user's picture: an upload of the user without a room, a raster image of at most 1 MiB.
+    /// It can be read without a token.
     #[serde(default, deserialize_with = "given")]
     #[schema(value_type = Option<String>, format = "uuid")]
     avatar_file_id: Option<Option<String>>,
@@ -75,33 +78,42 @@ struct ProfileChange {
 }
 
 /// Distinguishes null from an absent field.
-fn given<'de, T: Deserialize<'de>, D: Deserializer<'de>>(value: D) -> Result<Option<Option<T>>, D::Error> {
+pub(super) fn given<'de, T: Deserialize<'de>, D: Deserializer<'de>>(value: D) -> Result<Option<Option<T>>, D::Error> {
     Option::deserialize(value).map(Some)
 }
 
 impl ProfileChange {
     /// The request to the auth service, in which an empty text clears a field.
     fn of(self, user_id: String) -> Result<UpdateProfileRequest, Error> {
-        let clear = |field: &str, change: Option<Option<String>>| match change {
-            Some(Some(text)) if text.is_empty() => Err(Error::field(field, "must not be empty; null clears it")),
-            change => Ok(change.map(Option::unwrap_or_default)),
-        };
-        let data = match self.data {
-            None => None,
-            Some(None) => Some("{}".to_owned()),
-            Some(Some(data)) if data.is_object() => Some(data.to_string()),
-            Some(Some(_)) => return Err(Error::field("data", "must be an object")),
-        };
-        if data.as_ref().is_some_and(|data| data.len() > MAX_DATA) {
-            return Err(Error::new(Code::TooLarge, format!("data must be at most {MAX_DATA} bytes")));
-        }
         Ok(UpdateProfileRequest {
             user_id,
-            display_name: clear("displayName", self.display_name)?,
-            avatar_file_id: clear("avatarFileId", self.avatar_file_id)?,
-            data,
+            display_name: or_cleared("displayName", self.display_name)?,
+            avatar_file_id: or_cleared("avatarFileId", self.avatar_file_id)?,
+            data: data(self.data)?,
         })
     }
+}
+
+/// A changed text, empty if the change clears it.
+pub(super) fn or_cleared(field: &str, change: Option<Option<String>>) -> Result<Option<String>, Error> {
+    match change {
+        Some(Some(text)) if text.is_empty() => Err(Error::field(field, "must not be empty; null clears it")),
+        change => Ok(change.map(Option::unwrap_or_default)),
+    }
+}
+
+/// The text of changed `data`.
+pub(super) fn data(change: Option<Option<Value>>) -> Result<Option<String>, Error> {
+    let data = match change {
+        None => None,
+        Some(None) => Some("{}".to_owned()),
+        Some(Some(data)) if data.is_object() => Some(data.to_string()),
+        Some(Some(_)) => return Err(Error::field("data", "must be an object")),
+    };
+    if data.as_ref().is_some_and(|data| data.len() > MAX_DATA) {
+        return Err(Error::new(Code::TooLarge, format!("data must be at most {MAX_DATA} bytes")));
+    }
+    Ok(data)
 }
 
 /// Change the caller's account
@@ -124,8 +136,12 @@ async fn change(
     Caller(caller): Caller,
     Json(change): Json<ProfileChange>,
 ) -> Result<Response, Problem> {
-    let update = request(change.of(caller.user.id)?, app.clients.call);
-    match app.clients.auth.clone().update_profile(update).await.map_err(Error::from) {
+    let deadline = Deadline::of(&app);
+    let update = change.of(caller.user.id.clone())?;
+    if let Some(file_id) = update.avatar_file_id.as_deref().filter(|id| !id.is_empty()) {
+        check_picture(&app, &deadline, &caller.user, file_id).await?;
+    }
+    match app.clients.auth.clone().update_profile(deadline.request(update)).await.map_err(Error::from) {
         Ok(user) => Ok(Answer(Account::from(user.get_ref())).into_response()),
         Err(error) if error.code == Code::NotFound => Err(gone().into()),
         Err(error) => Err(error.into()),

@@ -13,24 +13,23 @@ use confab_proto::message::v1::GetRoomHeadsRequest;
 use confab_proto::room::v1::{CreateRoomRequest, DeleteRoomRequest, ListRoomsRequest, UpdateRoomRequest, Visibility};
 use confab_socketio::net::ClientAddress;
 use serde::Deserialize;
+use serde_json::{Value, json};
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
 use super::Deadline;
-use super::extract::{Caller, Json, Params, Reader, RoomId, Turns};
+use super::extract::{Actor, Caller, Json, Params, Reader, RoomId, Turns};
 use super::late::refuse_late;
 use super::messages::readable_events;
-use super::openapi::problems::{
-    Body, Called, Forbidden, InvalidRequest, NotFound, RateLimited, RoomNameTaken, Unauthorized,
-};
+use super::openapi::problems::{Body, ByKey, Called, RoomNameTaken, Unauthorized};
 use super::openapi::{examples, params};
 use crate::App;
 use crate::limits::{Act, RequestLimits, Subject};
 use crate::problem::Problem;
 use crate::views::history::{self, Position};
-use crate::views::{Details, Page, RoomJson, VisibilityJson};
+use crate::views::{Details, Page, RoomJson, Viewer, VisibilityJson};
 
 pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
     OpenApiRouter::default().routes(routes!(list, create)).routes(routes!(show, change, delete))
@@ -85,9 +84,9 @@ fn visibility(text: Option<&str>) -> Result<Option<Visibility>, Error> {
     responses(
         (status = 201, description = "The room was created", headers(("Location" = String, description = "The path of the room")),
             body = RoomJson, example = json!(examples::room(0))),
-        Body, Unauthorized, RoomNameTaken, RateLimited, Called
+        Body, Unauthorized, RoomNameTaken, ByKey, Called
     ),
-    security(("bearer" = []))
+    security(("bearer" = []), ("key" = []))
 )]
 async fn create(
     State(app): State<Arc<App>>,
@@ -106,12 +105,13 @@ async fn create(
     };
     let room = app.clients.room.clone().create_room(request(create, app.clients.call)).await?.into_inner();
     let location = format!("/api/rooms/{}", room.id);
-    Ok((StatusCode::CREATED, [(LOCATION, location)], Answer(RoomJson::new(&room, 0, true))).into_response())
+    Ok((StatusCode::CREATED, [(LOCATION, location)], Answer(RoomJson::new(&room, 0, Viewer::User))).into_response())
 }
 
 /// List rooms
 ///
-/// Lists public rooms and the rooms of which the caller is a member.
+/// Lists public rooms and the rooms of which the caller is a member. A server key without `Confab-User` lists public
+/// rooms.
 #[utoipa::path(
     get,
     path = "/api/rooms",
@@ -120,9 +120,9 @@ async fn create(
     params(params::Limit, params::Cursor, params::Search),
     responses(
         (status = 200, description = "A page of rooms", body = Page<RoomJson>, example = json!(examples::rooms())),
-        InvalidRequest, Unauthorized, RateLimited, Called
+        Unauthorized, ByKey, Called
     ),
-    security(("bearer" = []))
+    security(("bearer" = []), ("key" = []))
 )]
 async fn list(
     State(app): State<Arc<App>>,
@@ -132,10 +132,11 @@ async fn list(
     params: Params,
     turns: Turns,
 ) -> Result<Response, Problem> {
-    let (deadline, is_signed_in) = (Deadline::of(&app), reader.is_some());
-    let searcher = Subject::of(reader.as_ref().map(|reader| reader.user_id), address);
+    let (deadline, viewer) = (Deadline::of(&app), viewer(reader.as_ref()));
+    let searcher = Subject::of(reader.as_ref().map(Actor::id), address);
     let list = ListRoomsRequest {
-        caller: reader.map(|reader| reader.user),
+        // A server key without a user lists public rooms, as an anonymous caller.
+        caller: reader.as_ref().and_then(Actor::user).map(|user| user.user.clone()),
         limit: params.limit()?,
         cursor: params.cursor()?,
         query: params.text("q").unwrap_or_default().into(),
@@ -145,15 +146,16 @@ async fn list(
     }
     // The room service limits concurrent searches itself.
     let _turn = if list.query.is_empty() { turns.next().await? } else { None };
-    let page = refuse_late(app.clients.room.clone().list_rooms(deadline.reading(list)).await).await?.into_inner();
+    let mut page = refuse_late(app.clients.room.clone().list_rooms(deadline.reading(list)).await).await?.into_inner();
+    page.rooms.iter_mut().for_each(|room| app.clients.deleted.hide_in_room(room));
     let seqs = last_seqs(&app, &deadline, page.rooms.iter().map(|room| room.id.clone()).collect()).await?;
-    let items = page.rooms.iter().zip(seqs).map(|(room, seq)| RoomJson::new(room, seq, is_signed_in)).collect();
+    let items = page.rooms.iter().zip(seqs).map(|(room, seq)| RoomJson::new(room, seq, viewer)).collect();
     Ok(Answer(Page { items, next_cursor: Some(page.next_cursor).filter(|cursor| !cursor.is_empty()) }).into_response())
 }
 
 /// Show a room
 ///
-/// Returns a room with its latest messages.
+/// Returns a room with its latest messages. A server key without the scope `messages` gets no messages.
 #[utoipa::path(
     get,
     path = "/api/rooms/{roomId}",
@@ -162,9 +164,9 @@ async fn list(
     params(params::Room, params::Limit),
     responses(
         (status = 200, description = "The room", body = Details, example = json!(examples::details())),
-        InvalidRequest, Unauthorized, NotFound, Called
+        Unauthorized, ByKey, Called
     ),
-    security(("bearer" = []))
+    security(("bearer" = []), ("key" = []))
 )]
 async fn show(
     State(app): State<Arc<App>>,
@@ -177,7 +179,7 @@ async fn show(
     let _turn = turns.next().await?;
     let (room, events) = readable_events(&app, reader.as_ref(), id, Position::Latest, limit).await?;
     let messages = history::page(id, Position::Latest, &events);
-    let room = RoomJson::new(&room, events.last_seq, reader.is_some());
+    let room = RoomJson::new(&room, events.last_seq, viewer(reader.as_ref()));
     Ok(Answer(Details { room, messages }).into_response())
 }
 
@@ -194,30 +196,34 @@ async fn show(
     request_body(content = RoomChange, example = json!({"description": "Green, black and white"})),
     responses(
         (status = 200, description = "The changed room", body = RoomJson, example = json!(examples::room(43))),
-        Body, Unauthorized, Forbidden, NotFound, RoomNameTaken, RateLimited, Called
+        Body, Unauthorized, RoomNameTaken, ByKey, Called
     ),
-    security(("bearer" = []))
+    security(("bearer" = []), ("key" = []))
 )]
 async fn change(
     State(app): State<Arc<App>>,
-    Caller(caller): Caller,
+    actor: Actor,
     RoomId(id): RoomId,
     limits: RequestLimits,
     Json(change): Json<RoomChange>,
 ) -> Result<Response, Problem> {
     let visibility = visibility(change.visibility.as_deref())?;
-    limits.check(Act::ChangeRoom, caller.user_id).await?;
+    check_change(&limits, &actor).await?;
+    let details = json!({"name": change.name, "description": change.description, "visibility": change.visibility});
+    actor.recorded(&app, "room.change", id, details).await?;
     let deadline = Deadline::of(&app);
     let update = UpdateRoomRequest {
-        caller: Some(caller.user),
+        caller: Some(actor.caller()),
         id: id.to_string(),
         name: change.name,
         description: change.description,
         visibility: visibility.map(Into::into),
+        moderator: actor.is_moderator(),
     };
-    let room = app.clients.room.clone().update_room(deadline.request(update)).await?.into_inner();
+    let mut room = app.clients.room.clone().update_room(deadline.request(update)).await?.into_inner();
+    app.clients.deleted.hide_in_room(&mut room);
     let seq = last_seqs(&app, &deadline, vec![room.id.clone()]).await?.next().unwrap_or_default();
-    Ok(Answer(RoomJson::new(&room, seq, true)).into_response())
+    Ok(Answer(RoomJson::new(&room, seq, viewer(Some(&actor)))).into_response())
 }
 
 /// Delete a room
@@ -229,17 +235,35 @@ async fn change(
     operation_id = "delete_room",
     tag = "Rooms",
     params(params::Room),
-    responses((status = 204, description = "The room is deleted"), Unauthorized, Forbidden, NotFound, Called),
-    security(("bearer" = []))
+    responses((status = 204, description = "The room is deleted"), Unauthorized, ByKey, Called),
+    security(("bearer" = []), ("key" = []))
 )]
-async fn delete(
-    State(app): State<Arc<App>>,
-    Caller(caller): Caller,
-    RoomId(id): RoomId,
-) -> Result<StatusCode, Problem> {
-    let delete = DeleteRoomRequest { caller: Some(caller.user), id: id.to_string() };
+async fn delete(State(app): State<Arc<App>>, actor: Actor, RoomId(id): RoomId) -> Result<StatusCode, Problem> {
+    actor.recorded(&app, "room.delete", id, Value::Null).await?;
+    let (caller, moderator) = (Some(actor.caller()), actor.is_moderator());
+    let delete = DeleteRoomRequest { caller, id: id.to_string(), moderator };
     app.clients.room.clone().delete_room(Deadline::of(&app).once(delete)).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Counts a change of a room or of its members by a user. Server keys without a user are not limited.
+///
+/// # Errors
+/// `rate_limited` when the user has changed too much.
+pub(super) async fn check_change(limits: &RequestLimits, actor: &Actor) -> Result<(), Error> {
+    match actor.user() {
+        Some(user) => limits.check(Act::ChangeRoom, user.user_id).await,
+        None => Ok(()),
+    }
+}
+
+/// Who sees a room: an anonymous caller, a user, or a server key.
+fn viewer(reader: Option<&Actor>) -> Viewer {
+    match reader {
+        None => Viewer::Anonymous,
+        Some(actor) if actor.is_moderator() => Viewer::Moderator,
+        Some(_) => Viewer::User,
+    }
 }
 
 /// The newest `seq` of each of these rooms, in the order of the ids.

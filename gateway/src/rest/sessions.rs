@@ -102,7 +102,7 @@ async fn end_all(
     check_account(&caller)?;
     let stays = !given.current.unwrap_or_default();
     let except_session_id = if stays { caller.session_id.to_string() } else { String::new() };
-    let end = EndSessionsRequest { user_id: caller.user.id, except_session_id };
+    let end = EndSessionsRequest { user_id: caller.user.id, except_session_id, actor: None };
     let ended = app.clients.auth.clone().end_sessions(request(end, app.clients.call)).await?.into_inner();
     app.revocations.add_all(&ended.revocations);
     Ok(StatusCode::NO_CONTENT)

@@ -33,11 +33,15 @@ pub(super) async fn gateway_with(settings: &[&str], files: &Files) -> Router {
 
 /// All routes, over the file service behind this transport.
 pub(super) async fn gateway_over(settings: &[&str], file: Transport) -> Router {
+    let (auth, room, message) = (fake(services::auth), fake(services::room), fake(services::message()));
+    gateway_of(settings, Services { auth, room, message, file }).await
+}
+
+/// All routes, over these services.
+pub(super) async fn gateway_of(settings: &[&str], services: Services) -> Router {
     let config = Settings::parse_from(["test"].iter().chain(settings)).gateway;
     let process = Process::new();
     let listen = ([127, 0, 0, 1], 0).into();
-    let (auth, room, message) = (fake(services::auth), fake(services::room), fake(services::message()));
-    let services = Services { auth, room, message, file };
     let routes = crate::start(&config, listen, services, bus(), None, &process).await.unwrap().routes;
     process.readiness.started();
     eventually(|| {

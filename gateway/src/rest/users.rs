@@ -9,6 +9,7 @@ use confab_proto::auth::v1::{AccountState, GetUserRequest, UserRef};
 use uuid::Uuid;
 
 use super::Deadline;
+use super::extract::needs_user;
 use crate::App;
 use crate::limits::{Act, RequestLimits};
 use crate::tokens::Identity;
@@ -49,25 +50,27 @@ impl<S: Send + Sync> FromRequestParts<S> for UserPath {
     }
 }
 
-/// The user in a path, with the user's current name. `None` when there is no such user.
+/// The user in a path, with the user's current name; `me` is the user who makes the request. `None` when there is no
+/// such user.
 ///
 /// # Errors
-/// When the auth service does not answer.
+/// `invalid_request` for `me` without a user; when the auth service does not answer.
 pub(super) async fn resolve_user(
     app: &App,
     deadline: &Deadline,
     limits: &RequestLimits,
-    caller: &Identity,
+    me: Option<&Identity>,
     path: &UserPath,
 ) -> Result<Option<UserRef>> {
     let ask = match path {
-        UserPath::Me => return Ok(Some(caller.user.clone())),
+        UserPath::Me => return me.map(|me| Some(me.user.clone())).ok_or_else(needs_user),
         UserPath::Unknown => return Ok(None),
         UserPath::Id(id) => GetUserRequest { id: id.to_string(), ..GetUserRequest::default() },
         UserPath::Name(name) => GetUserRequest { username: name.clone(), ..GetUserRequest::default() },
     };
-    if let UserPath::Name(_) = path {
-        limits.check(Act::UserDirectory, caller.user_id).await?;
+    // Server keys without a user are not limited.
+    if let (UserPath::Name(_), Some(me)) = (path, me) {
+        limits.check(Act::UserDirectory, me.user_id).await?;
     }
     match app.clients.auth.clone().get_user(deadline.reading(ask)).await.map_err(Error::from) {
         Ok(user) => {
@@ -88,12 +91,12 @@ pub(super) async fn resolve_id(
     app: &App,
     deadline: &Deadline,
     limits: &RequestLimits,
-    caller: &Identity,
+    me: Option<&Identity>,
     path: &UserPath,
 ) -> Result<String> {
     match path {
         UserPath::Id(id) => Ok(id.to_string()),
-        _ => Ok(resolve_user(app, deadline, limits, caller, path).await?.map(|user| user.id).unwrap_or_default()),
+        _ => Ok(resolve_user(app, deadline, limits, me, path).await?.map(|user| user.id).unwrap_or_default()),
     }
 }
 

@@ -31,6 +31,13 @@ impl Cause {
     }
 }
 
+/// Why all tokens of a user are rejected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Block {
+    Suspended,
+    Deleted,
+}
+
 /// The tokens that a new revocation ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Revoked {
@@ -60,7 +67,7 @@ pub struct Ended {
     /// Users whose earlier tokens are revoked.
     cuts: HashMap<Uuid, Cut>,
     /// Users who are, or were, suspended or deleted.
-    blocks: HashMap<Uuid, Block>,
+    blocks: HashMap<Uuid, BlockEntry>,
 }
 
 struct Cut {
@@ -72,9 +79,10 @@ struct Cut {
     expires_at_ms: i64,
 }
 
-struct Block {
+struct BlockEntry {
     number: u64,
-    is_blocked: bool,
+    /// `None` after the end of a suspension.
+    block: Option<Block>,
     expires_at_ms: i64,
 }
 
@@ -85,9 +93,13 @@ impl Ended {
             return Some(Cause::LoggedOut);
         }
         let is_cut = |cut: &Cut| sign_in.issued_at < cut.not_before && cut.except != Some(sign_in.session_id);
-        let is_revoked = self.blocks.get(&user_id).is_some_and(|block| block.is_blocked)
-            || self.cuts.get(&user_id).is_some_and(is_cut);
+        let is_revoked = self.block(user_id).is_some() || self.cuts.get(&user_id).is_some_and(is_cut);
         is_revoked.then_some(Cause::Revoked)
+    }
+
+    /// Returns why all tokens of this user are rejected, or `None` when they are not.
+    pub fn block(&self, user_id: Uuid) -> Option<Block> {
+        self.blocks.get(&user_id)?.block
     }
 
     /// Adds an entry of the list.
@@ -121,7 +133,7 @@ impl Ended {
     }
 
     fn of_user(&mut self, user_id: Uuid, kind: RevocationKind, revocation: &Revocation) -> Taken {
-        let Revocation { number, not_before, expires_at_ms, .. } = *revocation;
+        let Revocation { number, not_before, expires_at_ms, deleted, .. } = *revocation;
         if kind == RevocationKind::NotBefore {
             if self.cuts.get(&user_id).is_some_and(|cut| cut.number >= number) {
                 return Taken::Known;
@@ -133,9 +145,10 @@ impl Ended {
         if self.blocks.get(&user_id).is_some_and(|block| block.number >= number) {
             return Taken::Known;
         }
-        let is_blocked = kind == RevocationKind::Blocked;
-        self.blocks.insert(user_id, Block { number, is_blocked, expires_at_ms });
-        if is_blocked { Taken::News(Revoked::User(user_id)) } else { Taken::Known }
+        let cause = if deleted { Block::Deleted } else { Block::Suspended };
+        let block = Some(cause).filter(|_| kind == RevocationKind::Blocked);
+        self.blocks.insert(user_id, BlockEntry { number, block, expires_at_ms });
+        if block.is_some() { Taken::News(Revoked::User(user_id)) } else { Taken::Known }
     }
 
     /// Forgets the numbers, because auth assigns them again after a restore. What is revoked stays so until an entry of
@@ -152,7 +165,7 @@ impl Ended {
         tables::shrink(&mut self.sessions);
         self.cuts.retain(|_, cut| lasts(cut.expires_at_ms));
         tables::shrink(&mut self.cuts);
-        self.blocks.retain(|_, block| block.is_blocked || lasts(block.expires_at_ms));
+        self.blocks.retain(|_, entry| entry.block.is_some() || lasts(entry.expires_at_ms));
         tables::shrink(&mut self.blocks);
     }
 
@@ -168,7 +181,7 @@ impl Ended {
 
     /// The number of users whose tokens are all revoked.
     pub fn blocked(&self) -> usize {
-        self.blocks.values().filter(|block| block.is_blocked).count()
+        self.blocks.values().filter(|entry| entry.block.is_some()).count()
     }
 }
 
@@ -220,6 +233,18 @@ mod tests {
         assert_eq!((ended.cause(ADA, sign_in(1, 0)), ended.blocked()), (Some(Cause::Revoked), 1));
         assert_eq!(ended.take(&entry(7, RevocationKind::Unblocked)), Taken::Known);
         assert_eq!(ended.cause(ADA, sign_in(1, 0)), None);
+    }
+
+    #[test]
+    fn a_block_has_a_reason() {
+        let mut ended = Ended::default();
+        assert_eq!(ended.block(ADA), None);
+        ended.take(&entry(1, RevocationKind::Blocked));
+        assert_eq!(ended.block(ADA), Some(Block::Suspended));
+        ended.take(&entry(2, RevocationKind::Unblocked));
+        assert_eq!(ended.block(ADA), None);
+        ended.take(&Revocation { deleted: true, ..entry(3, RevocationKind::Blocked) });
+        assert_eq!((ended.block(ADA), ended.block(EVE)), (Some(Block::Deleted), None));
     }
 
     #[test]

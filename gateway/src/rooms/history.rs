@@ -182,6 +182,7 @@ impl History {
             limit,
             max_bytes: MAX_BYTES as u32,
             readers: users.iter().map(Uuid::to_string).collect(),
+            moderator: false,
         };
         let page = self.clients.message.clone().list_events(grpc::request(request, self.clients.read)).await;
         let page = page.map_err(|status| match Error::from(status) {
@@ -190,7 +191,9 @@ impl History {
             error => error,
         })?;
         METRICS.history_reads.increment(1);
-        Ok((after.unwrap_or_default(), page.into_inner().into()))
+        let mut page = page.into_inner();
+        self.clients.deleted.hide_in_events(&mut page.events);
+        Ok((after.unwrap_or_default(), page.into()))
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use confab_common::bus::Subscriptions;
 use confab_common::grpc::{self, Call};
-use confab_proto::message::v1::{GetHeadsRequest, GetHeadsResponse, ReadLogRequest, ReadLogResponse};
+use confab_proto::message::v1::{Event, GetHeadsRequest, GetHeadsResponse, ReadLogRequest, ReadLogResponse};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
@@ -62,12 +62,21 @@ impl Log {
     pub async fn read(&self, partition: u32, after: u64, max_bytes: u32) -> Option<ReadLogResponse> {
         let request = grpc::request(ReadLogRequest { partition, after, limit: 0, max_bytes }, self.clients.read);
         match self.clients.message.clone().read_log(request).await {
-            Ok(page) => Some(page.into_inner()),
+            Ok(page) => {
+                let mut page = page.into_inner();
+                self.hide_deleted(&mut page.events);
+                Some(page)
+            }
             Err(status) => {
                 tracing::debug!(partition, %status, "cannot read the log");
                 None
             }
         }
+    }
+
+    /// Hides the names of deleted users. Events reach the gateway through [`Log::read`] or in hints.
+    pub fn hide_deleted(&self, events: &mut [Event]) {
+        self.clients.deleted.hide_in_events(events);
     }
 
     /// Records a missed hint: heads are polled more often for a while.

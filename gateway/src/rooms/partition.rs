@@ -121,7 +121,8 @@ impl<L: Listener + 'static> PartitionTask<L> {
     }
 
     fn hint(&mut self, payload: &Bytes) {
-        let Some(hint) = read_hint(payload, self.partition) else { return bus::dropped("malformed", 1) };
+        let Some(mut hint) = read_hint(payload, self.partition) else { return bus::dropped("malformed", 1) };
+        self.log.hide_deleted(&mut hint.events);
         if hint.epoch != self.epoch {
             // The heads decide which epoch is valid.
             return self.log.ask_soon();

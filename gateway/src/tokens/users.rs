@@ -83,7 +83,7 @@ impl Users {
         Ok(known.user.clone())
     }
 
-    /// Sends the claims again. Requests do not wait for it: a username never changes.
+    /// Sends the claims again. Requests do not wait for it: a username seldom changes.
     async fn renew(self, ask: EnsureUserRequest, user_id: Uuid) {
         match self.ensure(ask).await {
             Ok(user) => self.known.insert(user_id, Known::new(user)).await,

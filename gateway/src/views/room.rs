@@ -23,7 +23,8 @@ pub struct RoomJson<'a> {
     /// The caller's role; null if the caller is not a member.
     #[schema(required)]
     role: Option<RoleJson>,
-    /// What the caller may do in the room; empty for an anonymous caller.
+    /// What the caller may do in the room; empty for an anonymous caller. A server key without a user may invite and
+    /// manage.
     #[schema(value_type = Vec<ActJson>)]
     can: &'static [ActJson],
     #[schema(required)]
@@ -80,21 +81,31 @@ enum ActJson {
 }
 
 impl ActJson {
-    /// What a user may do who sees the room and has this role.
-    fn of(role: Option<RoleJson>, is_signed_in: bool) -> &'static [Self] {
-        match role {
-            Some(RoleJson::Owner | RoleJson::Admin) => {
+    /// What a caller may do who sees the room and has this role.
+    fn of(role: Option<RoleJson>, viewer: Viewer) -> &'static [Self] {
+        match (role, viewer) {
+            (Some(RoleJson::Owner | RoleJson::Admin), _) => {
                 &[Self::Post, Self::Edit, Self::Delete, Self::Invite, Self::Manage, Self::Pin]
             }
-            _ if is_signed_in => &[Self::Post, Self::Edit],
-            _ => &[],
+            (_, Viewer::User) => &[Self::Post, Self::Edit],
+            (_, Viewer::Moderator) => &[Self::Invite, Self::Manage],
+            (_, Viewer::Anonymous) => &[],
         }
     }
 }
 
+/// The kind of caller that sees a room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Viewer {
+    Anonymous,
+    User,
+    /// A server key without a user.
+    Moderator,
+}
+
 impl<'a> RoomJson<'a> {
-    /// A room with the newest `seq` of its log, for a signed-in or an anonymous caller who may read it.
-    pub fn new(room: &'a Room, last_seq: u64, is_signed_in: bool) -> Self {
+    /// A room with the newest `seq` of its log, for a caller who may read it.
+    pub fn new(room: &'a Room, last_seq: u64, viewer: Viewer) -> Self {
         let role = RoleJson::of(room.role());
         Self {
             id: &room.id,
@@ -105,7 +116,7 @@ impl<'a> RoomJson<'a> {
                 Visibility::Public | Visibility::Unspecified => VisibilityJson::Public,
             },
             role,
-            can: ActJson::of(role, is_signed_in),
+            can: ActJson::of(role, viewer),
             created_by: room.created_by.as_ref().map(UserJson::from),
             created_at: Time(room.created_at_ms),
             last_seq,

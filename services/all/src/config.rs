@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use confab_auth::AuthConfig;
+use confab_auth::{AuthConfig, KeyCommand};
 use confab_common::store::{BusConfig, StorageConfig, StoreUrl};
 use confab_common::{grpc, program};
 use confab_file::FileConfig;
@@ -36,6 +36,9 @@ pub enum Command {
         #[arg(value_name = "DIR")]
         directory: PathBuf,
     },
+    /// Server keys, with which the back end of an app calls the server. With SQLite, only while the server is stopped
+    #[command(subcommand)]
+    Key(KeyCommand),
 }
 
 /// The services, and the URLs of remote services

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use anyhow::{Context, ensure};
+use confab_auth::KeyCommand;
 use confab_common::grpc::{self, Role, Services, Transport};
 use confab_common::listen::Reserved;
 use confab_common::process::Process;
@@ -19,6 +20,7 @@ pub async fn run(program: Program, process: Process) -> anyhow::Result<()> {
         Some(Command::FinishUpgrade) => return finish_upgrade(&parts, &storage).await,
         Some(Command::ClaimObjects) => return claim_objects(&parts, &storage).await,
         Some(Command::Export { directory }) => return moving::export(&parts, &storage.once(), &directory).await,
+        Some(Command::Key(command)) => return keys(&parts, &storage, command).await,
         Some(Command::Import { directory }) => return moving::import(&parts, &storage.once(), &directory).await,
         None => {}
     }
@@ -134,6 +136,14 @@ async fn claim_objects(parts: &Parts, storage: &StorageConfig) -> anyhow::Result
         "files are remote (CONFAB_FILE_URL is set): run `confab-file claim-objects` with its settings"
     );
     confab_file::claim_objects(&parts.file, storage).await
+}
+
+async fn keys(parts: &Parts, storage: &StorageConfig, command: KeyCommand) -> anyhow::Result<()> {
+    ensure!(
+        parts.auth_url.is_none(),
+        "accounts are remote (CONFAB_AUTH_URL is set): run `confab-auth key` with its settings"
+    );
+    confab_auth::keys(&parts.auth, storage, command).await
 }
 
 fn elsewhere(process: &Process, role: Role, url: &Option<String>) -> anyhow::Result<Option<Transport>> {

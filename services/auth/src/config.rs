@@ -124,6 +124,23 @@ pub enum Command {
         #[arg(value_name = "USER")]
         username: String,
     },
+    /// Server keys, with which the back end of an app calls the gateways
+    #[command(subcommand)]
+    Key(KeyCommand),
+}
+
+/// Subcommands about server keys
+#[derive(Debug, Clone, PartialEq, Eq, clap::Subcommand)]
+pub enum KeyCommand {
+    /// Create a server key, print it once, and exit. Only its hash is stored
+    Create {
+        /// What the key may do: users, tokens, keys, audit, rooms and messages, separated by commas
+        #[arg(long, required = true, value_name = "SCOPES", value_delimiter = ',')]
+        scopes: Vec<String>,
+        /// What the key is for, up to 80 characters
+        #[arg(long, default_value = "", value_name = "NAME")]
+        name: String,
+    },
 }
 
 impl program::ServiceArgs for AuthArgs {

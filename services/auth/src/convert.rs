@@ -3,7 +3,7 @@
 use confab_proto::auth::v1;
 
 use crate::service::{Refresh, Session};
-use crate::store::{State, StoredSession, User};
+use crate::store::{Entry, ServerKey, State, StoredSession, User};
 
 impl From<Session> for v1::Session {
     fn from(session: Session) -> Self {
@@ -53,6 +53,29 @@ impl From<StoredSession> for v1::SessionInfo {
             last_seen_at_ms: session.last_seen_at_ms,
             user_agent: session.seen.user_agent,
             address: session.seen.address,
+        }
+    }
+}
+
+impl From<ServerKey> for v1::ServerKey {
+    fn from(key: ServerKey) -> Self {
+        let ServerKey { id, name, sha256, scopes, created_at_ms } = key;
+        let scopes = scopes.names().map(str::to_owned).collect();
+        Self { id: id.to_string(), name, scopes, created_at_ms, sha256: sha256.to_vec() }
+    }
+}
+
+impl From<Entry> for v1::AuditEntry {
+    fn from(entry: Entry) -> Self {
+        let Entry { id, at_ms, actor, act, object, details } = entry;
+        Self {
+            id: id.to_string(),
+            at_ms,
+            key_id: actor.key_id.map(|id| id.to_string()).unwrap_or_default(),
+            act,
+            object,
+            details: details.unwrap_or_default(),
+            request_id: actor.request_id,
         }
     }
 }

@@ -7,8 +7,11 @@ use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
 use crate::client::Client;
-use crate::service::{Accounts, Change, Claims, Signup};
-use crate::store::Revocation;
+use crate::service::{Accounts, Change, Claims, NewKey, Signup};
+use crate::store::{Actor, Revocation, ServerKey};
+
+/// Maximum length of the id of an HTTP request, in bytes.
+const MAX_REQUEST_ID: usize = 128;
 
 type Answer<T> = Result<Response<T>, Status>;
 
@@ -65,9 +68,9 @@ impl AuthService for Service {
     }
 
     async fn end_sessions(&self, request: Request<v1::EndSessionsRequest>) -> Answer<v1::Revocations> {
-        let v1::EndSessionsRequest { user_id, except_session_id } = request.into_inner();
+        let v1::EndSessionsRequest { user_id, except_session_id, actor } = request.into_inner();
         let except = optional_id("exceptSessionId", &except_session_id)?;
-        let ended = self.0.end_sessions(user(&user_id)?, except).await?;
+        let ended = self.0.end_sessions(user(&user_id)?, except, optional_actor(actor)?).await?;
         Ok(added(ended))
     }
 
@@ -101,22 +104,25 @@ impl AuthService for Service {
     }
 
     async fn suspend_user(&self, request: Request<v1::SuspendUserRequest>) -> Answer<v1::Revocations> {
-        let ended = self.0.suspend(user(&request.into_inner().user_id)?).await?;
+        let v1::SuspendUserRequest { user_id, actor } = request.into_inner();
+        let ended = self.0.suspend(user(&user_id)?, optional_actor(actor)?).await?;
         Ok(added(ended))
     }
 
     async fn restore_user(&self, request: Request<v1::RestoreUserRequest>) -> Answer<v1::Revocations> {
-        Ok(added(self.0.restore(user(&request.into_inner().user_id)?).await?))
+        let v1::RestoreUserRequest { user_id, actor } = request.into_inner();
+        Ok(added(self.0.restore(user(&user_id)?, optional_actor(actor)?).await?))
     }
 
     async fn delete_user(&self, request: Request<v1::DeleteUserRequest>) -> Answer<v1::Revocations> {
-        let ended = self.0.delete(user(&request.into_inner().user_id)?).await?;
+        let v1::DeleteUserRequest { user_id, actor } = request.into_inner();
+        let ended = self.0.delete(user(&user_id)?, optional_actor(actor)?).await?;
         Ok(added(ended))
     }
 
     async fn create_invite(&self, request: Request<v1::CreateInviteRequest>) -> Answer<v1::CreateInviteResponse> {
-        let v1::CreateInviteRequest { uses, expires_at_ms } = request.into_inner();
-        let invite = self.0.create_invite(uses, expires_at_ms).await?;
+        let v1::CreateInviteRequest { uses, expires_at_ms, actor } = request.into_inner();
+        let invite = self.0.create_invite(uses, expires_at_ms, optional_actor(actor)?).await?;
         Ok(Response::new(v1::CreateInviteResponse { code: invite.code, expires_at_ms: invite.expires_at_ms }))
     }
 
@@ -149,11 +155,82 @@ impl AuthService for Service {
         let revocations = page.items.into_iter().map(Into::into).collect();
         Ok(Response::new(v1::ListRevocationsResponse { revocations, head: page.head }))
     }
+
+    async fn get_avatar(&self, request: Request<v1::GetAvatarRequest>) -> Answer<v1::User> {
+        // A malformed id belongs to no picture.
+        let file_id = text::id("fileId", &request.into_inner().file_id).map_err(|_| Error::not_found("picture"))?;
+        Ok(Response::new(self.0.avatar_owner(file_id).await?.into()))
+    }
+
+    async fn put_user(&self, request: Request<v1::PutUserRequest>) -> Answer<v1::PutUserResponse> {
+        let v1::PutUserRequest { user_id, username, display_name, data, actor: by } = request.into_inner();
+        let change = Change { display_name, avatar_file_id: None, data };
+        let (user, created) = self.0.put_user(text::id("userId", &user_id)?, &username, change, actor(by)?).await?;
+        Ok(Response::new(v1::PutUserResponse { user: Some(user.into()), created }))
+    }
+
+    async fn issue_token(&self, request: Request<v1::IssueTokenRequest>) -> Answer<v1::Session> {
+        let v1::IssueTokenRequest { user_id, ttl_s, actor: by } = request.into_inner();
+        Ok(Response::new(self.0.issue_token(user(&user_id)?, ttl_s, actor(by)?).await?.into()))
+    }
+
+    async fn create_key(&self, request: Request<v1::CreateKeyRequest>) -> Answer<v1::CreateKeyResponse> {
+        let v1::CreateKeyRequest { scopes, name, actor: by } = request.into_inner();
+        let NewKey { key, details } = self.0.create_key(&scopes, &name, actor(by)?).await?;
+        let details = Some(v1::ServerKey { sha256: Vec::new(), ..details.into() });
+        Ok(Response::new(v1::CreateKeyResponse { key: key.expose().to_owned(), details }))
+    }
+
+    async fn list_keys(&self, _: Request<v1::ListKeysRequest>) -> Answer<v1::ListKeysResponse> {
+        let shown = |key: ServerKey| v1::ServerKey { sha256: Vec::new(), ..key.into() };
+        Ok(Response::new(v1::ListKeysResponse { keys: self.0.keys().await?.into_iter().map(shown).collect() }))
+    }
+
+    async fn get_key(&self, request: Request<v1::GetKeyRequest>) -> Answer<v1::ServerKey> {
+        Ok(Response::new(self.0.key(key(&request.into_inner().id)?).await?.into()))
+    }
+
+    async fn delete_key(&self, request: Request<v1::DeleteKeyRequest>) -> Answer<v1::DeleteKeyResponse> {
+        let v1::DeleteKeyRequest { id, actor: by } = request.into_inner();
+        self.0.delete_key(key(&id)?, actor(by)?).await?;
+        Ok(Response::new(v1::DeleteKeyResponse {}))
+    }
+
+    async fn record_act(&self, request: Request<v1::RecordActRequest>) -> Answer<v1::RecordActResponse> {
+        let v1::RecordActRequest { id, actor: by, act, object, details } = request.into_inner();
+        self.0.record(text::id("id", &id)?, actor(by)?, act, object, details).await?;
+        Ok(Response::new(v1::RecordActResponse {}))
+    }
+
+    async fn list_audit(&self, request: Request<v1::ListAuditRequest>) -> Answer<v1::ListAuditResponse> {
+        let v1::ListAuditRequest { limit, cursor } = request.into_inner();
+        let page = self.0.audit(limit, &cursor).await?;
+        let entries = page.entries.into_iter().map(Into::into).collect();
+        Ok(Response::new(v1::ListAuditResponse { entries, next_cursor: page.next.unwrap_or_default() }))
+    }
 }
 
 /// Parses the id of a user. A malformed id belongs to no user.
 fn user(id: &str) -> Result<Uuid, Error> {
     text::id("userId", id).map_err(|_| Error::not_found("user"))
+}
+
+/// Parses the id of a key. A malformed id belongs to no key.
+fn key(id: &str) -> Result<Uuid, Error> {
+    text::id("id", id).map_err(|_| Error::not_found("key"))
+}
+
+fn actor(actor: Option<v1::Actor>) -> Result<Actor, Error> {
+    optional_actor(actor)?.ok_or_else(|| Error::field("actor", "must be given"))
+}
+
+fn optional_actor(actor: Option<v1::Actor>) -> Result<Option<Actor>, Error> {
+    let Some(v1::Actor { key_id, request_id }) = actor else { return Ok(None) };
+    text::no_nul("actor.requestId", &request_id)?;
+    if request_id.len() > MAX_REQUEST_ID {
+        return Err(Error::field("actor.requestId", format!("must be at most {MAX_REQUEST_ID} bytes")));
+    }
+    Ok(Some(Actor { key_id: Some(text::id("actor.keyId", &key_id)?), request_id }))
 }
 
 fn optional_id(field: &str, id: &str) -> Result<Option<Uuid>, Error> {

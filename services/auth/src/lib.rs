@@ -29,7 +29,7 @@ use confab_common::process::Process;
 use confab_common::store::{StorageConfig, StoreUrl};
 use confab_proto::auth::v1::auth_service_server::AuthServiceServer;
 
-pub use config::{AuthArgs, AuthConfig, Command, Program, SignupMode};
+pub use config::{AuthArgs, AuthConfig, Command, KeyCommand, Program, SignupMode};
 pub use grpc::Service;
 pub use store::SCHEMA;
 
@@ -90,6 +90,7 @@ pub async fn run(program: Program, process: Process) -> anyhow::Result<()> {
     match command {
         Some(Command::Migrate) => return migrate(&auth, &storage).await,
         Some(Command::ResetPassword { username }) => return reset_password(&auth, &storage, &username).await,
+        Some(Command::Key(command)) => return keys(&auth, &storage, command).await,
         None => {}
     }
     let room = process.security.connect(Role::Room, &room_url).context("CONFAB_ROOM_URL")?;
@@ -122,16 +123,7 @@ pub async fn migrate(config: &AuthConfig, storage: &StorageConfig) -> anyhow::Re
 /// # Errors
 /// When there is no such user, or the store cannot be opened: SQLite only while no server uses it.
 pub async fn reset_password(config: &AuthConfig, storage: &StorageConfig, username: &str) -> anyhow::Result<()> {
-    let url = config.store(storage)?;
-    // Opening would create a missing file.
-    if let StoreUrl::Sqlite(path) = &url {
-        ensure!(
-            path.exists(),
-            "there are no accounts in {}; check CONFAB_AUTH_STORE and CONFAB_DATA_DIR",
-            path.display()
-        );
-    }
-    let store = store::open(&url, &storage.once()).await?;
+    let store = open_existing(config, storage).await?;
     let token = service::create_reset(store.as_ref(), username).await.map_err(|error| match error.code {
         Code::NotFound => anyhow::anyhow!("there is no user {username:?}"),
         _ => anyhow::Error::from(error).context("creating the token"),
@@ -145,14 +137,43 @@ pub async fn reset_password(config: &AuthConfig, storage: &StorageConfig, userna
     Ok(())
 }
 
+/// Runs a subcommand about server keys.
+///
+/// # Errors
+/// When a setting or an argument is wrong, or the store cannot be opened: SQLite only while no server uses it.
+pub async fn keys(config: &AuthConfig, storage: &StorageConfig, command: KeyCommand) -> anyhow::Result<()> {
+    let KeyCommand::Create { scopes, name } = command;
+    let store = open_existing(config, storage).await?;
+    let created = service::create_key_as_operator(store.as_ref(), &scopes, &name).await?;
+    println!("{}", created.key.expose());
+    Ok(())
+}
+
+/// Opens the store of an installation. A missing file is an error, because opening would create it.
+async fn open_existing(config: &AuthConfig, storage: &StorageConfig) -> anyhow::Result<Arc<dyn Store>> {
+    let url = config.store(storage)?;
+    if let StoreUrl::Sqlite(path) = &url {
+        ensure!(
+            path.exists(),
+            "there are no accounts in {}; check CONFAB_AUTH_STORE and CONFAB_DATA_DIR",
+            path.display()
+        );
+    }
+    store::open(&url, &storage.once()).await
+}
+
 async fn upkeep(store: Arc<dyn Store>) {
     let mut interval = tokio::time::interval(UPKEEP_INTERVAL);
     loop {
         interval.tick().await;
         match service::purge(store.as_ref()).await {
             Ok(0) => {}
-            Ok(purged) => tracing::debug!(purged, "purged expired revocations, sessions, invites and names"),
-            Err(error) => tracing::warn!(%error, "cannot purge expired revocations, sessions, invites and names now"),
+            Ok(purged) => {
+                tracing::debug!(purged, "purged expired revocations, sessions, invites, names and entries of the audit")
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot purge revocations, sessions, invites, names and audit entries now")
+            }
         }
         // Repeated, because replicas of an earlier release may create accounts at the same time.
         match service::fill_skeletons(store.as_ref()).await {

@@ -28,15 +28,17 @@ impl From<Revocation> for v1::Revocation {
         let (kind, user_id) = match scope {
             Scope::Session(id) => return Self { session_id: id.to_string(), ..empty },
             Scope::Before { user_id, .. } => (v1::RevocationKind::NotBefore, user_id),
-            Scope::Blocked { user_id } => (v1::RevocationKind::Blocked, user_id),
+            Scope::Blocked { user_id, .. } => (v1::RevocationKind::Blocked, user_id),
             Scope::Unblocked { user_id } => (v1::RevocationKind::Unblocked, user_id),
         };
         let (not_before, except) = scope.before_columns();
+        let deleted = matches!(scope, Scope::Blocked { deleted: true, .. });
         Self {
             kind: kind.into(),
             user_id: user_id.to_string(),
             not_before: not_before.unwrap_or_default(),
             except_session_id: except.map(|id| id.to_string()).unwrap_or_default(),
+            deleted,
             ..empty
         }
     }

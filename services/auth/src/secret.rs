@@ -5,6 +5,8 @@ use aws_lc_rs::rand;
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use confab_common::{Error, Result};
+use confab_proto::server_key::PREFIX;
+use uuid::Uuid;
 
 /// The prefix of a password-reset token.
 const RESET: &str = "cfp_";
@@ -44,6 +46,14 @@ pub fn reset_token() -> Result<String> {
 pub fn reset_sha256(token: &str) -> Option<[u8; 32]> {
     let is_formed = token.len() == RESET.len() + 43 && token.starts_with(RESET);
     is_formed.then(|| sha256(token.as_bytes()))
+}
+
+/// Creates the server key with this id and a secret of 256 bits.
+///
+/// # Errors
+/// As [`random`].
+pub fn server_key(id: Uuid) -> Result<String> {
+    Ok(format!("{PREFIX}{}_{}", id.simple(), BASE64_URL_SAFE_NO_PAD.encode(random::<32>()?)))
 }
 
 /// Creates the code of an invite, of 128 bits.
@@ -101,6 +111,16 @@ mod tests {
         assert!(reset_sha256(&token).is_some_and(|hash| hash == sha256(token.as_bytes())));
         for bad in ["", "cfp_", &token[1..], &format!("{token}A"), &token.to_uppercase()] {
             assert_eq!(reset_sha256(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn server_keys_are_well_formed() {
+        let id = Uuid::now_v7();
+        let (first, second) = (server_key(id).unwrap(), server_key(id).unwrap());
+        assert_ne!(first, second);
+        for key in [first, second] {
+            assert_eq!(confab_proto::server_key::id_of(&key), Some(id), "{key}");
         }
     }
 

@@ -1,12 +1,15 @@
 //! The rules of accounts and sessions.
 
+mod audit;
 mod claims;
 mod invites;
+mod keys;
 mod lifecycle;
 mod passwords;
 mod profiles;
 mod sessions;
 mod upkeep;
+mod users;
 
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
@@ -32,6 +35,7 @@ use crate::turns::Ticket;
 use crate::username::{self, Username};
 
 pub use claims::Claims;
+pub use keys::{NewKey, create_key_as_operator};
 pub use passwords::create_reset;
 pub use profiles::Change;
 pub use upkeep::{fill_skeletons, purge};
@@ -134,7 +138,7 @@ impl Accounts {
             profile: Profile::default(),
             claimed: None,
         };
-        let stored = self.store.create_user(user.clone(), username::skeleton(&user.username), invite).await?;
+        let stored = self.store.create_user(user.clone(), username::skeleton(&user.username), invite, None).await?;
         if stored == user {
             self.open(stored, refresh, &client).await
         } else {
@@ -207,6 +211,7 @@ impl Accounts {
             token_expires_at_ms: now_ms.saturating_add(life.as_millis() as i64),
             refresh,
             seen: seen(client),
+            entry: None,
         };
         let opened = self.store.open_session(session, user.password_hash.clone()).await?;
         self.announce(&opened.revoked);

@@ -9,10 +9,13 @@ macro_rules! user_columns {
 }
 
 mod accounts;
+mod audit;
 #[cfg(test)]
 mod contract;
 mod invites;
+mod keys;
 mod postgres;
+mod profiles;
 mod revocations;
 mod sessions;
 mod sqlite;
@@ -24,7 +27,10 @@ use confab_common::store::{StorageConfig, StoreUrl};
 
 pub use accounts::{AccountStore, Claimed, Deletion, Leaving, Profile, ProfileChange, State, User};
 pub use accounts::{DELETED, is_deleted, name_taken, no_invite, wrong_credentials};
+pub use audit::{Actor, AuditPosition, AuditStore, Entry};
 pub use invites::{Invite, InviteStore, PasswordReset, Redeemed};
+pub use keys::{KeyStore, ServerKey};
+pub use profiles::{Name, ProfileStore};
 pub use revocations::{Cut, Revocation, RevocationStore, Revocations, Scope};
 pub use sessions::{
     Chain, MAX_SESSIONS, NewSession, Opened, Refreshable, Rotated, Rotation, Seen, SessionStore, Step, StoredSession,
@@ -35,9 +41,15 @@ pub use tables::SCHEMA;
 pub type Sha256 = [u8; 32];
 
 /// The operations of a store. Both implementations pass the same contract tests.
-pub trait Store: AccountStore + SessionStore + RevocationStore + InviteStore {}
+pub trait Store:
+    AccountStore + ProfileStore + SessionStore + RevocationStore + InviteStore + KeyStore + AuditStore
+{
+}
 
-impl<T: AccountStore + SessionStore + RevocationStore + InviteStore> Store for T {}
+impl<T> Store for T where
+    T: AccountStore + ProfileStore + SessionStore + RevocationStore + InviteStore + KeyStore + AuditStore
+{
+}
 
 pub async fn open(url: &StoreUrl, storage: &StorageConfig) -> anyhow::Result<Arc<dyn Store>> {
     Ok(match url {

@@ -50,7 +50,7 @@ async fn an_invite_creates_as_many_accounts_as_it_has_uses() {
     for bad in ["", "x", "0000000-0000000-0000000-00000"] {
         assert_eq!(invited(&mut client, "ada", bad).await.unwrap_err().code, Code::Forbidden, "{bad}");
     }
-    let create = |uses, expires_at_ms| call(CreateInviteRequest { uses, expires_at_ms });
+    let create = |uses, expires_at_ms| call(CreateInviteRequest { uses, expires_at_ms, actor: None });
     for (uses, expires_at_ms) in [(0, 0), (1001, 0), (1, 1), (1, -1), (1, now_ms()), (1, i64::MAX)] {
         assert_eq!(code(client.create_invite(create(uses, expires_at_ms))).await, Some(Code::InvalidRequest));
     }
@@ -146,7 +146,7 @@ async fn a_suspended_user_is_recognised_only_by_the_right_password() {
     let (mut client, _process) = start(directory(), bus()).await;
     let session = login_refreshable_after_signup(&mut client).await;
     let user_id = user_id(&session);
-    let suspend = || call(SuspendUserRequest { user_id: user_id.clone() });
+    let suspend = || call(SuspendUserRequest { user_id: user_id.clone(), actor: None });
     let ended = client.suspend_user(suspend()).await.unwrap().into_inner().revocations;
     assert_eq!(RevocationRef::of(ended.last().unwrap()), (RevocationKind::Blocked, user_id.clone()));
     assert!(client.suspend_user(suspend()).await.unwrap().into_inner().revocations.is_empty());
@@ -156,14 +156,17 @@ async fn a_suspended_user_is_recognised_only_by_the_right_password() {
     let by_id = call(GetUserRequest { id: user_id.clone(), username: String::new() });
     assert_eq!(client.get_user(by_id).await.unwrap().into_inner().state(), AccountState::Suspended);
 
-    let restore = || call(RestoreUserRequest { user_id: user_id.clone() });
+    let restore = || call(RestoreUserRequest { user_id: user_id.clone(), actor: None });
     let restored = client.restore_user(restore()).await.unwrap().into_inner().revocations.remove(0);
     assert_eq!(RevocationRef::of(&restored), (RevocationKind::Unblocked, user_id.clone()));
     assert!(client.restore_user(restore()).await.unwrap().into_inner().revocations.is_empty());
     assert_eq!(refresh(&mut client, &session.refresh_token).await.unwrap_err().code, Code::Unauthorized);
     login(&mut client, "ada", PASSWORD).await.unwrap();
     let unknown = Uuid::now_v7().to_string();
-    assert_eq!(code(client.suspend_user(call(SuspendUserRequest { user_id: unknown }))).await, Some(Code::NotFound));
+    assert_eq!(
+        code(client.suspend_user(call(SuspendUserRequest { user_id: unknown, actor: None }))).await,
+        Some(Code::NotFound)
+    );
 }
 
 async fn login_refreshable_after_signup(client: &mut Client) -> Session {
@@ -178,8 +181,8 @@ async fn every_rejected_login_costs_a_hash() {
     for name in ["active", "suspended", "removed"] {
         ids.push(user_id(&signup(&mut client, "", name, PASSWORD).await.unwrap()));
     }
-    client.suspend_user(call(SuspendUserRequest { user_id: ids[1].clone() })).await.unwrap();
-    client.delete_user(call(DeleteUserRequest { user_id: ids[2].clone() })).await.unwrap();
+    client.suspend_user(call(SuspendUserRequest { user_id: ids[1].clone(), actor: None })).await.unwrap();
+    client.delete_user(call(DeleteUserRequest { user_id: ids[2].clone(), actor: None })).await.unwrap();
     let mut least = Vec::new();
     for (name, password) in [
         ("active", "wrong horse"),
@@ -271,7 +274,11 @@ async fn a_deleted_user_leaves_all_rooms_and_a_tombstone() {
         [(RevocationKind::Unspecified, session_id(&session)), (RevocationKind::Blocked, user_id.clone()),]
     );
     assert_eq!(code(client.delete_account(delete(PASSWORD))).await, Some(Code::NotFound));
-    let again = client.delete_user(call(DeleteUserRequest { user_id: user_id.clone() })).await.unwrap().into_inner();
+    let again = client
+        .delete_user(call(DeleteUserRequest { user_id: user_id.clone(), actor: None }))
+        .await
+        .unwrap()
+        .into_inner();
     assert!(again.revocations.is_empty());
     let by_id = GetUserRequest { id: user_id.clone(), username: String::new() };
     let shown = client.get_user(call(by_id.clone())).await.unwrap().into_inner();
@@ -281,7 +288,7 @@ async fn a_deleted_user_leaves_all_rooms_and_a_tombstone() {
     assert_eq!(login(&mut client, "Ada", PASSWORD).await.unwrap_err().code, Code::InvalidCredentials);
     assert_eq!(signup(&mut client, "", "ada", PASSWORD).await.unwrap_err().code, Code::UsernameTaken);
     assert_eq!(signup(&mut client, &user_id, "Ada", PASSWORD).await.unwrap_err().code, Code::Conflict);
-    let restore = RestoreUserRequest { user_id: user_id.clone() };
+    let restore = RestoreUserRequest { user_id: user_id.clone(), actor: None };
     assert_eq!(code(client.restore_user(call(restore))).await, Some(Code::Conflict));
     drop(client);
     process.shutdown.cancel();
@@ -367,10 +374,13 @@ async fn a_database_of_the_previous_version_is_upgraded() {
     database
         .execute_batch(
             "DROP TRIGGER revoked_session_ends; DROP TABLE sessions; DROP TABLE invites; DROP TABLE password_resets;
-             DROP TABLE leaving; DROP INDEX users_by_free_name; DROP INDEX revocations_of_users;
+             DROP TABLE leaving; DROP TABLE server_keys; DROP TABLE audit; DROP INDEX users_by_avatar;
+             DROP INDEX users_by_free_name; DROP INDEX revocations_of_users;
              ALTER TABLE users DROP COLUMN state; ALTER TABLE users DROP COLUMN display_name;
              ALTER TABLE users DROP COLUMN avatar_file_id; ALTER TABLE users DROP COLUMN data;
              ALTER TABLE users DROP COLUMN tokens_from_s; ALTER TABLE users DROP COLUMN free_name_at_ms;
+             ALTER TABLE users DROP COLUMN issuer; ALTER TABLE users DROP COLUMN claimed_name;
+             ALTER TABLE users DROP COLUMN claimed_picture; ALTER TABLE users DROP COLUMN claimed_at_ms;
              ALTER TABLE revocations DROP COLUMN kind; ALTER TABLE revocations DROP COLUMN not_before_s;
              ALTER TABLE revocations DROP COLUMN except_session_id;
              DELETE FROM refinery_schema_history WHERE version > 2;",

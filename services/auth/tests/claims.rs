@@ -190,11 +190,11 @@ async fn suspension_and_deletion_apply_to_users_of_issuers() {
     let (mut client, _process) = start(directory(), bus()).await;
     let ada = ensure(&mut client, "user_123", "Ada", PICTURE).await.unwrap();
     let user_id = ada.id.clone();
-    client.suspend_user(call(SuspendUserRequest { user_id: user_id.clone() })).await.unwrap();
+    client.suspend_user(call(SuspendUserRequest { user_id: user_id.clone(), actor: None })).await.unwrap();
     assert_eq!(ensure(&mut client, "user_123", "Ada", "").await.unwrap().state(), AccountState::Suspended);
-    client.restore_user(call(RestoreUserRequest { user_id: user_id.clone() })).await.unwrap();
+    client.restore_user(call(RestoreUserRequest { user_id: user_id.clone(), actor: None })).await.unwrap();
     assert_eq!(ensure(&mut client, "user_123", "Ada", "").await.unwrap(), ada);
-    client.delete_user(call(DeleteUserRequest { user_id: user_id.clone() })).await.unwrap();
+    client.delete_user(call(DeleteUserRequest { user_id: user_id.clone(), actor: None })).await.unwrap();
     let left = ensure(&mut client, "user_123", "Ada", PICTURE).await.unwrap();
     assert_eq!((left.state(), &*left.username), (AccountState::Deleted, "deleted"));
     assert_eq!((&*left.display_name, &*left.avatar_url), ("", ""));

@@ -177,7 +177,8 @@ async fn users_end_single_and_all_sessions() {
         let ended = client.end_session(end(&session_id(&second))).await.unwrap().into_inner().revocations.remove(0);
         assert_eq!((ended.number, ended.session_id), (1, session_id(&second)));
     }
-    let all = |except: &str| call(EndSessionsRequest { user_id: ada.clone(), except_session_id: except.into() });
+    let all =
+        |except: &str| call(EndSessionsRequest { user_id: ada.clone(), except_session_id: except.into(), actor: None });
     let ended = client.end_sessions(all(&session_id(&third))).await.unwrap().into_inner().revocations;
     assert_eq!(ended[0].session_id, session_id(&first));
     let cut = &ended[1];

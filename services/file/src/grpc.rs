@@ -78,8 +78,8 @@ impl FileService for FileApi {
         &self,
         request: Request<pb::DeleteFileRequest>,
     ) -> Result<Response<pb::DeleteFileResponse>, Status> {
-        let pb::DeleteFileRequest { caller, id } = request.into_inner();
-        self.0.delete(file_id(&id)?, &required(caller)?).await?;
+        let pb::DeleteFileRequest { caller, id, moderator } = request.into_inner();
+        self.0.delete(file_id(&id)?, &required(caller)?, moderator).await?;
         Ok(Response::new(pb::DeleteFileResponse {}))
     }
 
@@ -158,6 +158,7 @@ fn file_id(id: &str) -> Result<Uuid> {
 fn reader(reader: Option<pb::Reader>) -> Result<Reader> {
     Ok(match reader.and_then(|reader| reader.reader) {
         Some(pb::reader::Reader::Caller(user)) => Reader::User(caller(user)?),
+        Some(pb::reader::Reader::Moderator(key)) => Reader::Moderator(caller(key)?),
         Some(pb::reader::Reader::Link(pb::Link { expires_at_ms, signature })) => {
             Reader::Link(Link { expires_at_ms, signature })
         }

@@ -63,10 +63,20 @@ impl Rights {
     /// # Errors
     /// When no room replica answers.
     pub async fn now(&self, room: Uuid, user: Option<Uuid>) -> Result<Access> {
-        let question = CheckAccessRequest {
-            room_id: room.to_string(),
-            user_id: user.map(|id| id.to_string()).unwrap_or_default(),
-        };
+        let (room_id, user_id) = (room.to_string(), user.map(|id| id.to_string()).unwrap_or_default());
+        self.ask(CheckAccessRequest { room_id, user_id, moderator: false }).await
+    }
+
+    /// Returns the permissions of a server key without a user in a room.
+    ///
+    /// # Errors
+    /// When no room replica answers.
+    pub async fn of_moderator(&self, room: Uuid) -> Result<Access> {
+        let (room_id, user_id) = (room.to_string(), String::new());
+        self.ask(CheckAccessRequest { room_id, user_id, moderator: true }).await
+    }
+
+    async fn ask(&self, question: CheckAccessRequest) -> Result<Access> {
         match self.room.clone().check_access(request(question, CALL)).await.map_err(Error::from) {
             Ok(access) => {
                 let access = access.get_ref();

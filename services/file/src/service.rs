@@ -16,7 +16,7 @@ use crate::object::Content;
 use crate::owned::Owned;
 use crate::permits::{TransferPermit, TransferPermits};
 use crate::relay::Relay;
-use crate::rights::Rights;
+use crate::rights::{Access, Rights};
 use crate::store::{File, Forget, Of, Position, Store, User};
 
 /// Time limit for one step of the object store.
@@ -67,6 +67,8 @@ pub enum Reader {
     User(User),
     /// The bearer of a link.
     Link(Link),
+    /// A server key without a user, which may read the files of all rooms.
+    Moderator(User),
     /// An anonymous reader, who may read files in public rooms.
     Anonymous,
 }
@@ -75,14 +77,14 @@ impl Reader {
     fn user(&self) -> Option<Uuid> {
         match self {
             Self::User(user) => Some(user.id),
-            Self::Link(_) | Self::Anonymous => None,
+            Self::Link(_) | Self::Moderator(_) | Self::Anonymous => None,
         }
     }
 
     /// Returns the user whose permits a download takes. All links to one uploader's files share their own permits.
     fn takes_permit_of(&self, file: &File) -> Uuid {
         match self {
-            Self::User(user) => user.id,
+            Self::User(user) | Self::Moderator(user) => user.id,
             Self::Link(_) => Uuid::from_u128(!file.uploader.id.as_u128()),
             Self::Anonymous => Uuid::nil(),
         }
@@ -161,7 +163,7 @@ impl Files {
         // A link is for one file, not for lists.
         reader.is_no_link()?;
         let (of, whose) = match room {
-            Some(room) if self.rights.of(room, reader.user()).await?.read => (Of::Room(room), room),
+            Some(room) if self.access(room, reader).await?.read => (Of::Room(room), room),
             Some(_) => return Err(Error::not_found("room")),
             None => {
                 let user = reader.user().ok_or_else(no_token)?;
@@ -183,13 +185,17 @@ impl Files {
         Ok(Page { next: last.map(|at| cursor::encode(&(at.created_at_ms, at.id, whose))), files })
     }
 
-    /// Deletes a file for its uploader or a manager of its room. The log is updated before the answer if possible
-    /// within one second, otherwise soon after.
-    pub async fn delete(&self, id: Uuid, caller: &User) -> Result<()> {
+    /// Deletes a file for its uploader, a manager of its room, or a moderator if it has a room. The log is updated
+    /// before the answer if possible within one second, otherwise soon after.
+    pub async fn delete(&self, id: Uuid, caller: &User, is_moderator: bool) -> Result<()> {
         let file = self.find(id, Some(caller.id)).await?;
         // In a private room, the uploader's right ends with the membership.
         if let Some(room) = file.room {
-            let access = self.rights.now(room, Some(caller.id)).await?;
+            let access = if is_moderator {
+                self.rights.of_moderator(room).await?
+            } else {
+                self.rights.now(room, Some(caller.id)).await?
+            };
             if !access.read {
                 return Err(unknown());
             }
@@ -217,6 +223,9 @@ impl Files {
     pub async fn sign(&self, id: Uuid, reader: &Reader) -> Result<Link> {
         // Otherwise a link could be renewed without end.
         reader.is_no_link()?;
+        if let Reader::Moderator(_) = reader {
+            return Err(no_token());
+        }
         let file = self.get(id, reader).await?;
         let expires_at_ms = now_ms() + self.links.of(&file).as_millis() as i64;
         let user = match file.room {
@@ -253,6 +262,14 @@ impl Files {
         }
     }
 
+    /// Returns the permissions of a reader without a link.
+    async fn access(&self, room: Uuid, reader: &Reader) -> Result<Access> {
+        match reader {
+            Reader::Moderator(_) => self.rights.of_moderator(room).await,
+            _ => self.rights.of(room, reader.user()).await,
+        }
+    }
+
     async fn may_read(&self, file: &File, reader: &Reader) -> Result<bool> {
         match (reader, file.room) {
             (Reader::Link(link), room) => {
@@ -262,7 +279,7 @@ impl Files {
                     (signed, _) => Ok(signed.is_some()),
                 }
             }
-            (_, Some(room)) => Ok(self.rights.of(room, reader.user()).await?.read),
+            (_, Some(room)) => Ok(self.access(room, reader).await?.read),
             (_, None) => Ok(reader.user() == Some(file.uploader.id)),
         }
     }

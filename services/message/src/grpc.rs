@@ -39,14 +39,16 @@ impl MessageService for Grpc {
         &self,
         request: Request<pb::ListEventsRequest>,
     ) -> Result<Response<pb::ListEventsResponse>, Status> {
-        let pb::ListEventsRequest { room_id, before, after, limit, max_bytes, readers } = request.into_inner();
+        let pb::ListEventsRequest { room_id, before, after, limit, max_bytes, readers, moderator } =
+            request.into_inner();
         let window = match (before, after) {
             (None, None) => Window::Latest,
             (Some(seq), None) => Window::Before(seq),
             (None, Some(seq)) => Window::After(seq),
             (Some(_), Some(_)) => return Err(Error::field("before", "must not be combined with after").into()),
         };
-        let History { page, more, access } = self.0.list(&room_id, window, (limit, max_bytes), &readers).await?;
+        let listed = self.0.list(&room_id, window, (limit, max_bytes), &readers, moderator).await?;
+        let History { page, more, access } = listed;
         Ok(Response::new(pb::ListEventsResponse {
             epoch: page.epoch.to_string(),
             last_seq: page.head,

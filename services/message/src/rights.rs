@@ -63,7 +63,7 @@ impl Rights {
 
     async fn fetch(&self, key: Key) -> Result<Right> {
         let known = self.known.get(&key).await;
-        let question = CheckAccessRequest { room_id: key.0.to_string(), user_id: key.1.to_string() };
+        let question = CheckAccessRequest { room_id: key.0.to_string(), user_id: key.1.to_string(), moderator: false };
         let call = if known.is_some() { HASTY } else { PATIENT };
         let right = match self.room.clone().check_access(request(question, call)).await.map_err(Error::from) {
             Ok(access) if access.get_ref().may_post => Right::Post,

@@ -16,7 +16,7 @@ use confab_common::{Code, Error, Result};
 use futures::future::BoxFuture;
 use uuid::Uuid;
 
-pub use access::{AccessChange, Member, Role, RoomAccess};
+pub use access::{AccessChange, Member, Readers, Role, RoomAccess};
 pub use event::{Body, EVENT_OVERHEAD, Event, EventData, File, Kind, client_id};
 
 /// The outcome of one event.
@@ -199,7 +199,7 @@ pub trait Store: Send + Sync + 'static {
         room: RoomKey,
         window: Window,
         limit: Limit,
-        readers: Vec<Uuid>,
+        readers: Readers,
     ) -> BoxFuture<'_, Result<(Page, RoomAccess)>>;
 
     /// Returns the events of a partition above a position, with the partition's head.

@@ -65,10 +65,10 @@ pub fn updated(room: &Room, sender: &User) -> Result<RoomEvent> {
 
 /// The visibility changed, and perhaps the name or the description too. The event names the owner as a member, because
 /// the log knows no members of a room that was in use before the log had members.
-pub fn visibility_changed(room: &Room, owner: &User) -> Result<RoomEvent> {
-    let members = vec![RoleOf { user_id: owner.id, role: Role::Owner }];
+pub fn visibility_changed(room: &Room, sender: &User, owner: Uuid) -> Result<RoomEvent> {
+    let members = vec![RoleOf { user_id: owner, role: Role::Owner }];
     let access = AccessChange { members, removed: Vec::new(), private: room.private, changes_visibility: true };
-    event(room, owner, "roomUpdated", &values(room), Some(access))
+    event(room, sender, "roomUpdated", &values(room), Some(access))
 }
 
 /// These members have other roles.

@@ -7,7 +7,7 @@ use confab_proto::room::v1::room_service_server::RoomService;
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
-use crate::service::{Access, Change, NewRoom, Rooms};
+use crate::service::{Access, Author, Change, NewRoom, Rooms, Viewer};
 use crate::store::{Member, Role, Seen, User};
 
 pub struct RoomApi(Rooms);
@@ -42,16 +42,16 @@ impl RoomService for RoomApi {
 
     async fn get_room(&self, request: Request<pb::GetRoomRequest>) -> Result<Response<pb::Room>, Status> {
         let request = request.into_inner();
-        let caller = reader(request.caller)?;
-        Ok(Response::new(shown(self.0.get(room_id(&request.id)?, caller).await?)))
+        let viewer = viewer(request.caller, request.moderator)?;
+        Ok(Response::new(shown(self.0.get(room_id(&request.id)?, viewer).await?)))
     }
 
     async fn update_room(&self, request: Request<pb::UpdateRoomRequest>) -> Result<Response<pb::Room>, Status> {
         let request = request.into_inner();
-        let caller = required(request.caller)?;
+        let author = author(request.caller, request.moderator)?;
         let private = request.visibility.map(is_private).transpose()?;
         let change = Change { name: request.name, description: request.description, private };
-        Ok(Response::new(shown(self.0.update(room_id(&request.id)?, &caller, change).await?)))
+        Ok(Response::new(shown(self.0.update(room_id(&request.id)?, &author, change).await?)))
     }
 
     async fn delete_room(
@@ -59,15 +59,20 @@ impl RoomService for RoomApi {
         request: Request<pb::DeleteRoomRequest>,
     ) -> Result<Response<pb::DeleteRoomResponse>, Status> {
         let request = request.into_inner();
-        self.0.delete(room_id(&request.id)?, &required(request.caller)?).await?;
+        let author = author(request.caller, request.moderator)?;
+        self.0.delete(room_id(&request.id)?, &author).await?;
         Ok(Response::new(pb::DeleteRoomResponse {}))
     }
 
     async fn check_access(&self, request: Request<pb::CheckAccessRequest>) -> Result<Response<pb::Access>, Status> {
         let request = request.into_inner();
-        let user = if request.user_id.is_empty() { None } else { Some(text::id("userId", &request.user_id)?) };
+        let viewer = match request.user_id.as_str() {
+            _ if request.moderator => Viewer::Moderator,
+            "" => Viewer::Anonymous,
+            id => Viewer::User(text::id("userId", id)?),
+        };
         let Access { may_read, may_post, may_manage, private } =
-            self.0.access(room_id(&request.room_id)?, user).await?;
+            self.0.access(room_id(&request.room_id)?, viewer).await?;
         Ok(Response::new(pb::Access { may_read, may_post, may_manage, private }))
     }
 
@@ -76,8 +81,8 @@ impl RoomService for RoomApi {
         request: Request<pb::ListMembersRequest>,
     ) -> Result<Response<pb::ListMembersResponse>, Status> {
         let request = request.into_inner();
-        let caller = reader(request.caller)?;
-        let page = self.0.list_members(room_id(&request.room_id)?, caller, request.limit, &request.cursor).await?;
+        let viewer = viewer(request.caller, request.moderator)?;
+        let page = self.0.list_members(room_id(&request.room_id)?, viewer, request.limit, &request.cursor).await?;
         let members = page.members.into_iter().map(member).collect();
         Ok(Response::new(pb::ListMembersResponse { members, next_cursor: page.next.unwrap_or_default() }))
     }
@@ -87,10 +92,10 @@ impl RoomService for RoomApi {
         request: Request<pb::SetMemberRequest>,
     ) -> Result<Response<pb::SetMemberResponse>, Status> {
         let request = request.into_inner();
-        let caller = required(request.caller)?;
+        let author = author(request.caller, request.moderator)?;
         let user = user("user", request.user)?;
         let role = wanted_role(request.role)?;
-        let (set, created) = self.0.set_member(room_id(&request.room_id)?, &caller, user, role).await?;
+        let (set, created) = self.0.set_member(room_id(&request.room_id)?, &author, user, role).await?;
         Ok(Response::new(pb::SetMemberResponse { member: Some(member(set)), created }))
     }
 
@@ -99,9 +104,9 @@ impl RoomService for RoomApi {
         request: Request<pb::RemoveMemberRequest>,
     ) -> Result<Response<pb::RemoveMemberResponse>, Status> {
         let request = request.into_inner();
-        let caller = required(request.caller)?;
+        let author = author(request.caller, request.moderator)?;
         let user = text::id("userId", &request.user_id).ok();
-        self.0.remove_member(room_id(&request.room_id)?, &caller, user).await?;
+        self.0.remove_member(room_id(&request.room_id)?, &author, user).await?;
         Ok(Response::new(pb::RemoveMemberResponse {}))
     }
 
@@ -127,6 +132,17 @@ fn user(field: &str, user: Option<UserRef>) -> Result<Option<User>> {
 
 fn reader(caller: Option<UserRef>) -> Result<Option<Uuid>> {
     Ok(user("caller", caller)?.map(|caller| caller.id))
+}
+
+fn viewer(caller: Option<UserRef>, is_moderator: bool) -> Result<Viewer> {
+    if is_moderator {
+        return Ok(Viewer::Moderator);
+    }
+    Ok(reader(caller)?.map_or(Viewer::Anonymous, Viewer::User))
+}
+
+fn author(caller: Option<UserRef>, is_moderator: bool) -> Result<Author> {
+    Ok(Author { user: required(caller)?, is_moderator })
 }
 
 fn required(caller: Option<UserRef>) -> Result<User> {

@@ -1,5 +1,6 @@
 //! The rules of rooms.
 
+mod actor;
 mod departure;
 mod members;
 mod rights;
@@ -18,6 +19,8 @@ use crate::event;
 use crate::relay::Relay;
 use crate::store::{Position, Role, Room, Seen, Store, User, searchable};
 use crate::turns::{Caller, Turns};
+
+pub use actor::{Author, Viewer};
 
 /// Longest name, in Unicode scalar values.
 const MAX_NAME: usize = 80;
@@ -133,21 +136,21 @@ impl Rooms {
         tokio::spawn(search).await.map_err(Error::internal)?
     }
 
-    /// Returns a room that the caller may see. A hidden room is not found, like an unknown room.
-    pub async fn get(&self, id: Uuid, caller: Caller) -> Result<Seen> {
-        self.store.get(id, caller).await?.filter(Seen::is_visible).ok_or_else(unknown)
+    /// Returns a room that the viewer may see. A hidden room is not found, like an unknown room.
+    pub async fn get(&self, id: Uuid, viewer: Viewer) -> Result<Seen> {
+        self.store.get(id, viewer.user()).await?.filter(|seen| viewer.sees(seen)).ok_or_else(unknown)
     }
 
     /// Changes a room and returns after the event is in the log. A request that changes nothing appends no event, but
     /// still waits for earlier events, because it may repeat a change whose answer was lost.
-    pub async fn update(&self, id: Uuid, caller: &User, change: Change) -> Result<Seen> {
+    pub async fn update(&self, id: Uuid, author: &Author, change: Change) -> Result<Seen> {
         let deadline = Instant::now() + EVENT_WAIT_LIMIT;
         let name = change.name.map(|name| text::name("name", &name, MAX_NAME)).transpose()?;
         let description =
             change.description.map(|text| text::description("description", &text, MAX_DESCRIPTION)).transpose()?;
         let changed = loop {
-            let Seen { room: current, role } = self.get(id, Some(caller.id)).await?;
-            rights::may_change(role, change.private.is_some())?;
+            let Seen { room: current, role } = self.get(id, author.viewer()).await?;
+            rights::may_change(author.role(role), change.private.is_some())?;
             let mut room = current.clone();
             room.name = name.clone().unwrap_or(room.name);
             room.description = description.clone().unwrap_or(room.description);
@@ -157,10 +160,11 @@ impl Rooms {
             }
             room.revision += 1;
             let event = if room.private == current.private {
-                event::updated(&room, caller)?
+                event::updated(&room, &author.user)?
             } else {
                 self.require_members_in_log().await?;
-                event::visibility_changed(&room, caller)?
+                let owner = self.owner(id).await?.user.id;
+                event::visibility_changed(&room, &author.user, owner)?
             };
             if self.store.update(room.clone(), event).await? {
                 break Seen { room, role };
@@ -172,19 +176,19 @@ impl Rooms {
     }
 
     /// Deletes a room and returns after its log is closed. A repeat by the same user also waits for that.
-    pub async fn delete(&self, id: Uuid, caller: &User) -> Result<()> {
+    pub async fn delete(&self, id: Uuid, author: &Author) -> Result<()> {
         let deadline = Instant::now() + EVENT_WAIT_LIMIT;
         let number = loop {
-            let Seen { mut room, role } = match self.get(id, Some(caller.id)).await {
+            let Seen { mut room, role } = match self.get(id, author.viewer()).await {
                 Err(error) if error.code == Code::NotFound => match self.store.closing(id).await? {
-                    Some(owed) if owed.event.sender.id == caller.id => break owed.event.number,
+                    Some(owed) if owed.event.sender.id == author.user.id => break owed.event.number,
                     _ => return Err(error),
                 },
                 seen => seen?,
             };
-            rights::may_change(role, false)?;
+            rights::may_change(author.role(role), false)?;
             room.revision += 1;
-            if self.store.delete(event::deleted(&room, caller)?).await? {
+            if self.store.delete(event::deleted(&room, &author.user)?).await? {
                 break room.revision;
             }
             overtaken(deadline)?;
@@ -192,11 +196,11 @@ impl Rooms {
         self.wait_for_log(id, number, deadline).await
     }
 
-    /// Returns the permissions of a user, or with `None` of an anonymous reader.
-    pub async fn access(&self, id: Uuid, user: Option<Uuid>) -> Result<Access> {
-        let Seen { room, role } = self.get(id, user).await?;
-        let may_manage = role.is_some_and(Role::manages);
-        Ok(Access { may_read: true, may_post: user.is_some(), may_manage, private: room.private })
+    /// Returns the permissions of a viewer.
+    pub async fn access(&self, id: Uuid, viewer: Viewer) -> Result<Access> {
+        let Seen { room, role } = self.get(id, viewer).await?;
+        let may_manage = viewer == Viewer::Moderator || role.is_some_and(Role::manages);
+        Ok(Access { may_read: true, may_post: viewer.user().is_some(), may_manage, private: room.private })
     }
 
     /// Waits until the log has a room's events up to `number`. The change stands in any case.

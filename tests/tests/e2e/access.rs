@@ -22,6 +22,7 @@ macro_rules! everywhere {
 mod accounts;
 mod hidden;
 mod issuers;
+mod keys;
 mod members;
 mod removal;
 mod visibility;

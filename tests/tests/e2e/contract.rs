@@ -7,6 +7,7 @@ use anyhow::ensure;
 use confab_tests::api::{Account, Api, PASSWORD};
 use confab_tests::contract;
 use confab_tests::embedded::Embedded;
+use confab_tests::server_keys;
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -90,8 +91,10 @@ fn has_example(document: &Value, at: &str, kind: &str, media: &Value) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_operation_succeeds_with_every_documented_status() {
     let server = Embedded::start(&[]).await.unwrap();
+    let key = server_keys::of_embedded(&server, server_keys::ALL).await.unwrap();
     let api = Api::new(server.url());
     everything(&api).await.unwrap();
+    administration(&api, &key).await.unwrap();
     let seen = contract::seen(&api.url).await.unwrap();
     let success = |status: &&String| status.as_str() < "400";
     let declared = contract::operations(&document()).into_iter().flat_map(|(_, _, operation)| {
@@ -157,6 +160,35 @@ async fn everything(api: &Api) -> anyhow::Result<()> {
     api.call(Method::DELETE, &path, Some(&ada), None).await?.expect(204)?;
     api.get("/api/auth/logout", &ada).await?.expect(200)?;
     api.post("/api/auth/logout", &again, Value::Null).await?.expect(200)?;
+    Ok(())
+}
+
+/// Every operation of administration, and a picture.
+async fn administration(api: &Api, key: &Account) -> anyhow::Result<()> {
+    let created = api.post("/api/admin/keys", key, json!({"scopes": ["rooms"]})).await?.expect(201)?;
+    api.get("/api/admin/keys", key).await?.expect(200)?;
+    let path = format!("/api/admin/keys/{}", created["id"].as_str().unwrap_or_default());
+    api.call(Method::DELETE, &path, Some(key), None).await?.expect(204)?;
+    api.post("/api/admin/invites", key, json!({"uses": 2})).await?.expect(201)?;
+    let id = uuid::Uuid::now_v7().to_string();
+    let path = format!("/api/admin/users/{id}");
+    for status in [201, 200] {
+        let user = json!({"username": "dora", "displayName": "Dora", "data": {"plan": "free"}});
+        api.call(Method::PUT, &path, Some(key), Some(user)).await?.expect(status)?;
+    }
+    let issued = api.post("/api/admin/tokens", key, json!({"userId": id, "ttl": 60})).await?.expect(200)?;
+    let dora = Account::of(&issued)?;
+    let form = confab_tests::form::Form::new().file("a.png", "image/png", b"\x89PNG\r\n\x1a\n\0\0\0\x0dIHDR");
+    let file = api.upload(&dora, form).await?.expect(201)?["id"].clone();
+    let profile = json!({"avatarFileId": file});
+    let account = api.call(Method::PATCH, "/api/auth/me", Some(&dora), Some(profile)).await?.expect(200)?;
+    let picture = account["avatarUrl"].as_str().unwrap_or_default();
+    ensure!(api.call(Method::GET, picture, None, None).await?.status == 200, "a picture");
+    for act in ["suspend", "restore", "end-sessions"] {
+        api.call(Method::POST, &format!("{path}/{act}"), Some(key), None).await?.expect(204)?;
+    }
+    api.call(Method::DELETE, &path, Some(key), None).await?.expect(204)?;
+    api.get("/api/admin/audit?limit=5", key).await?.expect(200)?;
     Ok(())
 }
 

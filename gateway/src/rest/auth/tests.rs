@@ -103,9 +103,10 @@ async fn a_password_change_needs_the_current_password() {
 
 #[tokio::test]
 async fn an_account_is_changed_field_by_field() {
-    let routes = gateway().await;
+    let files = Files::default();
+    let routes = gateway_with(&[], &files).await;
     let patch = || authorized(Request::patch("/api/auth/me"));
-    let file = "0193a4c0-7d50-7cc3-98a5-2f6b8e1d0c01";
+    let file = files.put("a.png", "image/png", "some bytes");
     let change = json!({"displayName": "Zoë", "avatarFileId": file, "data": {"a": [1, null]}, "unknown": 1});
     let changed = call(&routes, patch(), change).await;
     let url = format!("/api/avatars/{file}");

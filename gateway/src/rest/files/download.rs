@@ -27,13 +27,11 @@ use crate::App;
 use crate::problem::Problem;
 use crate::rest::Deadline;
 use crate::rest::extract::FileId;
-use crate::rest::openapi::problems::{
-    Called, InvalidRequest, NotFound, PreconditionFailed, RangeNotSatisfiable, RateLimited, Unauthorized,
-};
+use crate::rest::openapi::problems::{ByKey, Called, PreconditionFailed, RangeNotSatisfiable, Unauthorized};
 use crate::rest::openapi::{bytes as answers, params};
 use crate::upload::FILE_STALL_LIMIT;
 
-const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
+pub(in crate::rest) const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
 
 /// The content security policy of attachments.
 const SAVED: &str = "sandbox; default-src 'none'";
@@ -59,9 +57,9 @@ const PIECE: usize = 64 * 1024;
     ),
     responses(
         answers::Whole, answers::Part, answers::Known,
-        InvalidRequest, Unauthorized, NotFound, PreconditionFailed, RangeNotSatisfiable, RateLimited, Called
+        Unauthorized, PreconditionFailed, RangeNotSatisfiable, ByKey, Called
     ),
-    security((), ("bearer" = []))
+    security((), ("bearer" = []), ("key" = []))
 )]
 pub(super) async fn download(
     State(app): State<Arc<App>>,
@@ -122,8 +120,8 @@ pub(super) async fn download(
         params::File, params::Expires, params::Signature,
         params::IfMatch, params::IfUnmodifiedSince, params::IfNoneMatch, params::IfModifiedSince
     ),
-    responses(answers::Head, answers::Known, InvalidRequest, Unauthorized, NotFound, PreconditionFailed, Called),
-    security((), ("bearer" = []))
+    responses(answers::Head, answers::Known, Unauthorized, PreconditionFailed, ByKey, Called),
+    security((), ("bearer" = []), ("key" = []))
 )]
 pub(super) async fn head(
     app: State<Arc<App>>,
@@ -163,7 +161,7 @@ fn description(file: &File) -> impl axum::response::IntoResponseParts {
 
 /// The response body. The function waits for the first bytes, because until then a failure can still be sent as an
 /// error response.
-async fn body(mut bytes: Streaming<DownloadResponse>, length: u64) -> Result<Body, Problem> {
+pub(in crate::rest) async fn body(mut bytes: Streaming<DownloadResponse>, length: u64) -> Result<Body, Problem> {
     let first = next(&mut bytes).await?;
     let (sender, mut receiver) = mpsc::channel(1);
     tokio::spawn(async move {

@@ -20,7 +20,7 @@ use crate::limits::{Act, RequestLimits};
 use crate::problem::Problem;
 use crate::rest::extract::Caller;
 use crate::rest::messages::client_message_id;
-use crate::rest::openapi::problems::{Body, Called, Conflict, Forbidden, NotFound, RateLimited, Unauthorized};
+use crate::rest::openapi::problems::{Body, ByKey, Called, Conflict, Unauthorized};
 use crate::rest::openapi::{examples, params};
 use crate::tokens::Identity;
 use crate::upload::Upload;
@@ -68,9 +68,9 @@ struct UploadForm {
         (status = 200,
             description = "A repeat of this `clientMessageId`: the first file, whatever this request contains",
             body = PresentFile, example = json!(examples::file())),
-        Body, Unauthorized, Forbidden, NotFound, Conflict, RateLimited, Called
+        Body, Unauthorized, Conflict, ByKey, Called
     ),
-    security(("bearer" = []))
+    security(("bearer" = []), ("key" = []))
 )]
 pub(super) async fn upload(
     State(app): State<Arc<App>>,

@@ -18,6 +18,8 @@ type Header = (&'static str, &'static str, String);
 
 /// 200: the whole file.
 pub struct Whole;
+/// 200: a user's picture.
+pub struct Picture;
 /// 206: a part of the file.
 pub struct Part;
 /// 200: the headers of the whole file, in response to HEAD.
@@ -28,6 +30,13 @@ pub struct Known;
 impl IntoResponses for Whole {
     fn responses() -> Responses {
         answer(StatusCode::OK, "The bytes of the file", Some(examples::CONTENT), validators().chain(description()))
+    }
+}
+
+impl IntoResponses for Picture {
+    fn responses() -> Responses {
+        let cached = ("Cache-Control", "The picture never changes", "public, max-age=31536000, immutable".into());
+        answer(StatusCode::OK, "The bytes of the picture", Some(examples::CONTENT), [cached].into_iter())
     }
 }
 

@@ -1,7 +1,9 @@
 //! Examples, serialised by the same types as the responses.
 
 use confab_common::{Code, Error};
-use confab_proto::auth::v1::{Session, SessionInfo, User, UserRef};
+use confab_proto::auth::v1::{
+    AuditEntry, CreateInviteResponse, CreateKeyResponse, ServerKey, Session, SessionInfo, User, UserRef,
+};
 use confab_proto::file::v1::File;
 use confab_proto::message::v1::{Event, Kind, ListEventsResponse};
 use confab_proto::room::v1::{Member, Role, Room, Visibility};
@@ -10,7 +12,8 @@ use serde_json::{Value, json};
 
 use crate::views::history::{self, Position};
 use crate::views::{
-    Account, Details, FileJson, FileUrl, LinkJson, MemberJson, MessageJson, Opened, Page, RoomJson, Sessions, Time,
+    Account, CreatedKey, Details, EntryJson, FileJson, FileUrl, InviteJson, Keys, LinkJson, MemberJson, MessageJson,
+    Opened, Page, RoomJson, Sessions, Time, Viewer,
 };
 
 pub const ROOM: &str = "01a20525-1183-7c58-9e5d-6a3b0c9d8e7f";
@@ -18,6 +21,7 @@ pub const FILE: &str = "01a20525-118d-7e44-8f0a-2d4c6e8a0b1c";
 pub const SESSION: &str = "01a20524-8a31-7b02-9c4d-5e6f708192a3";
 pub const REFRESH_TOKEN: &str = "cfr_01a20524-8a31-7b02-9c4d-5e6f708192a3_\
     q83vEjRWeJCrze8SNFZ4kKvN7xI0VniQq83vEjRWeJCrze8SNFZ4kKvN7xI0VniQ";
+pub const KEY: &str = "01a20523-77c1-7a65-b0d9-4c3b2a190807";
 pub const REQUEST: &str = "01a20525-11a1-7a10-b2c3-d4e5f6a7b8c9";
 pub const CLIENT_ID: &str = "phone-7-1042";
 pub const CONTENT: &str = "hello\n";
@@ -89,6 +93,38 @@ pub fn sessions() -> Value {
     json!(Sessions::new(&[session], SESSION))
 }
 
+fn server_key() -> ServerKey {
+    let scopes = vec!["tokens".to_owned(), "rooms".into()];
+    ServerKey { id: KEY.into(), name: "web shop".into(), scopes, created_at_ms: CREATED, ..ServerKey::default() }
+}
+
+pub fn created_key() -> Value {
+    let key = format!("cfk_{}_q83vEjRWeJCrze8SNFZ4kKvN7xI0VniQq83vEjRWeJA", KEY.replace('-', ""));
+    json!(CreatedKey::new(&CreateKeyResponse { key, details: Some(server_key()) }))
+}
+
+pub fn server_keys() -> Value {
+    json!(Keys::new(&[server_key()]))
+}
+
+pub fn invite() -> Value {
+    let (code, expires_at_ms) = ("7ZK2M9A-4Q0XTB8-1RW6HJC-5E3NV".into(), CREATED + 604_800_000);
+    json!(InviteJson::from(&CreateInviteResponse { code, expires_at_ms }))
+}
+
+pub fn audit() -> Value {
+    let entry = AuditEntry {
+        id: MESSAGE.into(),
+        at_ms: CREATED,
+        key_id: KEY.into(),
+        act: "room.change".into(),
+        object: ROOM.into(),
+        details: r#"{"name":"Coffee"}"#.into(),
+        request_id: REQUEST.into(),
+    };
+    page(vec![EntryJson::from(&entry)])
+}
+
 /// The key of RFC 8037, appendix A.
 pub fn keys() -> Value {
     let (x, kid) = ("11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo", "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k");
@@ -108,17 +144,17 @@ fn tea() -> Room {
 }
 
 pub fn room(last_seq: u64) -> Value {
-    json!(RoomJson::new(&tea(), last_seq, true))
+    json!(RoomJson::new(&tea(), last_seq, Viewer::User))
 }
 
 pub fn rooms() -> Value {
-    page(vec![RoomJson::new(&tea(), 42, true)])
+    page(vec![RoomJson::new(&tea(), 42, Viewer::User)])
 }
 
 pub fn details() -> Value {
     let (room, events) = (tea(), events());
     json!(Details {
-        room: RoomJson::new(&room, 42, true),
+        room: RoomJson::new(&room, 42, Viewer::User),
         messages: history::page(uuid::Uuid::nil(), Position::Latest, &events)
     })
 }

@@ -27,6 +27,8 @@ parameters! {
     Room: Path "roomId", "The id of the room", id(), examples::ROOM;
     User: Path "userId",
         "The id of the user, `me` for the caller, or `@` and a percent-encoded username", text(), examples::USER;
+    ManagedUser: Path "userId", "The id of the user, or `@` and a percent-encoded username", text(), examples::USER;
+    Key: Path "keyId", "The id of the server key", id(), examples::KEY;
     File: Path "fileId", "The id of the file", id(), examples::FILE;
     Session: Path "sessionId", "The id of the session", id(), examples::SESSION;
     Limit: Query "limit", "Most items on the page, 1 to 200", integer(1).maximum(Some(200)).default(Some(json!(50)));

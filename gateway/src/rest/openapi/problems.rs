@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use confab_common::{Code, Error};
 use serde_json::json;
-use utoipa::openapi::content::ContentBuilder;
+use utoipa::openapi::content::{Content, ContentBuilder};
 use utoipa::openapi::example::ExampleBuilder;
 use utoipa::openapi::header::HeaderBuilder;
 use utoipa::openapi::schema::{Object, Schema, Type};
@@ -75,6 +75,19 @@ impl IntoResponses for Called {
     }
 }
 
+/// The errors of every operation that accepts server keys: a request without the user that it needs, a key without the
+/// scope, an unknown user, too many wrong keys.
+pub struct ByKey;
+
+impl IntoResponses for ByKey {
+    fn responses() -> Responses {
+        [InvalidRequest::responses(), Forbidden::responses(), NotFound::responses(), RateLimited::responses()]
+            .into_iter()
+            .flatten()
+            .collect()
+    }
+}
+
 /// The errors of every operation with a body.
 pub struct Body;
 
@@ -87,6 +100,21 @@ impl IntoResponses for Body {
     }
 }
 
+/// 409 for a user: another account has the username, or the account is deleted.
+pub struct UserConflict;
+
+impl IntoResponses for UserConflict {
+    fn responses() -> Responses {
+        let errors = [
+            Error::new(Code::UsernameTaken, "this username is taken"),
+            Error::new(Code::Conflict, "the account is deleted"),
+        ];
+        let when = "Another account has this username, or the account is deleted";
+        let response = ResponseBuilder::new().description(when).content("application/problem+json", content(&errors));
+        Responses::from([(Code::Conflict.http_status().to_string(), response.build().into())])
+    }
+}
+
 /// The schemas of all errors.
 pub fn schemas() -> Vec<(String, RefOr<Schema>)> {
     let mut schemas = vec![(Document::name().into(), Document::schema())];
@@ -94,13 +122,21 @@ pub fn schemas() -> Vec<(String, RefOr<Schema>)> {
     schemas
 }
 
-fn answer(error: &Error, when: &str) -> Response {
-    let example = json!(Document::new(&examples::with_fields(error.clone()), examples::REQUEST));
-    let example = ExampleBuilder::new().value(Some(example));
-    let content = ContentBuilder::new()
+/// A problem document that has the code of one of these errors.
+fn content(errors: &[Error]) -> Content {
+    let example = |error: &Error| {
+        let example = json!(Document::new(&examples::with_fields(error.clone()), examples::REQUEST));
+        (error.code.as_str(), ExampleBuilder::new().value(Some(example)))
+    };
+    ContentBuilder::new()
         .schema(Some(Ref::from_schema_name(Document::name())))
-        .examples_from_iter([(error.code.as_str(), example)]);
-    let response = ResponseBuilder::new().description(when).content("application/problem+json", content.build());
+        .examples_from_iter(errors.iter().map(example))
+        .build()
+}
+
+fn answer(error: &Error, when: &str) -> Response {
+    let content = content(std::slice::from_ref(error));
+    let response = ResponseBuilder::new().description(when).content("application/problem+json", content);
     let (name, about, schema, example) = match error.code {
         Code::Unauthorized => ("WWW-Authenticate", "The authentication scheme", String::schema(), json!("Bearer")),
         Code::Unavailable | Code::RateLimited => {

@@ -56,5 +56,15 @@ fn subcommands_are_read() {
     assert_eq!(command(&["migrate"]), Some(Command::Migrate));
     let reset = Some(Command::ResetPassword { username: "ada".into() });
     assert_eq!(command(&["reset-password", "ada", "--data-dir=x"]), reset);
+    let created = |scopes: &[&str], name: &str| {
+        let scopes = scopes.iter().map(|scope| scope.to_string()).collect();
+        Some(Command::Key(KeyCommand::Create { scopes, name: name.into() }))
+    };
+    let create = ["key", "create", "--scopes", "users,tokens", "--name", "app", "--data-dir=x"];
+    assert_eq!(command(&create), created(&["users", "tokens"], "app"));
+    assert_eq!(command(&["key", "create", "--scopes=keys"]), created(&["keys"], ""));
+    for bad in [&["key"][..], &["key", "create"], &["key", "create", "--scopes"]] {
+        assert!(Program::try_parse_from(["confab-auth"].iter().chain(bad)).is_err(), "{bad:?}");
+    }
     assert_eq!(command(&[]), None);
 }

@@ -95,7 +95,7 @@ impl Accounts {
                 profile: Profile::default(),
                 claimed: Some(claimed.clone()),
             };
-            match self.store.create_user(user, skeleton, None).await {
+            match self.store.create_user(user, skeleton, None, None).await {
                 Err(error) if error.code == Code::UsernameTaken => {}
                 created => return created,
             }

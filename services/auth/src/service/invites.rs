@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use confab_common::clock::now_ms;
 use confab_common::{Code, Error, Result};
+use serde_json::json;
 use uuid::Uuid;
 
 use super::{Accounts, latest_expiry};
 use crate::config::SignupMode;
 use crate::secret::{invite_code, invite_sha256};
-use crate::store::{Invite, Sha256, no_invite};
+use crate::store::{Actor, Entry, Invite, Sha256, no_invite};
 
 /// Allowed numbers of uses of an invite.
 const USES: std::ops::RangeInclusive<u32> = 1..=1000;
@@ -29,7 +30,7 @@ impl Accounts {
     ///
     /// # Errors
     /// `invalid_request`; `conflict` when 10,000 invites are valid.
-    pub async fn create_invite(&self, uses: u32, expires_at_ms: i64) -> Result<NewInvite> {
+    pub async fn create_invite(&self, uses: u32, expires_at_ms: i64, actor: Option<Actor>) -> Result<NewInvite> {
         if !USES.contains(&uses) {
             return Err(Error::field("uses", "must be from 1 to 1000"));
         }
@@ -41,7 +42,9 @@ impl Accounts {
         };
         let code = invite_code()?;
         let code_sha256 = invite_sha256(&code).ok_or_else(|| Error::internal("a code in its own form"))?;
-        let invite = Invite { id: Uuid::now_v7(), code_sha256, uses, created_at_ms: now_ms, expires_at_ms };
+        let (id, details) = (Uuid::now_v7(), json!({"uses": uses, "expiresAtMs": expires_at_ms}));
+        let entry = actor.map(|actor| Entry::new(actor, "invite.create", id).with(&details));
+        let invite = Invite { id, code_sha256, uses, created_at_ms: now_ms, expires_at_ms, entry };
         if self.store.create_invite(invite, MAX_INVITES).await? {
             Ok(NewInvite { code, expires_at_ms })
         } else {

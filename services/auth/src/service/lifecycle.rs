@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::{Accounts, latest_expiry, within_bounds};
 use crate::password::NO_ACCOUNT;
-use crate::store::{Deletion, Revocation};
+use crate::store::{Actor, Deletion, Entry, Revocation};
 
 /// How long the name of a deleted account stays unavailable, so that no other user can pose as the deleted one.
 const QUARANTINE: Duration = Duration::from_secs(30 * 24 * 3600);
@@ -19,8 +19,9 @@ impl Accounts {
     ///
     /// # Errors
     /// `not_found`; `conflict` for a deleted account.
-    pub async fn suspend(&self, user_id: Uuid) -> Result<Vec<Revocation>> {
-        let ended = self.store.suspend(user_id).await?;
+    pub async fn suspend(&self, user_id: Uuid, actor: Option<Actor>) -> Result<Vec<Revocation>> {
+        let entry = actor.map(|actor| Entry::new(actor, "user.suspend", user_id));
+        let ended = self.store.suspend(user_id, entry).await?;
         self.announce(&ended);
         Ok(ended)
     }
@@ -29,8 +30,9 @@ impl Accounts {
     ///
     /// # Errors
     /// `not_found`; `conflict` for a deleted account.
-    pub async fn restore(&self, user_id: Uuid) -> Result<Option<Revocation>> {
-        let restored = self.store.restore(user_id, latest_expiry()).await?;
+    pub async fn restore(&self, user_id: Uuid, actor: Option<Actor>) -> Result<Option<Revocation>> {
+        let entry = actor.map(|actor| Entry::new(actor, "user.restore", user_id));
+        let restored = self.store.restore(user_id, latest_expiry(), entry).await?;
         self.announce(restored.as_slice());
         Ok(restored)
     }
@@ -40,10 +42,11 @@ impl Accounts {
     ///
     /// # Errors
     /// `not_found`.
-    pub async fn delete(&self, user_id: Uuid) -> Result<Vec<Revocation>> {
+    pub async fn delete(&self, user_id: Uuid, actor: Option<Actor>) -> Result<Vec<Revocation>> {
+        let entry = actor.map(|actor| Entry::new(actor, "user.delete", user_id));
         let now_ms = now_ms();
         let free_name_at_ms = now_ms.saturating_add(QUARANTINE.as_millis() as i64);
-        let deletion = Deletion { id: user_id, password_hash: NO_ACCOUNT.into(), now_ms, free_name_at_ms };
+        let deletion = Deletion { id: user_id, password_hash: NO_ACCOUNT.into(), now_ms, free_name_at_ms, entry };
         let ended = self.store.delete_user(deletion).await?;
         self.announce(&ended);
         Ok(ended)
@@ -59,6 +62,6 @@ impl Accounts {
         text::no_nul("password", &password)?;
         let user = self.present(user_id).await?;
         self.confirm(&user, password, address).await?;
-        self.delete(user_id).await
+        self.delete(user_id, None).await
     }
 }

@@ -19,7 +19,7 @@ pub struct Change {
 }
 
 impl Change {
-    fn check(self) -> Result<ProfileChange> {
+    pub(super) fn check(self) -> Result<ProfileChange> {
         let display_name = match self.display_name {
             Some(name) if !name.is_empty() => Some(Some(text::name("displayName", &name, MAX_DISPLAY_NAME)?)),
             cleared => cleared.map(|_| None),

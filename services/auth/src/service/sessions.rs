@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::{Accounts, Refresh, Session, latest_expiry, seen};
 use crate::client::Client;
 use crate::refresh::RefreshToken;
-use crate::store::{Cut, Revocation, Revocations, Rotated, Rotation, StoredSession};
+use crate::store::{Actor, Cut, Entry, Revocation, Revocations, Rotated, Rotation, StoredSession};
 
 /// Maximum revocations in one answer.
 const MAX_REVOCATIONS: u32 = 1000;
@@ -86,8 +86,14 @@ impl Accounts {
     ///
     /// # Errors
     /// `not_found` for an unknown or deleted user.
-    pub async fn end_sessions(&self, user_id: Uuid, except: Option<Uuid>) -> Result<Vec<Revocation>> {
-        let ended = self.store.end_sessions(user_id, cut(except)).await?;
+    pub async fn end_sessions(
+        &self,
+        user_id: Uuid,
+        except: Option<Uuid>,
+        actor: Option<Actor>,
+    ) -> Result<Vec<Revocation>> {
+        let entry = actor.map(|actor| Entry::new(actor, "user.end_sessions", user_id));
+        let ended = self.store.end_sessions(user_id, cut(except), entry).await?;
         let ended = ended.ok_or_else(|| Error::not_found("user"))?;
         self.announce(&ended);
         Ok(ended)

@@ -13,11 +13,13 @@ use crate::username;
 const PURGE_BATCH: u32 = 1000;
 /// Maximum accounts that one statement gives skeletons.
 const FILL_BATCH: u32 = 500;
+/// How long the audit keeps an entry, and an hour more, because the clock of the database decides what can be deleted.
+const AUDIT_LIFE_MS: i64 = (90 * 24 + 1) * 3_600_000;
 /// How long after its expiry a gateway may still accept a token, because of leeway or a slow clock.
 const LEEWAY_MS: i64 = 60_000;
 
-/// Deletes expired revocations, sessions, invites and password resets, frees the names of accounts that were deleted 30
-/// days ago, and returns the number of all these.
+/// Deletes expired revocations, sessions, invites and password resets and entries of the audit from more than 90 days
+/// ago, frees the names of accounts that were deleted 30 days ago, and returns the number of all these.
 ///
 /// # Errors
 /// Errors of the store.
@@ -28,6 +30,7 @@ pub async fn purge(store: &dyn Store) -> Result<u64> {
     Ok(in_batches(|| store.purge(now - LEEWAY_MS, PURGE_BATCH)).await?
         + in_batches(|| store.purge_sessions(now - LEEWAY_MS, PURGE_BATCH)).await?
         + in_batches(|| store.purge_secrets(now, PURGE_BATCH)).await?
+        + in_batches(|| store.purge_audit(now - AUDIT_LIFE_MS, PURGE_BATCH)).await?
         + in_batches(|| store.free_names(now, PURGE_BATCH)).await?)
 }
 

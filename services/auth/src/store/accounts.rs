@@ -5,6 +5,7 @@ use futures::future::BoxFuture;
 use uuid::Uuid;
 
 use super::Sha256;
+use super::audit::Entry;
 use super::revocations::{Cut, Revocation};
 
 /// The name that a deleted account has. Signup rejects it.
@@ -155,12 +156,19 @@ pub struct Leaving {
 /// The operations on accounts.
 pub trait AccountStore: Send + Sync {
     /// Inserts an account and returns it, or returns the account that already has that id. `invite` is the SHA-256 of
-    /// an invite's code and the present time in milliseconds; the insertion takes one use of that invite.
+    /// an invite's code and the present time in milliseconds; the insertion takes one use of that invite. `entry` is
+    /// written with the insertion.
     ///
     /// # Errors
     /// `username_taken` when another account has the folded name or the skeleton; `forbidden` when the invite has no
     /// use left. Both take no use.
-    fn create_user(&self, user: User, skeleton: String, invite: Option<(Sha256, i64)>) -> BoxFuture<'_, Result<User>>;
+    fn create_user(
+        &self,
+        user: User,
+        skeleton: String,
+        invite: Option<(Sha256, i64)>,
+        entry: Option<Entry>,
+    ) -> BoxFuture<'_, Result<User>>;
 
     /// Returns the ids and names of up to `limit` accounts without a skeleton, with ids above `after` in ascending
     /// order.
@@ -193,18 +201,19 @@ pub trait AccountStore: Send + Sync {
         cut: Cut,
     ) -> BoxFuture<'_, Result<Option<Vec<Revocation>>>>;
 
-    /// Suspends an account, ends its sessions and blocks the user. Returns no revocations when it is suspended already.
+    /// Suspends an account, ends its sessions and blocks the user, and writes `entry`. Returns no revocations, and
+    /// writes nothing, when it is suspended already.
     ///
     /// # Errors
     /// `not_found`; `conflict` when the account is deleted.
-    fn suspend(&self, id: Uuid) -> BoxFuture<'_, Result<Vec<Revocation>>>;
+    fn suspend(&self, id: Uuid, entry: Option<Entry>) -> BoxFuture<'_, Result<Vec<Revocation>>>;
 
-    /// Ends the suspension of an account and unblocks the user. Returns `None` when the account is active.
-    /// `expires_at_ms` is when the revocation may be purged.
+    /// Ends the suspension of an account and unblocks the user, and writes `entry`. Returns `None`, and writes nothing,
+    /// when the account is active. `expires_at_ms` is when the revocation may be purged.
     ///
     /// # Errors
     /// `not_found`; `conflict` when the account is deleted.
-    fn restore(&self, id: Uuid, expires_at_ms: i64) -> BoxFuture<'_, Result<Option<Revocation>>>;
+    fn restore(&self, id: Uuid, expires_at_ms: i64, entry: Option<Entry>) -> BoxFuture<'_, Result<Option<Revocation>>>;
 
     /// Deletes an account: erases its password, its profile and its claims, ends its sessions, blocks the user, and adds an entry
     /// for [`leaving`](Self::leaving). Nothing changes if the account is deleted already.
@@ -232,4 +241,6 @@ pub struct Deletion {
     pub now_ms: i64,
     /// When the name becomes free.
     pub free_name_at_ms: i64,
+    /// Written with the deletion.
+    pub entry: Option<Entry>,
 }

@@ -30,8 +30,10 @@ contract!(
 );
 
 mod accounts;
+mod audit;
 mod claims;
 mod invites;
+mod keys;
 mod refresh;
 mod sessions;
 mod skeletons;
@@ -68,7 +70,7 @@ fn account(name: &str) -> User {
 
 async fn create(store: &Arc<dyn Store>, user: User) -> Result<User> {
     let skeleton = skeleton(&user.username_folded);
-    store.create_user(user, skeleton, None).await
+    store.create_user(user, skeleton, None, None).await
 }
 
 /// A session that was opened at `created_at_ms` and whose token expires 1000 ms later.
@@ -80,6 +82,7 @@ fn session(user: &User, created_at_ms: i64) -> NewSession {
         token_expires_at_ms: created_at_ms + 1000,
         refresh: None,
         seen: Seen { user_agent: "phone".into(), address: "203.0.113.0/24".into() },
+        entry: None,
     }
 }
 

@@ -5,6 +5,7 @@ use futures::future::BoxFuture;
 use uuid::Uuid;
 
 use super::Sha256;
+use super::audit::Entry;
 use super::revocations::{Cut, Revocation};
 
 /// The user of a password reset that was used, and the entries that end the user's sessions and tokens.
@@ -19,6 +20,8 @@ pub struct Invite {
     pub uses: u32,
     pub created_at_ms: i64,
     pub expires_at_ms: i64,
+    /// Written with the insertion.
+    pub entry: Option<Entry>,
 }
 
 /// A new one-time token that sets a password. Times are in milliseconds since the Unix epoch.

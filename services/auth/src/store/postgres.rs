@@ -4,8 +4,11 @@
 //! sessions. So no two transactions wait for each other.
 
 mod accounts;
+mod audit;
 mod invites;
+mod keys;
 mod list;
+mod profiles;
 mod revocations;
 mod sessions;
 

@@ -12,8 +12,8 @@ pub enum Scope {
     /// Those of a user that were issued before `not_before_s` (seconds since the Unix epoch), except those of one
     /// session.
     Before { user_id: Uuid, not_before_s: i64, except: Option<Uuid> },
-    /// All tokens of a user, until a later [`Scope::Unblocked`].
-    Blocked { user_id: Uuid },
+    /// All tokens of a user, until a later [`Scope::Unblocked`]; those of a deleted user permanently.
+    Blocked { user_id: Uuid, deleted: bool },
     /// None: it ends the effect of an earlier [`Scope::Blocked`].
     Unblocked { user_id: Uuid },
 }
@@ -46,12 +46,19 @@ impl Scope {
         }
     }
 
-    /// Returns the scope that the databases store in these columns. A kind of a later version is a session that does
-    /// not exist.
-    pub fn of(kind: i16, session_id: Uuid, user_id: Uuid, not_before_s: Option<i64>, except: Option<Uuid>) -> Self {
+    /// Returns the scope that the databases store in these columns; `deleted` is whether the account of the user is
+    /// deleted. A kind of a later version is a session that does not exist.
+    pub fn of(
+        kind: i16,
+        session_id: Uuid,
+        user_id: Uuid,
+        not_before_s: Option<i64>,
+        except: Option<Uuid>,
+        deleted: bool,
+    ) -> Self {
         match kind {
             1 => Self::Before { user_id, not_before_s: not_before_s.unwrap_or_default(), except },
-            2 => Self::Blocked { user_id },
+            2 => Self::Blocked { user_id, deleted },
             3 => Self::Unblocked { user_id },
             _ => Self::Session(session_id),
         }

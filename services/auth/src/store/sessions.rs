@@ -6,6 +6,7 @@ use uuid::Uuid;
 
 use super::Sha256;
 use super::accounts::User;
+use super::audit::Entry;
 use super::revocations::{Cut, Revocation};
 
 /// Maximum sessions of a user.
@@ -41,6 +42,8 @@ pub struct NewSession {
     pub token_expires_at_ms: i64,
     pub refresh: Option<Refreshable>,
     pub seen: Seen,
+    /// Written with the insertion.
+    pub entry: Option<Entry>,
 }
 
 impl NewSession {
@@ -171,8 +174,13 @@ pub trait SessionStore: Send + Sync {
     /// at `now_ms`, or of another user.
     fn end_session(&self, user_id: Uuid, id: Uuid, now_ms: i64) -> BoxFuture<'_, Result<Option<Revocation>>>;
 
-    /// Ends the sessions and tokens of a user. `None` for an unknown or deleted user.
-    fn end_sessions(&self, user_id: Uuid, cut: Cut) -> BoxFuture<'_, Result<Option<Vec<Revocation>>>>;
+    /// Ends the sessions and tokens of a user, and writes `entry`. `None` for an unknown or deleted user.
+    fn end_sessions(
+        &self,
+        user_id: Uuid,
+        cut: Cut,
+        entry: Option<Entry>,
+    ) -> BoxFuture<'_, Result<Option<Vec<Revocation>>>>;
 
     /// Deletes up to `limit` sessions that expired before `expired_before_ms`, and returns their number.
     fn purge_sessions(&self, expired_before_ms: i64, limit: u32) -> BoxFuture<'_, Result<u64>>;

@@ -1,8 +1,11 @@
 //! The store on SQLite.
 
 mod accounts;
+mod audit;
 mod invites;
+mod keys;
 mod list;
+mod profiles;
 mod revocations;
 mod sessions;
 

@@ -124,6 +124,6 @@ async fn uploader_and_room_manager_may_delete_a_file() {
     service.delete(&bob, &shared).await.unwrap();
     service.delete(&bob, &hidden).await.unwrap();
     service.delete(&ada, &roomless).await.unwrap();
-    let request = DeleteFileRequest { caller: None, id: roomless };
+    let request = DeleteFileRequest { id: roomless, ..DeleteFileRequest::default() };
     assert_eq!(Error::from(service.client.clone().delete_file(request).await.unwrap_err()).code, Code::Unauthorized);
 }

@@ -212,7 +212,7 @@ impl Service {
     }
 
     async fn delete(&self, caller: &UserRef, id: &str) -> Result<(), Error> {
-        let request = DeleteFileRequest { caller: Some(caller.clone()), id: id.into() };
+        let request = DeleteFileRequest { caller: Some(caller.clone()), id: id.into(), moderator: false };
         self.client.clone().delete_file(request).await?;
         Ok(())
     }

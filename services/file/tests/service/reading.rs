@@ -228,3 +228,30 @@ async fn one_user_cannot_take_all_download_permits() {
     assert_eq!(taken.try_fold(0, async |sum, answer| Ok(sum + answer.chunk.len())).await.unwrap(), 1_000_000);
     assert_eq!(service.download(by(&carol), &file, 0, 0).await.unwrap().len(), 1_000_000);
 }
+
+#[tokio::test]
+async fn a_moderator_reads_and_deletes_the_files_of_all_rooms() {
+    let (world, service, ada, _) = started().await;
+    let private = world.rooms.private([(ada.id.as_str(), rooms::POST)]);
+    let roomless = service.uploaded(Sending::new(&ada, "a", "own")).await.id;
+    let hidden = service.uploaded(Sending::new(&ada, "b", "private").to(&private)).await.id;
+    let key = user("system");
+    let moderator = || Reader { reader: Some(reader::Reader::Moderator(key.clone())) };
+    assert_eq!(service.download(moderator(), &hidden, 0, 0).await.unwrap(), b"private");
+    assert_eq!(service.list(moderator(), Some(&private), 50, "").await.unwrap().files[0].id, hidden);
+    let unknown = Uuid::now_v7().to_string();
+    assert_eq!(service.list(moderator(), Some(&unknown), 50, "").await.unwrap_err().code, Code::NotFound);
+    assert_eq!(service.list(moderator(), None, 50, "").await.unwrap_err().code, Code::Unauthorized);
+    assert_eq!(service.sign(moderator(), &hidden).await.unwrap_err().code, Code::Unauthorized);
+    for id in [&roomless, &unknown] {
+        assert_eq!(service.get(moderator(), id).await.unwrap_err().code, Code::NotFound);
+    }
+    let delete = async |id: &str, moderator| {
+        let request = DeleteFileRequest { caller: Some(key.clone()), id: id.into(), moderator };
+        service.client.clone().delete_file(request).await.err().map(|status| Error::from(status).code)
+    };
+    assert_eq!(delete(&hidden, false).await, Some(Code::NotFound));
+    assert_eq!(delete(&roomless, true).await, Some(Code::NotFound));
+    assert_eq!(delete(&hidden, true).await, None);
+    assert_eq!(service.get(by(&ada), &hidden).await.unwrap_err().code, Code::NotFound);
+}

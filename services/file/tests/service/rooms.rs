@@ -29,6 +29,7 @@ pub struct Rooms(Arc<Mutex<State>>);
 
 pub const READ: Access = Access { may_read: true, may_post: false, may_manage: false, private: false };
 pub const POST: Access = Access { may_read: true, may_post: true, may_manage: false, private: false };
+const MODERATE: Access = Access { may_read: true, may_post: false, may_manage: true, private: true };
 pub const MANAGE: Access = Access { may_read: true, may_post: true, may_manage: true, private: false };
 
 impl Rooms {
@@ -80,7 +81,11 @@ impl RoomService for Rooms {
         if state.away {
             return Err(Status::unavailable("away"));
         }
-        let CheckAccessRequest { room_id, user_id } = request.into_inner();
+        let CheckAccessRequest { room_id, user_id, moderator } = request.into_inner();
+        if moderator {
+            let exists = state.rooms.contains_key(&room_id);
+            return if exists { Ok(Response::new(MODERATE)) } else { Err(Status::not_found("no such room")) };
+        }
         let room = state.rooms.get(&room_id).cloned().unwrap_or_default();
         let access = room.members.get(&user_id).copied().unwrap_or(room.others);
         if access.may_read { Ok(Response::new(access)) } else { Err(confab_common::Error::not_found("room").into()) }

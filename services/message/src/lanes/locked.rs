@@ -81,7 +81,8 @@ impl Fixture {
     }
 
     async fn history(&self, partition: u32) -> Vec<String> {
-        let (page, _) = self.store.list((partition, room(partition)), Window::After(0), ALL, Vec::new()).await.unwrap();
+        let (page, _) =
+            self.store.list((partition, room(partition)), Window::After(0), ALL, Vec::new().into()).await.unwrap();
         let seqs = page.events.iter().map(|event| event.seq).collect::<Vec<_>>();
         assert_eq!(seqs, (1..=page.events.len() as u64).collect::<Vec<_>>());
         page.events.into_iter().map(|event| event.data.body.content.clone()).collect()

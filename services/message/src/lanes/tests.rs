@@ -17,8 +17,8 @@ use super::queue::QUEUE_BYTES;
 use super::*;
 use crate::store::sqlite::Sqlite;
 use crate::store::{
-    AppendError, Appended, Body, Event, Head, Heads, Kind, Limit, Member, Opened, Outcome, Page, RoomAccess, RoomHead,
-    RoomKey, Window, client_id, delegated,
+    AppendError, Appended, Body, Event, Head, Heads, Kind, Limit, Member, Opened, Outcome, Page, Readers, RoomAccess,
+    RoomHead, RoomKey, Window, client_id, delegated,
 };
 
 const PARTITIONS: u32 = 64;
@@ -78,7 +78,7 @@ impl Store for HeldStore {
         room: RoomKey,
         window: Window,
         limit: Limit,
-        readers: Vec<Uuid>,
+        readers: Readers,
     ) -> BoxFuture<'_, Result<(Page, RoomAccess)>> {
         self.store.list(room, window, limit, readers)
     }

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::Service;
 use crate::check::MAX_CHANGED;
-use crate::store::{FORMAT, Limit, Member, Page, RoomAccess, Window};
+use crate::store::{FORMAT, Limit, Member, Page, Readers, RoomAccess, Window};
 
 /// Maximum events in a page of history.
 const MAX_PAGE: u32 = 200;
@@ -35,7 +35,7 @@ pub fn former_format() -> Error {
 
 impl Service {
     /// Returns a page of a room's history of at most `limit` events and bytes, if one of the readers may read the room;
-    /// without a reader, an anonymous reader reads.
+    /// without a reader, an anonymous reader reads. A moderator may read every room.
     ///
     /// # Errors
     /// `invalid_request` for a limit above 200 or more than 1000 readers; `not_found` for a room that is not open or
@@ -46,6 +46,7 @@ impl Service {
         window: Window,
         (limit, max_bytes): (u32, u32),
         readers: &[String],
+        moderator: bool,
     ) -> Result<History> {
         let room = text::id("roomId", room)?;
         if limit > MAX_PAGE {
@@ -55,11 +56,12 @@ impl Service {
             return Err(Error::field("readers", format!("must be at most {MAX_READERS}")));
         }
         let readers = readers.iter().map(|reader| text::id("readers", reader)).collect::<Result<Vec<_>>>()?;
+        let readers = if moderator { Readers::Moderator } else { Readers::Users(readers) };
         let bytes = if max_bytes == 0 { MAX_PAGE_BYTES } else { max_bytes.min(MAX_PAGE_BYTES) };
         let limit = Limit { events: limit, bytes };
-        let (page, access) = self.store.list((self.partition(room), room), window, limit, readers).await?;
+        let (page, access) = self.store.list((self.partition(room), room), window, limit, readers.clone()).await?;
         self.saw(page.epoch);
-        if !access.is_readable() || (!access.exists && self.format() >= FORMAT) {
+        if !readers.may_read(&access) || (!access.exists && self.format() >= FORMAT) {
             return Err(Error::not_found("room"));
         }
         // A room's numbers are dense, so the ends of the page show whether there are more events.
@@ -97,7 +99,7 @@ impl Service {
             return Ok(());
         }
         let head_alone = Limit { events: 0, bytes: 1 };
-        let (_, access) = self.store.list((partition, room), Window::Latest, head_alone, vec![user]).await?;
+        let (_, access) = self.store.list((partition, room), Window::Latest, head_alone, vec![user].into()).await?;
         if access.exists && access.is_readable() { Ok(()) } else { Err(Error::not_found("room")) }
     }
 

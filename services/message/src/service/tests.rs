@@ -231,6 +231,15 @@ async fn private_room_is_hidden_from_strangers() {
     let missing = list(fixture.rooms.unknown, &[&stranger]).await.unwrap_err();
     assert_eq!((hidden.code, &hidden.detail), (Code::NotFound, &missing.detail));
     assert_eq!(list(room, &[]).await.unwrap_err().code, Code::NotFound);
+    let moderated = |room: Uuid| pb::ListEventsRequest {
+        room_id: room.to_string(),
+        limit: 5,
+        moderator: true,
+        ..Default::default()
+    };
+    let page = fixture.list(moderated(room)).await.unwrap();
+    assert_eq!((page.private, page.events.len(), page.readers.len()), (true, 1, 0));
+    assert_eq!(fixture.list(moderated(fixture.rooms.unknown)).await.unwrap_err().code, Code::NotFound);
 }
 
 #[tokio::test]

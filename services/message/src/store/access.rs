@@ -60,6 +60,36 @@ const CHANGE_OVERHEAD: usize = 100;
 /// Bytes of a user with a role, in JSON.
 const MEMBER_SIZE: usize = 80;
 
+/// The readers of a page.
+#[derive(Debug, Clone)]
+pub enum Readers {
+    /// These users; an anonymous reader if there are none.
+    Users(Vec<Uuid>),
+    /// A server key without a user, which may read every room.
+    Moderator,
+}
+
+impl Readers {
+    /// Returns whether the room may be read.
+    pub fn may_read(&self, access: &RoomAccess) -> bool {
+        matches!(self, Self::Moderator) || access.is_readable()
+    }
+
+    /// Returns the users.
+    pub fn users(&self) -> &[Uuid] {
+        match self {
+            Self::Users(users) => users,
+            Self::Moderator => &[],
+        }
+    }
+}
+
+impl From<Vec<Uuid>> for Readers {
+    fn from(users: Vec<Uuid>) -> Self {
+        Self::Users(users)
+    }
+}
+
 /// A room as the log has it, with the readers of a request.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RoomAccess {

@@ -164,7 +164,7 @@ async fn history(store: &dyn Store, room: Uuid) -> Vec<Event> {
 
 /// Returns a page of a public room.
 async fn list(store: &dyn Store, room: RoomKey, window: Window, limit: Limit) -> Page {
-    store.list(room, window, limit, Vec::new()).await.unwrap().0
+    store.list(room, window, limit, Vec::new().into()).await.unwrap().0
 }
 
 fn seqs(events: &[Event]) -> Vec<u64> {

@@ -17,11 +17,11 @@ use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 use super::{
-    AppendError, Appended, Body, Event, EventData, Head, Heads, Kind, Limit, Member, Opened, Outcome, Page, RoomAccess,
-    RoomHead, RoomKey, Store, Window,
+    AppendError, Appended, Body, Event, EventData, Head, Heads, Kind, Limit, Member, Opened, Outcome, Page, Readers,
+    RoomAccess, RoomHead, RoomKey, Store, Window,
 };
 use opening::{FINGERPRINT, finish_upgrade, open_or_renew};
-use pages::{LIST_NEWEST_FIRST, LIST_OLDEST_FIRST, READ_LOG, mark_deleted, page};
+use pages::{READ_LOG, list_statement, mark_deleted, page};
 
 refinery::embed_migrations!("migrations/postgres");
 
@@ -223,14 +223,14 @@ impl Store for Postgres {
         (partition, room): RoomKey,
         window: Window,
         limit: Limit,
-        readers: Vec<Uuid>,
+        readers: Readers,
     ) -> BoxFuture<'_, Result<(Page, RoomAccess)>> {
         async move {
             let (above, below, newest_first) = window.bounds();
-            let statement = if newest_first { &LIST_NEWEST_FIRST } else { &LIST_OLDEST_FIRST };
+            let (statement, users) = (list_statement(newest_first, &readers), readers.users());
             let (events, bytes) = (i64::from(limit.events), i64::from(limit.bytes));
             let parameters: [&(dyn ToSql + Sync); 7] =
-                [&(partition as i32), &above, &events, &bytes, &room, &below, &readers];
+                [&(partition as i32), &above, &events, &bytes, &room, &below, &users];
             self.0.run(async |client| page(client, statement, &parameters, partition).await).await
         }
         .boxed()

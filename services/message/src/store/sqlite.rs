@@ -16,8 +16,8 @@ use rusqlite::{Connection, params};
 use uuid::Uuid;
 
 use super::{
-    AppendError, Appended, Event, EventData, Head, Heads, Limit, Member, Opened, Page, RoomAccess, RoomHead, RoomKey,
-    Store, Window,
+    AppendError, Appended, Event, EventData, Head, Heads, Limit, Member, Opened, Page, Readers, RoomAccess, RoomHead,
+    RoomKey, Store, Window,
 };
 use append::append;
 use rows::{LIST_NEWEST_FIRST, LIST_OLDEST_FIRST, READ_LOG, epoch, find, mark_deleted, take};
@@ -97,13 +97,13 @@ impl Store for Sqlite {
         (partition, room): RoomKey,
         window: Window,
         limit: Limit,
-        readers: Vec<Uuid>,
+        readers: Readers,
     ) -> BoxFuture<'_, Result<(Page, RoomAccess)>> {
         let read = move |connection: &Connection| {
             let key = (partition, room);
             let head = rooms::head(connection, key)?;
-            let access = rooms::access(connection, key, &head, &readers)?;
-            let limit = if access.is_readable() { limit } else { Limit { events: 0, ..limit } };
+            let access = rooms::access(connection, key, &head, readers.users())?;
+            let limit = if readers.may_read(&access) { limit } else { Limit { events: 0, ..limit } };
             let (above, below, newest_first) = window.bounds();
             let statement = if newest_first { LIST_NEWEST_FIRST } else { LIST_OLDEST_FIRST };
             let mut events =

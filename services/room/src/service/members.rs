@@ -5,10 +5,9 @@ use confab_common::{Error, Result, cursor};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::{EVENT_WAIT_LIMIT, Rooms, overtaken, page_limit, rights, unknown};
+use super::{Author, EVENT_WAIT_LIMIT, Rooms, Viewer, overtaken, page_limit, rights, unknown};
 use crate::event;
 use crate::store::{Member, MemberChange, MemberPosition, Role, Seen, SeenWithMember, User};
-use crate::turns::Caller;
 
 /// A page of the list of members.
 pub struct MemberPage {
@@ -19,7 +18,7 @@ pub struct MemberPage {
 
 impl Rooms {
     /// Lists a room's members: the owner, the admins, then the others, each in the order in which they joined.
-    pub async fn list_members(&self, room: Uuid, caller: Caller, limit: u32, page: &str) -> Result<MemberPage> {
+    pub async fn list_members(&self, room: Uuid, viewer: Viewer, limit: u32, page: &str) -> Result<MemberPage> {
         let limit = page_limit(limit)?;
         let after = match page {
             "" => MemberPosition::START,
@@ -28,7 +27,7 @@ impl Rooms {
                 _ => return Err(Error::field("cursor", "belongs to another room")),
             },
         };
-        self.get(room, caller).await?;
+        self.get(room, viewer).await?;
         let mut members = self.store.members(room, after, limit + 1).await?;
         let more = members.len() > limit as usize;
         members.truncate(limit as usize);
@@ -42,15 +41,20 @@ impl Rooms {
     pub async fn set_member(
         &self,
         room: Uuid,
-        caller: &User,
+        author: &Author,
         user: Option<User>,
         wanted: Option<Role>,
     ) -> Result<(Member, bool)> {
         let deadline = Instant::now() + EVENT_WAIT_LIMIT;
         let (number, member, created) = loop {
-            let (seen, present) = self.get_member(room, caller.id, user.as_ref().map(|user| user.id)).await?;
-            let is_caller = user.as_ref().is_some_and(|user| user.id == caller.id);
-            let role = rights::role_to_give(seen.role, is_caller, present.as_ref().map(|member| member.role), wanted)?;
+            let (seen, present) = self.get_member(room, author, user.as_ref().map(|user| user.id)).await?;
+            let had = present.as_ref().map(|member| member.role);
+            let is_caller = user.as_ref().is_some_and(|user| user.id == author.user.id);
+            let role = if author.is_moderator {
+                rights::role_by_moderator(had, wanted)?
+            } else {
+                rights::role_to_give(seen.role, is_caller, had, wanted)?
+            };
             let user = user.clone().ok_or_else(|| Error::not_found("user"))?;
             let created = present.is_none();
             let number = seen.room.revision;
@@ -60,7 +64,9 @@ impl Rooms {
                 (role, None) => Member { user, role: role.unwrap_or(Role::Member), joined_at_ms: now_ms() },
             };
             self.require_members_in_log().await?;
-            let change = addition(seen, caller, &member, created)?;
+            // If the user becomes the owner, the present owner becomes an admin.
+            let former = if member.role == Role::Owner { Some(self.owner(room).await?) } else { None };
+            let change = addition(seen, &author.user, &member, former, created)?;
             if self.store.change_members(change).await? {
                 break (number + 1, member, created);
             }
@@ -71,16 +77,17 @@ impl Rooms {
     }
 
     /// Removes a member, and returns after the event is in the log. Without `user`, the id is malformed.
-    pub async fn remove_member(&self, room: Uuid, caller: &User, user: Option<Uuid>) -> Result<()> {
+    pub async fn remove_member(&self, room: Uuid, author: &Author, user: Option<Uuid>) -> Result<()> {
         let deadline = Instant::now() + EVENT_WAIT_LIMIT;
         let number = loop {
-            let (seen, present) = self.get_member(room, caller.id, user).await?;
-            rights::may_remove(seen.role, user == Some(caller.id), present.as_ref().map(|member| member.role))?;
+            let (seen, present) = self.get_member(room, author, user).await?;
+            let had = present.as_ref().map(|member| member.role);
+            rights::may_remove(author.role(seen.role), user == Some(author.user.id), had)?;
             let member = present.ok_or_else(|| Error::not_found("member"))?;
             self.require_members_in_log().await?;
             let mut room = seen.room;
             room.revision += 1;
-            let event = event::left(&room, caller, &member, None)?;
+            let event = event::left(&room, &author.user, &member, None)?;
             let removed = Some(member.user.id);
             if self.store.change_members(MemberChange { set: Vec::new(), removed, joins: None, event }).await? {
                 break room.revision;
@@ -90,25 +97,30 @@ impl Rooms {
         self.wait_for_log(room, number, deadline).await
     }
 
-    /// Returns a room that the caller may see, and another user's membership.
-    async fn get_member(&self, room: Uuid, caller: Uuid, user: Option<Uuid>) -> Result<SeenWithMember> {
-        let found = self.store.get_member(room, caller, user).await?;
-        found.filter(|(seen, _)| seen.is_visible()).ok_or_else(unknown)
+    /// Returns a room that the author may see, and a user's membership.
+    async fn get_member(&self, room: Uuid, author: &Author, user: Option<Uuid>) -> Result<SeenWithMember> {
+        let found = self.store.get_member(room, author.user.id, user).await?;
+        found.filter(|(seen, _)| author.viewer().sees(seen)).ok_or_else(unknown)
+    }
+
+    /// Returns the owner of a room. The owner may be newer than the room that was read before; then the room's revision
+    /// is newer, too, so that a change based on both fails.
+    pub(super) async fn owner(&self, room: Uuid) -> Result<Member> {
+        let first = self.store.members(room, MemberPosition::START, 1).await?.into_iter().next();
+        first.filter(|member| member.role == Role::Owner).ok_or_else(unknown)
     }
 }
 
-/// Returns the change that gives a user a role. If the user becomes the owner, the caller, who is the owner, becomes an
-/// admin.
-fn addition(seen: Seen, caller: &User, member: &Member, created: bool) -> Result<MemberChange> {
+/// Returns the change that gives a user a role. `former` is the present owner, if the user becomes the owner.
+fn addition(seen: Seen, sender: &User, member: &Member, former: Option<Member>, created: bool) -> Result<MemberChange> {
     let mut room = seen.room;
     room.revision += 1;
-    let former = Member { user: caller.clone(), role: Role::Admin, joined_at_ms: now_ms() };
-    let others = if member.role == Role::Owner { vec![former] } else { Vec::new() };
+    let others = former.map(|owner| Member { role: Role::Admin, ..owner }).into_iter().collect::<Vec<_>>();
     let set = [std::slice::from_ref(member), &others].concat();
     let event = if created {
-        event::joined(&room, caller, member, &others)?
+        event::joined(&room, sender, member, &others)?
     } else {
-        event::roles_changed(&room, caller, &set)?
+        event::roles_changed(&room, sender, &set)?
     };
     Ok(MemberChange { set, removed: None, joins: created.then_some(member.user.id), event })
 }

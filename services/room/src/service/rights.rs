@@ -49,6 +49,17 @@ pub fn role_to_give(
     })
 }
 
+/// Returns the role that a user gets from a moderator, who is no member, or `None` if the user keeps the present role.
+///
+/// # Errors
+/// `conflict` when the room would have no owner.
+pub fn role_by_moderator(present: Option<Role>, wanted: Option<Role>) -> Result<Option<Role>> {
+    match (present, wanted) {
+        (Some(Role::Owner), Some(Role::Admin | Role::Member)) => Err(one_owner()),
+        _ => role_to_give(Some(Role::Owner), false, present, wanted),
+    }
+}
+
 /// Checks whether the caller may remove a user from the room.
 ///
 /// # Errors
@@ -113,6 +124,16 @@ mod tests {
         assert_eq!(given(Some(Admin), false, Some(Member)), [kept, kept, Ok(Some(Admin)), forbidden]);
         assert_eq!(given(Some(Admin), false, Some(Admin)), [kept, Ok(Some(Member)), kept, forbidden]);
         assert_eq!(given(Some(Admin), false, Some(Owner)), [kept, forbidden, forbidden, kept]);
+    }
+
+    #[test]
+    fn role_by_a_moderator() {
+        let given =
+            |present| CALLERS.map(|wanted| role_by_moderator(present, wanted).map_err(|error: Error| error.code));
+        let (kept, conflict) = (Ok(None), Err(Code::Conflict));
+        assert_eq!(given(None), [Ok(Some(Member)), Ok(Some(Member)), Ok(Some(Admin)), Ok(Some(Owner))]);
+        assert_eq!(given(Some(Member)), [kept, kept, Ok(Some(Admin)), Ok(Some(Owner))]);
+        assert_eq!(given(Some(Owner)), [kept, conflict, conflict, kept]);
     }
 
     #[test]

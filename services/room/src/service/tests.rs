@@ -31,8 +31,8 @@ async fn waiting_searches_do_not_delay_other_calls() {
 
         let mut search = Box::pin(rooms.list(Some(ada.id), 50, "", "TEA"));
         assert!(poll!(&mut search).is_pending());
-        assert_eq!(rooms.get(id, Some(ada.id)).await.unwrap(), tea);
-        assert!(rooms.access(id, Some(ada.id)).await.unwrap().may_manage);
+        assert_eq!(rooms.get(id, Viewer::User(ada.id)).await.unwrap(), tea);
+        assert!(rooms.access(id, Viewer::User(ada.id)).await.unwrap().may_manage);
         assert_eq!(rooms.list(Some(ada.id), 50, "", "").await.unwrap().rooms, std::slice::from_ref(&tea));
         assert!(poll!(&mut search).is_pending());
         drop(running);

@@ -27,6 +27,7 @@ macro_rules! on_both_stores {
 
 mod log;
 mod members;
+mod moderating;
 mod openings;
 mod outbox;
 mod private;
@@ -101,11 +102,16 @@ impl Service {
     }
 
     async fn get(&self, id: &str) -> Result<Room, Error> {
-        Ok(self.client.clone().get_room(GetRoomRequest { caller: None, id: id.into() }).await?.into_inner())
+        Ok(self
+            .client
+            .clone()
+            .get_room(GetRoomRequest { id: id.into(), ..GetRoomRequest::default() })
+            .await?
+            .into_inner())
     }
 
     async fn get_as(&self, caller: &UserRef, id: &str) -> Result<Room, Error> {
-        let request = GetRoomRequest { caller: Some(caller.clone()), id: id.into() };
+        let request = GetRoomRequest { caller: Some(caller.clone()), id: id.into(), moderator: false };
         Ok(self.client.clone().get_room(request).await?.into_inner())
     }
 
@@ -124,20 +130,21 @@ impl Service {
     }
 
     async fn delete(&self, caller: &UserRef, id: &str) -> Result<(), Error> {
-        let request = DeleteRoomRequest { caller: Some(caller.clone()), id: id.into() };
+        let request = DeleteRoomRequest { caller: Some(caller.clone()), id: id.into(), moderator: false };
         self.client.clone().delete_room(request).await?;
         Ok(())
     }
 
     async fn access(&self, room: &str, user: &str) -> Result<Access, Error> {
-        let request = CheckAccessRequest { room_id: room.into(), user_id: user.into() };
+        let request = CheckAccessRequest { room_id: room.into(), user_id: user.into(), moderator: false };
         Ok(self.client.clone().check_access(request).await?.into_inner())
     }
 
     /// Sets a member. Returns the member's role and whether the member is new.
     async fn set(&self, caller: &UserRef, room: &str, user: &UserRef, role: Role) -> Result<(Role, bool), Error> {
         let (caller, room_id, user) = (Some(caller.clone()), room.into(), Some(user.clone()));
-        let answer = self.set_as(SetMemberRequest { caller, room_id, user, role: role.into() }).await?;
+        let answer =
+            self.set_as(SetMemberRequest { caller, room_id, user, role: role.into(), moderator: false }).await?;
         Ok((answer.member.unwrap().role(), answer.created))
     }
 
@@ -150,7 +157,12 @@ impl Service {
     }
 
     async fn remove(&self, caller: &UserRef, room: &str, user: &str) -> Result<(), Error> {
-        let request = RemoveMemberRequest { caller: Some(caller.clone()), room_id: room.into(), user_id: user.into() };
+        let request = RemoveMemberRequest {
+            caller: Some(caller.clone()),
+            room_id: room.into(),
+            user_id: user.into(),
+            moderator: false,
+        };
         self.client.clone().remove_member(request).await?;
         Ok(())
     }
@@ -163,7 +175,7 @@ impl Service {
         cursor: &str,
     ) -> Result<ListMembersResponse, Error> {
         let (caller, room_id, cursor) = (caller.cloned(), room.into(), cursor.into());
-        let request = ListMembersRequest { caller, room_id, limit, cursor };
+        let request = ListMembersRequest { caller, room_id, limit, cursor, moderator: false };
         Ok(self.client.clone().list_members(request).await?.into_inner())
     }
 

@@ -79,7 +79,12 @@ async fn changes_require_a_caller() {
     let id = service.create(&ada, "Tea").await.unwrap().id;
     let created = service.create_as(CreateRoomRequest { name: "x".into(), ..CreateRoomRequest::default() }).await;
     let updated = service.update(UpdateRoomRequest { id: id.clone(), ..UpdateRoomRequest::default() }).await;
-    let deleted = service.client.clone().delete_room(DeleteRoomRequest { id, caller: None }).await.map_err(Error::from);
+    let deleted = service
+        .client
+        .clone()
+        .delete_room(DeleteRoomRequest { id, ..DeleteRoomRequest::default() })
+        .await
+        .map_err(Error::from);
     let codes = [created.unwrap_err().code, updated.unwrap_err().code, deleted.unwrap_err().code];
     assert_eq!(codes, [Code::Unauthorized; 3]);
 }

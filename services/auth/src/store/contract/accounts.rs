@@ -12,7 +12,7 @@ contract!(
 );
 
 fn deletion(user: &User) -> Deletion {
-    Deletion { id: user.id, password_hash: "none".into(), now_ms: 500, free_name_at_ms: 1000 }
+    Deletion { id: user.id, password_hash: "none".into(), now_ms: 500, free_name_at_ms: 1000, entry: None }
 }
 
 async fn a_profile_changes_field_by_field(url: StoreUrl) {
@@ -72,10 +72,10 @@ async fn a_suspended_user_is_blocked_until_restored(url: StoreUrl) {
     let store = open(&url).await;
     let ada = create(&store, account("ada")).await.unwrap();
     let first = open_at(&store, &ada, 1000).await;
-    let ended = store.suspend(ada.id).await.unwrap();
-    let blocked = Scope::Blocked { user_id: ada.id };
+    let ended = store.suspend(ada.id, None).await.unwrap();
+    let blocked = Scope::Blocked { user_id: ada.id, deleted: false };
     assert_eq!(ended.iter().map(|ended| ended.scope).collect::<Vec<_>>(), [Scope::Session(first), blocked]);
-    assert_eq!(store.suspend(ada.id).await.unwrap(), []);
+    assert_eq!(store.suspend(ada.id, None).await.unwrap(), []);
     assert_eq!(store.user(ada.id).await.unwrap().unwrap().state, State::Suspended);
     let refused = |hash: &str| store.open_session(session(&ada, 3000), hash.into());
     assert_eq!(refused(&ada.password_hash).await.unwrap_err().code, Code::Forbidden);
@@ -85,20 +85,21 @@ async fn a_suspended_user_is_blocked_until_restored(url: StoreUrl) {
     assert_eq!(store.purge(i64::MAX, 10).await.unwrap(), 1);
     assert_eq!(numbers(&store.revocations(0, 10).await.unwrap()), [2]);
 
-    let restored = store.restore(ada.id, 9000).await.unwrap();
+    let restored = store.restore(ada.id, 9000, None).await.unwrap();
     let unblocked = Revocation { number: 3, scope: Scope::Unblocked { user_id: ada.id }, expires_at_ms: 9000 };
     assert_eq!(restored, Some(unblocked.clone()));
-    assert_eq!(store.restore(ada.id, 9000).await.unwrap(), None);
+    assert_eq!(store.restore(ada.id, 9000, None).await.unwrap(), None);
     assert_eq!(store.revocations(0, 10).await.unwrap(), Revocations { items: vec![unblocked], head: 3 });
     open_at(&store, &ada, 3000).await;
     for _ in 0..3 {
-        store.suspend(ada.id).await.unwrap();
-        store.restore(ada.id, 9000).await.unwrap();
+        store.suspend(ada.id, None).await.unwrap();
+        store.restore(ada.id, 9000, None).await.unwrap();
     }
     let left = store.revocations(0, 100).await.unwrap();
     let of_user = left.items.iter().filter(|left| !matches!(left.scope, Scope::Session(_))).count();
     assert_eq!(of_user, 1, "a later entry replaces an earlier one");
-    for unknown in [store.suspend(Uuid::now_v7()).await.err(), store.restore(Uuid::now_v7(), 0).await.err()] {
+    for unknown in [store.suspend(Uuid::now_v7(), None).await.err(), store.restore(Uuid::now_v7(), 0, None).await.err()]
+    {
         assert_eq!(unknown.unwrap().code, Code::NotFound);
     }
 }
@@ -114,7 +115,7 @@ async fn a_deleted_account_leaves_a_tombstone(url: StoreUrl) {
     store.create_reset(reset).await.unwrap();
 
     let ended = store.delete_user(deletion(&ada)).await.unwrap();
-    let scopes = [Scope::Session(first), Scope::Blocked { user_id: ada.id }];
+    let scopes = [Scope::Session(first), Scope::Blocked { user_id: ada.id, deleted: true }];
     assert_eq!(ended.iter().map(|ended| ended.scope).collect::<Vec<_>>(), scopes);
     let tombstone = User {
         username: "deleted".into(),
@@ -126,12 +127,12 @@ async fn a_deleted_account_leaves_a_tombstone(url: StoreUrl) {
     assert_eq!(store.user(ada.id).await.unwrap(), Some(tombstone));
     assert_eq!(store.delete_user(deletion(&ada)).await.unwrap(), [], "a repeat changes nothing");
     assert_eq!(store.delete_user(deletion(&account("eve"))).await.unwrap_err().code, Code::NotFound);
-    for refused in [store.suspend(ada.id).await.err(), store.restore(ada.id, 0).await.err()] {
+    for refused in [store.suspend(ada.id, None).await.err(), store.restore(ada.id, 0, None).await.err()] {
         assert_eq!(refused.unwrap().code, Code::Conflict);
     }
     assert_eq!(store.change_profile(ada.id, ProfileChange::default()).await.unwrap(), None);
     assert_eq!(store.change_password(ada.id, "none".into(), "new".into(), cut(None)).await.unwrap(), None);
-    assert_eq!(store.end_sessions(ada.id, cut(None)).await.unwrap(), None);
+    assert_eq!(store.end_sessions(ada.id, cut(None), None).await.unwrap(), None);
     assert_eq!(store.reset_user(token, 1).await.unwrap(), None);
     for hash in ["none", &ada.password_hash] {
         let opened = store.open_session(session(&ada, 3000), hash.into()).await;

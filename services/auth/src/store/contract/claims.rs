@@ -59,7 +59,8 @@ async fn one_hundred_creations_of_one_user_make_one_account(url: StoreUrl) {
 async fn a_deleted_user_loses_the_claims(url: StoreUrl) {
     let store = open(&url).await;
     let ada = create(&store, claimant("ada", 1000)).await.unwrap();
-    let deletion = Deletion { id: ada.id, password_hash: "none".into(), now_ms: 500, free_name_at_ms: 1000 };
+    let deletion =
+        Deletion { id: ada.id, password_hash: "none".into(), now_ms: 500, free_name_at_ms: 1000, entry: None };
     store.delete_user(deletion).await.unwrap();
     let left = store.user(ada.id).await.unwrap().unwrap();
     let bare = Claimed { name: None, picture: None, ..claimed("", 1000) };

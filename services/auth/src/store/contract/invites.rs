@@ -13,12 +13,12 @@ contract!(
 );
 
 fn invite(code: u8, uses: u32, expires_at_ms: i64) -> Invite {
-    Invite { id: Uuid::now_v7(), code_sha256: [code; 32], uses, created_at_ms: 100, expires_at_ms }
+    Invite { id: Uuid::now_v7(), code_sha256: [code; 32], uses, created_at_ms: 100, expires_at_ms, entry: None }
 }
 
 async fn invited(store: &Arc<dyn Store>, user: User, code: u8, now_ms: i64) -> Result<User> {
     let skeleton = skeleton(&user.username_folded);
-    store.create_user(user, skeleton, Some(([code; 32], now_ms))).await
+    store.create_user(user, skeleton, Some(([code; 32], now_ms)), None).await
 }
 
 async fn as_many_accounts_as_uses_are_created(url: StoreUrl) {

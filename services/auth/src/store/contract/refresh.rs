@@ -112,9 +112,9 @@ async fn sessions_that_have_ended_cannot_be_refreshed(url: StoreUrl) {
     ];
     store.revoke(first.id, ada.id, 2000).await.unwrap();
     assert_eq!(store.rotate(uses(&first, 1, 1000)).await.unwrap(), Rotated::Unknown);
-    store.end_sessions(ada.id, cut(Some(third.id))).await.unwrap();
+    store.end_sessions(ada.id, cut(Some(third.id)), None).await.unwrap();
     assert_eq!(store.rotate(uses(&second, 1, 1000)).await.unwrap(), Rotated::Unknown);
     assert_eq!(store.rotate(uses(&third, 1, 1000)).await.unwrap(), next(&ada));
-    store.suspend(ada.id).await.unwrap();
+    store.suspend(ada.id, None).await.unwrap();
     assert_eq!(store.rotate(uses(&third, 2, 1000)).await.unwrap(), Rotated::Unknown);
 }

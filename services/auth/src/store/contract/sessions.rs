@@ -82,23 +82,23 @@ async fn all_sessions_end_in_one_step(url: StoreUrl) {
         ids.push(open_at(&store, &ada, 1000 + n).await);
     }
     open_at(&store, &eve, 1000).await;
-    let ended = store.end_sessions(ada.id, cut(Some(ids[1]))).await.unwrap().unwrap();
+    let ended = store.end_sessions(ada.id, cut(Some(ids[1])), None).await.unwrap().unwrap();
     let before = |except| Scope::Before { user_id: ada.id, not_before_s: 200, except };
     let scopes = |ended: &[Revocation]| ended.iter().map(|ended| ended.scope).collect::<Vec<_>>();
     assert_eq!(scopes(&ended), [Scope::Session(ids[0]), Scope::Session(ids[2]), before(Some(ids[1]))]);
     assert_eq!(session_ids(&store, &ada, 0).await, [ids[1]]);
-    let ended = store.end_sessions(ada.id, cut(None)).await.unwrap().unwrap();
+    let ended = store.end_sessions(ada.id, cut(None), None).await.unwrap().unwrap();
     assert_eq!(scopes(&ended), [Scope::Session(ids[1]), before(None)]);
     let page = store.revocations(0, 10).await.unwrap();
     assert_eq!((numbers(&page), page.head), (vec![1, 2, 4, 5], 5), "a later cut replaces an earlier one");
     assert_eq!(page.items[3], ended[1]);
     assert_eq!((session_ids(&store, &ada, 0).await.len(), session_ids(&store, &eve, 0).await.len()), (0, 1));
-    assert_eq!(store.end_sessions(Uuid::now_v7(), cut(None)).await.unwrap(), None);
+    assert_eq!(store.end_sessions(Uuid::now_v7(), cut(None), None).await.unwrap(), None);
     // A cut expires like a session.
     assert_eq!(store.purge(9001, 10).await.unwrap(), 4);
     // An earlier time does not make later tokens valid again.
     let earlier = Cut { not_before_s: 100, ..cut(None) };
-    store.end_sessions(ada.id, earlier).await.unwrap();
+    store.end_sessions(ada.id, earlier, None).await.unwrap();
     let opened = store.open_session(session(&ada, 3000), ada.password_hash.clone()).await.unwrap();
     assert_eq!(opened.tokens_from_s, 200);
 }

@@ -6,6 +6,7 @@ contract!(
     accounts_and_revocations_of_the_previous_version_are_read,
     a_logout_on_a_replica_of_the_previous_version_ends_the_session,
     the_previous_version_reads_entries_about_users,
+    a_user_deleted_by_the_previous_version_is_deleted,
 );
 
 /// Runs a statement of the previous version. `id` writes a UUID as a literal of that database.
@@ -23,7 +24,7 @@ async fn run(url: &StoreUrl, statement: impl Fn(fn(Uuid) -> String) -> String) {
     }
 }
 
-async fn connect(url: &confab_common::Secret) -> tokio_postgres::Client {
+pub(super) async fn connect(url: &confab_common::Secret) -> tokio_postgres::Client {
     let (client, connection) = tokio_postgres::connect(url.expose(), tokio_postgres::NoTls).await.unwrap();
     tokio::spawn(connection);
     client.batch_execute("SET search_path TO auth").await.unwrap();
@@ -63,11 +64,11 @@ async fn accounts_and_revocations_of_the_previous_version_are_read(url: StoreUrl
     // A token of the previous version has no stored session. Logout revokes it, and a cut ends it by its time of issue.
     assert_eq!(store.end_session(ada.id, Uuid::now_v7(), 0).await.unwrap(), None);
     assert_eq!(store.revoke(Uuid::now_v7(), ada.id, 5000).await.unwrap().number, 2);
-    let ended = store.end_sessions(ada.id, cut(None)).await.unwrap().unwrap();
+    let ended = store.end_sessions(ada.id, cut(None), None).await.unwrap().unwrap();
     assert_eq!(ended.len(), 1);
     open_at(&store, &ada, 1000).await;
     store
-        .delete_user(Deletion { id: ada.id, password_hash: "none".into(), now_ms: 0, free_name_at_ms: 1 })
+        .delete_user(Deletion { id: ada.id, password_hash: "none".into(), now_ms: 0, free_name_at_ms: 1, entry: None })
         .await
         .unwrap();
 }
@@ -86,8 +87,8 @@ async fn a_logout_on_a_replica_of_the_previous_version_ends_the_session(url: Sto
 async fn the_previous_version_reads_entries_about_users(url: StoreUrl) {
     let store = open(&url).await;
     let ada = create(&store, account("ada")).await.unwrap();
-    store.end_sessions(ada.id, cut(None)).await.unwrap();
-    store.suspend(ada.id).await.unwrap();
+    store.end_sessions(ada.id, cut(None), None).await.unwrap();
+    store.suspend(ada.id, None).await.unwrap();
     const SQL: &str = "SELECT session_id FROM revocations WHERE number > 0 ORDER BY number";
     // The previous version requires a value, and would take it for the id of a session.
     let ids = match &url {
@@ -102,4 +103,14 @@ async fn the_previous_version_reads_entries_about_users(url: StoreUrl) {
         }
     };
     assert_eq!(ids.iter().map(Uuid::get_version_num).collect::<Vec<_>>(), [8, 8]);
+}
+
+async fn a_user_deleted_by_the_previous_version_is_deleted(url: StoreUrl) {
+    let store = open(&url).await;
+    let ada = create(&store, account("ada")).await.unwrap();
+    store.suspend(ada.id, None).await.unwrap();
+    let blocked = async || store.revocations(0, 10).await.unwrap().items[0].scope;
+    assert_eq!(blocked().await, Scope::Blocked { user_id: ada.id, deleted: false });
+    run(&url, |id| format!("UPDATE users SET state = 2 WHERE id = {}", id(ada.id))).await;
+    assert_eq!(blocked().await, Scope::Blocked { user_id: ada.id, deleted: true });
 }

@@ -6,19 +6,28 @@ use futures::future::BoxFuture;
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
+use super::audit::Record;
 use super::list::List;
 use super::{Postgres, prepare_all, user};
 use crate::store::{
-    AccountStore, Claimed, Cut, DELETED, Deletion, Leaving, ProfileChange, Revocation, Scope, Sha256, State, User,
-    is_deleted, name_taken, no_invite,
+    AccountStore, Claimed, Cut, DELETED, Deletion, Entry, Leaving, ProfileChange, Revocation, Scope, Sha256, State,
+    User, is_deleted, name_taken, no_invite,
 };
 
-const LOCK: &str = concat!("/* lock_user */ SELECT ", user_columns!(), " FROM users WHERE id = $1 FOR NO KEY UPDATE");
+pub const LOCK: &str =
+    concat!("/* lock_user */ SELECT ", user_columns!(), " FROM users WHERE id = $1 FOR NO KEY UPDATE");
 
 impl AccountStore for Postgres {
-    fn create_user(&self, user: User, skeleton: String, invite: Option<(Sha256, i64)>) -> BoxFuture<'_, Result<User>> {
+    fn create_user(
+        &self,
+        user: User,
+        skeleton: String,
+        invite: Option<(Sha256, i64)>,
+        entry: Option<Entry>,
+    ) -> BoxFuture<'_, Result<User>> {
         Box::pin(async move {
-            if self.0.run(async |client| create(client, &user, &skeleton, invite).await).await? {
+            let insert = async |client: &mut Client| create(client, &user, &skeleton, invite, entry.as_ref()).await;
+            if self.0.run(insert).await? {
                 return Ok(user);
             }
             self.user(user.id).await?.ok_or_else(name_taken)
@@ -101,16 +110,18 @@ impl AccountStore for Postgres {
         )
     }
 
-    fn suspend(&self, id: Uuid) -> BoxFuture<'_, Result<Vec<Revocation>>> {
-        Box::pin(
-            async move { self.0.run(async |client| set_state(client, id, State::Suspended, i64::MAX).await).await },
-        )
+    fn suspend(&self, id: Uuid, entry: Option<Entry>) -> BoxFuture<'_, Result<Vec<Revocation>>> {
+        Box::pin(async move {
+            let entry = entry.as_ref();
+            self.0.run(async |client| set_state(client, id, State::Suspended, i64::MAX, entry).await).await
+        })
     }
 
-    fn restore(&self, id: Uuid, expires_at_ms: i64) -> BoxFuture<'_, Result<Option<Revocation>>> {
+    fn restore(&self, id: Uuid, expires_at_ms: i64, entry: Option<Entry>) -> BoxFuture<'_, Result<Option<Revocation>>> {
         Box::pin(async move {
-            let restored = self.0.run(async |client| set_state(client, id, State::Active, expires_at_ms).await).await?;
-            Ok(restored.into_iter().next())
+            let entry = entry.as_ref();
+            let restore = async |client: &mut Client| set_state(client, id, State::Active, expires_at_ms, entry).await;
+            Ok(self.0.run(restore).await?.into_iter().next())
         })
     }
 
@@ -146,13 +157,20 @@ impl AccountStore for Postgres {
 }
 
 /// Inserts an account; `false` when its id or its name is in use.
-async fn create(client: &mut Client, user: &User, skeleton: &str, invite: Option<(Sha256, i64)>) -> Result<bool> {
+async fn create(
+    client: &mut Client,
+    user: &User,
+    skeleton: &str,
+    invite: Option<(Sha256, i64)>,
+    entry: Option<&Entry>,
+) -> Result<bool> {
     const INSERT: &str =
         "/* create_user */ INSERT INTO users (id, username, username_folded, password_hash, created_at_ms,
             username_skeleton, display_name, avatar_file_id, data, issuer, claimed_name, claimed_picture, claimed_at_ms)
         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) ON CONFLICT DO NOTHING";
     const TAKE: &str = "/* create_user */ UPDATE invites SET uses_left = uses_left - 1
         WHERE code_sha256 = $1 AND uses_left > 0 AND expires_at_ms > $2";
+    let record = Record::prepare(client, entry).await?;
     let [insert, take] = prepare_all(client, [INSERT, TAKE]).await?;
     let transaction = client.transaction().await?;
     let User { id, username, username_folded, password_hash, created_at_ms, profile, claimed, .. } = user;
@@ -180,6 +198,7 @@ async fn create(client: &mut Client, user: &User, skeleton: &str, invite: Option
     {
         return Err(no_invite());
     }
+    record.write(&transaction).await?;
     transaction.commit().await?;
     Ok(true)
 }
@@ -225,8 +244,15 @@ async fn change_password(
 }
 
 /// Suspends or restores an account, and returns the revocations: none when it has that state already.
-async fn set_state(client: &mut Client, id: Uuid, state: State, expires_at_ms: i64) -> Result<Vec<Revocation>> {
+async fn set_state(
+    client: &mut Client,
+    id: Uuid,
+    state: State,
+    expires_at_ms: i64,
+    entry: Option<&Entry>,
+) -> Result<Vec<Revocation>> {
     const UPDATE: &str = "/* set_state */ UPDATE users SET state = $2 WHERE id = $1";
+    let record = Record::prepare(client, entry).await?;
     let list = List::prepare(client).await?;
     let [lock, update] = prepare_all(client, [LOCK, UPDATE]).await?;
     let transaction = client.transaction().await?;
@@ -237,8 +263,10 @@ async fn set_state(client: &mut Client, id: Uuid, state: State, expires_at_ms: i
         _ => {}
     }
     transaction.execute(&update, &[&id, &state.number()]).await?;
-    let scope = if state == State::Active { Scope::Unblocked { user_id: id } } else { Scope::Blocked { user_id: id } };
+    let blocked = Scope::Blocked { user_id: id, deleted: false };
+    let scope = if state == State::Active { Scope::Unblocked { user_id: id } } else { blocked };
     let ended = list.end(&transaction, id, None, None, &[(scope, expires_at_ms)]).await?;
+    record.write(&transaction).await?;
     transaction.commit().await?;
     Ok(ended)
 }
@@ -251,7 +279,8 @@ async fn delete(client: &mut Client, deletion: &Deletion) -> Result<Vec<Revocati
     const LEAVE: &str = "/* delete_user */ INSERT INTO leaving (user_id, username, created_at_ms) VALUES ($1, $2, $3)
         ON CONFLICT DO NOTHING";
     const FORGET: &str = "/* delete_user */ DELETE FROM password_resets WHERE user_id = $1";
-    let Deletion { id, password_hash, now_ms, free_name_at_ms } = deletion;
+    let Deletion { id, password_hash, now_ms, free_name_at_ms, entry } = deletion;
+    let record = Record::prepare(client, entry.as_ref()).await?;
     let list = List::prepare(client).await?;
     let [lock, update, leave, forget] = prepare_all(client, [LOCK, UPDATE, LEAVE, FORGET]).await?;
     let transaction = client.transaction().await?;
@@ -264,8 +293,9 @@ async fn delete(client: &mut Client, deletion: &Deletion) -> Result<Vec<Revocati
     transaction.execute(&update, &[id, &state, &DELETED, password_hash, free_name_at_ms]).await?;
     transaction.execute(&leave, &[id, &user.username, now_ms]).await?;
     transaction.execute(&forget, &[id]).await?;
-    let scopes = [(Scope::Blocked { user_id: *id }, i64::MAX)];
+    let scopes = [(Scope::Blocked { user_id: *id, deleted: true }, i64::MAX)];
     let ended = list.end(&transaction, *id, None, None, &scopes).await?;
+    record.write(&transaction).await?;
     transaction.commit().await?;
     Ok(ended)
 }

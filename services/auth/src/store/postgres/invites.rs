@@ -5,6 +5,7 @@ use confab_common::pg::Client;
 use futures::future::BoxFuture;
 use uuid::Uuid;
 
+use super::audit::Record;
 use super::list::List;
 use super::{Postgres, prepare_all};
 use crate::store::{Cut, Invite, InviteStore, PasswordReset, Redeemed, Sha256, State};
@@ -72,14 +73,18 @@ async fn create_invite(client: &mut Client, invite: &Invite, max: u32) -> Result
         "/* create_invite */ INSERT INTO invites (id, code_sha256, uses_left, created_at_ms, expires_at_ms)
         SELECT $1::uuid, $2::bytea, $3::bigint, $4::bigint, $5::bigint
         WHERE (SELECT count(*) FROM invites WHERE uses_left > 0 AND expires_at_ms > $4) < $6::bigint";
+    let Invite { id, code_sha256, uses, created_at_ms, expires_at_ms, entry } = invite;
+    let record = Record::prepare(client, entry.as_ref()).await?;
     let [insert] = prepare_all(client, [INSERT]).await?;
-    let Invite { id, code_sha256, uses, created_at_ms, expires_at_ms } = invite;
     let transaction = client.transaction().await?;
     transaction.batch_execute(LOCK).await?;
     let (uses, max) = (i64::from(*uses), i64::from(max));
     let values: [&(dyn tokio_postgres::types::ToSql + Sync); 6] =
         [id, &&code_sha256[..], &uses, created_at_ms, expires_at_ms, &max];
     let inserted = transaction.execute(&insert, &values).await? == 1;
+    if inserted {
+        record.write(&transaction).await?;
+    }
     transaction.commit().await?;
     Ok(inserted)
 }

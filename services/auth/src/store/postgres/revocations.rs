@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::list::List;
 use super::{Postgres, prepare_all};
-use crate::store::{Revocation, RevocationStore, Revocations, Scope};
+use crate::store::{Revocation, RevocationStore, Revocations, Scope, State};
 
 impl RevocationStore for Postgres {
     fn revoke(&self, session_id: Uuid, user_id: Uuid, expires_at_ms: i64) -> BoxFuture<'_, Result<Revocation>> {
@@ -21,14 +21,14 @@ impl RevocationStore for Postgres {
         Box::pin(async move {
             // One statement, so that rows and head belong to one snapshot.
             const SQL: &str = "/* revocations */ SELECT page.number, page.session_id, page.user_id, page.expires_at_ms,
-                    page.kind, page.not_before_s, page.except_session_id, head.number
+                    page.kind, page.not_before_s, page.except_session_id, coalesce(users.state = $3, FALSE), head.number
                 FROM revocation_head head LEFT JOIN LATERAL (
                     SELECT number, session_id, user_id, expires_at_ms, kind, not_before_s, except_session_id
                     FROM revocations WHERE number > $1 ORDER BY number LIMIT $2
-                ) page ON TRUE ORDER BY page.number";
+                ) page ON TRUE LEFT JOIN users ON page.kind = 2 AND users.id = page.user_id ORDER BY page.number";
             let after = i64::try_from(after).unwrap_or(i64::MAX);
-            let rows = self.0.query(SQL, &[&after, &i64::from(limit)]).await?;
-            let head = rows.first().map_or(0, |row| row.get::<_, i64>(7) as u64);
+            let rows = self.0.query(SQL, &[&after, &i64::from(limit), &State::Deleted.number()]).await?;
+            let head = rows.first().map_or(0, |row| row.get::<_, i64>(8) as u64);
             let items = rows.iter().filter(|row| row.get::<_, Option<i64>>(0).is_some()).map(revocation).collect();
             Ok(Revocations { items, head })
         })
@@ -55,7 +55,7 @@ impl RevocationStore for Postgres {
 
 async fn revoke(client: &mut Client, session_id: Uuid, user_id: Uuid, expires_at_ms: i64) -> Result<Revocation> {
     const FIND: &str =
-        "/* revoke */ SELECT number, session_id, user_id, expires_at_ms, kind, not_before_s, except_session_id
+        "/* revoke */ SELECT number, session_id, user_id, expires_at_ms, kind, not_before_s, except_session_id, FALSE
         FROM revocations WHERE session_id = $1";
     const LATEST: &str = "/* revoke */ SELECT token_expires_at_ms FROM sessions WHERE id = $1 FOR UPDATE";
     let list = List::prepare(client).await?;
@@ -75,7 +75,7 @@ async fn revoke(client: &mut Client, session_id: Uuid, user_id: Uuid, expires_at
 pub(super) fn revocation(row: &Row) -> Revocation {
     Revocation {
         number: row.get::<_, i64>(0) as u64,
-        scope: Scope::of(row.get(4), row.get(1), row.get(2), row.get(5), row.get(6)),
+        scope: Scope::of(row.get(4), row.get(1), row.get(2), row.get(5), row.get(6), row.get(7)),
         expires_at_ms: row.get(3),
     }
 }

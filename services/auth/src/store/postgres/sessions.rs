@@ -6,12 +6,13 @@ use futures::future::BoxFuture;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
+use super::audit::Record;
 use super::list::List;
 use super::revocations::revocation;
 use super::{Postgres, prepare_all, user};
 use crate::store::{
-    Chain, Cut, MAX_SESSIONS, NewSession, Opened, Revocation, Rotated, Rotation, Seen, SessionStore, State, Step,
-    StoredSession, User, wrong_credentials,
+    Chain, Cut, Entry, MAX_SESSIONS, NewSession, Opened, Revocation, Rotated, Rotation, Seen, SessionStore, State,
+    Step, StoredSession, User, wrong_credentials,
 };
 
 impl SessionStore for Postgres {
@@ -36,8 +37,15 @@ impl SessionStore for Postgres {
         Box::pin(async move { self.0.run(async |client| end_session(client, user_id, id, now_ms).await).await })
     }
 
-    fn end_sessions(&self, user_id: Uuid, cut: Cut) -> BoxFuture<'_, Result<Option<Vec<Revocation>>>> {
-        Box::pin(async move { self.0.run(async |client| end_sessions(client, user_id, cut).await).await })
+    fn end_sessions(
+        &self,
+        user_id: Uuid,
+        cut: Cut,
+        entry: Option<Entry>,
+    ) -> BoxFuture<'_, Result<Option<Vec<Revocation>>>> {
+        Box::pin(
+            async move { self.0.run(async |client| end_sessions(client, user_id, cut, entry.as_ref()).await).await },
+        )
     }
 
     fn purge_sessions(&self, expired_before_ms: i64, limit: u32) -> BoxFuture<'_, Result<u64>> {
@@ -59,9 +67,10 @@ async fn open(client: &mut Client, session: &NewSession, verified_hash: &str) ->
     const INSERT: &str = "/* open_session */ INSERT INTO sessions (id, user_id, created_at_ms, last_seen_at_ms,
             expires_at_ms, token_expires_at_ms, user_agent, address, refresh_sha256)
         VALUES ($1, $2, $3, $3, $4, $5, $6, $7, $8)";
+    let NewSession { id, user_id, created_at_ms, token_expires_at_ms, refresh, seen, entry } = session;
+    let record = Record::prepare(client, entry.as_ref()).await?;
     let list = List::prepare(client).await?;
     let [lock, oldest, insert] = prepare_all(client, [LOCK, OLDEST, INSERT]).await?;
-    let NewSession { id, user_id, created_at_ms, token_expires_at_ms, refresh, seen } = session;
     let transaction = client.transaction().await?;
     let row = transaction.query_opt(&lock, &[user_id]).await?.ok_or_else(wrong_credentials)?;
     User::may_open(State::of(row.get(0)), row.get(1), verified_hash)?;
@@ -74,6 +83,7 @@ async fn open(client: &mut Client, session: &NewSession, verified_hash: &str) ->
     let values: [&(dyn tokio_postgres::types::ToSql + Sync); 8] =
         [id, user_id, created_at_ms, &expires_at_ms, token_expires_at_ms, &seen.user_agent, &seen.address, &refresh];
     transaction.execute(&insert, &values).await?;
+    record.write(&transaction).await?;
     transaction.commit().await?;
     Ok(Opened { revoked, tokens_from_s })
 }
@@ -118,7 +128,7 @@ async fn rotate(client: &mut Client, rotation: &Rotation) -> Result<Rotated> {
 
 async fn end_session(client: &mut Client, user_id: Uuid, id: Uuid, now_ms: i64) -> Result<Option<Revocation>> {
     const FIND: &str = "/* end_session */ SELECT number, session_id, user_id, expires_at_ms, kind, not_before_s,
-            except_session_id
+            except_session_id, FALSE
         FROM revocations WHERE session_id = $1 AND user_id = $2 AND kind = 0";
     const SESSION: &str = "/* end_session */ SELECT token_expires_at_ms FROM sessions
         WHERE id = $1 AND user_id = $2 AND expires_at_ms > $3 FOR UPDATE";
@@ -135,9 +145,15 @@ async fn end_session(client: &mut Client, user_id: Uuid, id: Uuid, now_ms: i64) 
     Ok(ended.into_iter().next())
 }
 
-async fn end_sessions(client: &mut Client, user_id: Uuid, cut: Cut) -> Result<Option<Vec<Revocation>>> {
+async fn end_sessions(
+    client: &mut Client,
+    user_id: Uuid,
+    cut: Cut,
+    entry: Option<&Entry>,
+) -> Result<Option<Vec<Revocation>>> {
     const UPDATE: &str = "/* end_sessions */ UPDATE users SET tokens_from_s = greatest(tokens_from_s, $2)
         WHERE id = $1 AND state <> $3";
+    let record = Record::prepare(client, entry).await?;
     let list = List::prepare(client).await?;
     let [update] = prepare_all(client, [UPDATE]).await?;
     let transaction = client.transaction().await?;
@@ -147,6 +163,7 @@ async fn end_sessions(client: &mut Client, user_id: Uuid, cut: Cut) -> Result<Op
     }
     let scopes = [(cut.scope(user_id), cut.expires_at_ms)];
     let ended = list.end(&transaction, user_id, None, cut.except, &scopes).await?;
+    record.write(&transaction).await?;
     transaction.commit().await?;
     Ok(Some(ended))
 }

@@ -5,14 +5,21 @@ use futures::future::BoxFuture;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use uuid::Uuid;
 
+use super::audit::record;
 use super::{Sqlite, id, list, user, user_by_id};
 use crate::store::{
-    AccountStore, Claimed, Cut, DELETED, Deletion, Leaving, ProfileChange, Revocation, Scope, Sha256, State, User,
-    is_deleted, name_taken, no_invite,
+    AccountStore, Claimed, Cut, DELETED, Deletion, Entry, Leaving, ProfileChange, Revocation, Scope, Sha256, State,
+    User, is_deleted, name_taken, no_invite,
 };
 
 impl AccountStore for Sqlite {
-    fn create_user(&self, user: User, skeleton: String, invite: Option<(Sha256, i64)>) -> BoxFuture<'_, Result<User>> {
+    fn create_user(
+        &self,
+        user: User,
+        skeleton: String,
+        invite: Option<(Sha256, i64)>,
+        entry: Option<Entry>,
+    ) -> BoxFuture<'_, Result<User>> {
         Box::pin(self.0.write(move |connection| {
             const TAKE: &str = "/* create_user */ UPDATE invites SET uses_left = uses_left - 1
                 WHERE code_sha256 = ?1 AND uses_left > 0 AND expires_at_ms > ?2";
@@ -25,6 +32,7 @@ impl AccountStore for Sqlite {
                 // Rolls back the insertion.
                 return Err(no_invite());
             }
+            record(connection, entry.as_ref())?;
             Ok(user)
         }))
     }
@@ -116,16 +124,17 @@ impl AccountStore for Sqlite {
         }))
     }
 
-    fn suspend(&self, id: Uuid) -> BoxFuture<'_, Result<Vec<Revocation>>> {
-        Box::pin(self.0.write(move |connection| set_state(connection, id, State::Suspended, i64::MAX)))
+    fn suspend(&self, id: Uuid, entry: Option<Entry>) -> BoxFuture<'_, Result<Vec<Revocation>>> {
+        let suspend =
+            move |connection: &Connection| set_state(connection, id, State::Suspended, i64::MAX, entry.as_ref());
+        Box::pin(self.0.write(suspend))
     }
 
-    fn restore(&self, id: Uuid, expires_at_ms: i64) -> BoxFuture<'_, Result<Option<Revocation>>> {
-        Box::pin(
-            self.0.write(move |connection| {
-                Ok(set_state(connection, id, State::Active, expires_at_ms)?.into_iter().next())
-            }),
-        )
+    fn restore(&self, id: Uuid, expires_at_ms: i64, entry: Option<Entry>) -> BoxFuture<'_, Result<Option<Revocation>>> {
+        Box::pin(self.0.write(move |connection| {
+            let restored = set_state(connection, id, State::Active, expires_at_ms, entry.as_ref())?;
+            Ok(restored.into_iter().next())
+        }))
     }
 
     fn delete_user(&self, deletion: Deletion) -> BoxFuture<'_, Result<Vec<Revocation>>> {
@@ -194,7 +203,13 @@ fn present(connection: &Connection, id: Uuid) -> Result<Option<User>> {
 }
 
 /// Suspends or restores an account, and returns the revocations: none when it has that state already.
-fn set_state(connection: &Connection, id: Uuid, state: State, expires_at_ms: i64) -> Result<Vec<Revocation>> {
+fn set_state(
+    connection: &Connection,
+    id: Uuid,
+    state: State,
+    expires_at_ms: i64,
+    entry: Option<&Entry>,
+) -> Result<Vec<Revocation>> {
     const UPDATE: &str = "/* set_state */ UPDATE users SET state = ?2 WHERE id = ?1";
     match user_by_id(connection, id)?.ok_or_else(|| Error::not_found("user"))?.state {
         State::Deleted => return Err(is_deleted()),
@@ -202,7 +217,9 @@ fn set_state(connection: &Connection, id: Uuid, state: State, expires_at_ms: i64
         _ => {}
     }
     connection.prepare_cached(UPDATE)?.execute(params![id.into_bytes(), state.number()])?;
-    let scope = if state == State::Active { Scope::Unblocked { user_id: id } } else { Scope::Blocked { user_id: id } };
+    record(connection, entry)?;
+    let blocked = Scope::Blocked { user_id: id, deleted: false };
+    let scope = if state == State::Active { Scope::Unblocked { user_id: id } } else { blocked };
     list::end(connection, id, None, &[(scope, expires_at_ms)])
 }
 
@@ -214,7 +231,7 @@ fn delete(connection: &Connection, deletion: &Deletion) -> Result<Vec<Revocation
     const LEAVE: &str = "/* delete_user */ INSERT INTO leaving (user_id, username, created_at_ms) VALUES (?1, ?2, ?3)
         ON CONFLICT DO NOTHING";
     const FORGET: &str = "/* delete_user */ DELETE FROM password_resets WHERE user_id = ?1";
-    let Deletion { id, password_hash, now_ms, free_name_at_ms } = deletion;
+    let Deletion { id, password_hash, now_ms, free_name_at_ms, entry } = deletion;
     let user = user_by_id(connection, *id)?.ok_or_else(|| Error::not_found("user"))?;
     if user.state == State::Deleted {
         return Ok(Vec::new());
@@ -223,5 +240,6 @@ fn delete(connection: &Connection, deletion: &Deletion) -> Result<Vec<Revocation
     connection.prepare_cached(UPDATE)?.execute(params![key, state, DELETED, password_hash, free_name_at_ms])?;
     connection.prepare_cached(LEAVE)?.execute(params![key, user.username, now_ms])?;
     connection.prepare_cached(FORGET)?.execute([key])?;
-    list::end(connection, *id, None, &[(Scope::Blocked { user_id: *id }, i64::MAX)])
+    record(connection, entry.as_ref())?;
+    list::end(connection, *id, None, &[(Scope::Blocked { user_id: *id, deleted: true }, i64::MAX)])
 }

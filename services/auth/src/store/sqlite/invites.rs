@@ -5,6 +5,7 @@ use futures::future::BoxFuture;
 use rusqlite::{OptionalExtension, params};
 use uuid::Uuid;
 
+use super::audit::record;
 use super::{Sqlite, id, list};
 use crate::store::{Cut, Invite, InviteStore, PasswordReset, Redeemed, Sha256, State};
 
@@ -15,9 +16,13 @@ impl InviteStore for Sqlite {
                 "/* create_invite */ INSERT INTO invites (id, code_sha256, uses_left, created_at_ms, expires_at_ms)
                 SELECT ?1, ?2, ?3, ?4, ?5
                 WHERE (SELECT count(*) FROM invites WHERE uses_left > 0 AND expires_at_ms > ?4) < ?6";
-            let Invite { id, code_sha256, uses, created_at_ms, expires_at_ms } = &invite;
+            let Invite { id, code_sha256, uses, created_at_ms, expires_at_ms, entry } = &invite;
             let values = params![id.into_bytes(), code_sha256, uses, created_at_ms, expires_at_ms, max];
-            Ok(connection.prepare_cached(SQL)?.execute(values)? == 1)
+            if connection.prepare_cached(SQL)?.execute(values)? == 0 {
+                return Ok(false);
+            }
+            record(connection, entry.as_ref())?;
+            Ok(true)
         }))
     }
 

@@ -6,7 +6,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use uuid::Uuid;
 
 use super::{Sqlite, id, list, optional_id};
-use crate::store::{Revocation, RevocationStore, Revocations, Scope};
+use crate::store::{Revocation, RevocationStore, Revocations, Scope, State};
 
 impl RevocationStore for Sqlite {
     fn revoke(&self, session_id: Uuid, user_id: Uuid, expires_at_ms: i64) -> BoxFuture<'_, Result<Revocation>> {
@@ -25,13 +25,14 @@ impl RevocationStore for Sqlite {
         Box::pin(self.0.read(move |connection| {
             const PAGE: &str =
                 "/* revocations */ SELECT number, session_id, user_id, expires_at_ms, kind, not_before_s,
-                    except_session_id
-                FROM revocations WHERE number > ?1 ORDER BY number LIMIT ?2";
+                    except_session_id, coalesce(state = ?3, FALSE)
+                FROM revocations LEFT JOIN users ON kind = 2 AND id = user_id
+                WHERE number > ?1 ORDER BY number LIMIT ?2";
             const HEAD: &str = "/* revocations */ SELECT number FROM revocation_head";
             let after = i64::try_from(after).unwrap_or(i64::MAX);
             let items = connection
                 .prepare_cached(PAGE)?
-                .query_map(params![after, limit], revocation)?
+                .query_map(params![after, limit, State::Deleted.number()], revocation)?
                 .collect::<rusqlite::Result<_>>()?;
             let head = connection.prepare_cached(HEAD)?.query_row([], |row| row.get::<_, i64>(0))? as u64;
             Ok(Revocations { items, head })
@@ -59,7 +60,7 @@ impl RevocationStore for Sqlite {
 /// Returns the revocation of a session.
 pub fn of_session(connection: &Connection, session_id: Uuid) -> Result<Option<Revocation>> {
     const FIND: &str =
-        "/* revoke */ SELECT number, session_id, user_id, expires_at_ms, kind, not_before_s, except_session_id
+        "/* revoke */ SELECT number, session_id, user_id, expires_at_ms, kind, not_before_s, except_session_id, FALSE
         FROM revocations WHERE session_id = ?1";
     Ok(connection.prepare_cached(FIND)?.query_row([session_id.into_bytes()], revocation).optional()?)
 }
@@ -67,7 +68,7 @@ pub fn of_session(connection: &Connection, session_id: Uuid) -> Result<Option<Re
 fn revocation(row: &Row<'_>) -> rusqlite::Result<Revocation> {
     Ok(Revocation {
         number: row.get::<_, i64>(0)? as u64,
-        scope: Scope::of(row.get(4)?, id(row, 1)?, id(row, 2)?, row.get(5)?, optional_id(row, 6)?),
+        scope: Scope::of(row.get(4)?, id(row, 1)?, id(row, 2)?, row.get(5)?, optional_id(row, 6)?, row.get(7)?),
         expires_at_ms: row.get(3)?,
     })
 }

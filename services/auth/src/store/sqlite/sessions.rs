@@ -5,11 +5,12 @@ use futures::future::BoxFuture;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use uuid::Uuid;
 
+use super::audit::record;
 use super::revocations::of_session;
 use super::{Sqlite, id, list, user_by_id};
 use crate::store::{
-    Chain, Cut, MAX_SESSIONS, NewSession, Opened, Revocation, Rotated, Rotation, Scope, Seen, SessionStore, State,
-    Step, StoredSession, User, wrong_credentials,
+    Chain, Cut, Entry, MAX_SESSIONS, NewSession, Opened, Revocation, Rotated, Rotation, Scope, Seen, SessionStore,
+    State, Step, StoredSession, User, wrong_credentials,
 };
 
 impl SessionStore for Sqlite {
@@ -49,7 +50,12 @@ impl SessionStore for Sqlite {
         }))
     }
 
-    fn end_sessions(&self, user_id: Uuid, cut: Cut) -> BoxFuture<'_, Result<Option<Vec<Revocation>>>> {
+    fn end_sessions(
+        &self,
+        user_id: Uuid,
+        cut: Cut,
+        entry: Option<Entry>,
+    ) -> BoxFuture<'_, Result<Option<Vec<Revocation>>>> {
         Box::pin(self.0.write(move |connection| {
             const UPDATE: &str = "/* end_sessions */ UPDATE users SET tokens_from_s = max(tokens_from_s, ?2)
                 WHERE id = ?1 AND state <> ?3";
@@ -57,6 +63,7 @@ impl SessionStore for Sqlite {
             if connection.prepare_cached(UPDATE)?.execute(values)? == 0 {
                 return Ok(None);
             }
+            record(connection, entry.as_ref())?;
             list::end(connection, user_id, cut.except, &[(cut.scope(user_id), cut.expires_at_ms)]).map(Some)
         }))
     }
@@ -101,6 +108,7 @@ fn open(connection: &Connection, session: &NewSession, verified_hash: &str) -> R
         session.seen.address,
         session.refresh.map(|refresh| refresh.token_sha256)
     ])?;
+    record(connection, session.entry.as_ref())?;
     Ok(Opened { revoked, tokens_from_s })
 }
 

@@ -19,7 +19,7 @@ async fn a_log_of_the_former_format_needs_no_opening(fixture: Fixture) {
     // The opening of a room with events adds its members and keeps its numbers.
     let (key, owner) = ((partition::of_room(room, PARTITIONS), room), Uuid::now_v7());
     store.open_room(key, true, vec![Member { user: owner, role: Role::Owner }]).await.unwrap();
-    let (page, access) = store.list(key, Window::Latest, ALL, vec![owner]).await.unwrap();
+    let (page, access) = store.list(key, Window::Latest, ALL, vec![owner].into()).await.unwrap();
     assert_eq!((page.head, access.readers), (1, vec![owner]));
 }
 

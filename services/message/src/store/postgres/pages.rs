@@ -8,7 +8,7 @@ use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Row};
 use uuid::Uuid;
 
-use crate::store::{self, Body, EVENT_OVERHEAD, Event, EventData, Kind, Page, RoomAccess, RoomKey};
+use crate::store::{self, Body, EVENT_OVERHEAD, Event, EventData, Kind, Page, Readers, RoomAccess, RoomKey};
 
 /// The columns of a row with an event: epoch, head, and those of the event.
 const EVENT_COLUMNS: usize = 11;
@@ -24,8 +24,10 @@ const RIGHT: &str = ", h.room_id IS NOT NULL, coalesce(h.private, false), CASE W
 const IS_READABLE: &str = "(h.private IS NOT TRUE OR EXISTS (
     SELECT 1 FROM room_members m WHERE m.partition = $1 AND m.room_id = $5 AND m.user_id = ANY ($7)))";
 
-pub static LIST_OLDEST_FIRST: LazyLock<String> = LazyLock::new(|| list("ASC"));
-pub static LIST_NEWEST_FIRST: LazyLock<String> = LazyLock::new(|| list("DESC"));
+static LIST_OLDEST_FIRST: LazyLock<String> = LazyLock::new(|| list("ASC", IS_READABLE));
+static LIST_NEWEST_FIRST: LazyLock<String> = LazyLock::new(|| list("DESC", IS_READABLE));
+static LIST_ALL_OLDEST_FIRST: LazyLock<String> = LazyLock::new(|| list("ASC", "true"));
+static LIST_ALL_NEWEST_FIRST: LazyLock<String> = LazyLock::new(|| list("DESC", "true"));
 pub static READ_LOG: LazyLock<String> = LazyLock::new(|| {
     page_statement(
         "read_log",
@@ -37,9 +39,19 @@ pub static READ_LOG: LazyLock<String> = LazyLock::new(|| {
     )
 });
 
-fn list(order: &str) -> String {
+/// Returns the statement that reads a page of a room for these readers.
+pub fn list_statement(newest_first: bool, readers: &Readers) -> &'static str {
+    match (readers, newest_first) {
+        (Readers::Users(_), false) => &LIST_OLDEST_FIRST,
+        (Readers::Users(_), true) => &LIST_NEWEST_FIRST,
+        (Readers::Moderator, false) => &LIST_ALL_OLDEST_FIRST,
+        (Readers::Moderator, true) => &LIST_ALL_NEWEST_FIRST,
+    }
+}
+
+fn list(order: &str, is_readable: &str) -> String {
     let head = "room_heads h ON h.partition = $1 AND h.room_id = $5";
-    let room = format!("partition = $1 AND room_id = $5 AND seq > $2 AND seq < $6 AND {IS_READABLE}");
+    let room = format!("partition = $1 AND room_id = $5 AND seq > $2 AND seq < $6 AND {is_readable}");
     page_statement("list", ("h.seq", RIGHT), head, &room, "seq", order)
 }
 

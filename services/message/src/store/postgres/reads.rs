@@ -57,11 +57,12 @@ async fn every_statement_reads_few_rows(store: &Postgres, said: i64, when: &str)
         }
         Ok(())
     };
-    let readers: Vec<Uuid> = Vec::new();
+    let (anonymous, readers) = (Readers::Users(Vec::new()), Vec::<Uuid>::new());
+    let [newest, oldest] = [true, false].map(|newest_first| list_statement(newest_first, &anonymous));
     let pages = async |client: &pg::Client| {
         let pages = [
-            page(client, &LIST_NEWEST_FIRST, &[&1, &0_i64, &ten, &bytes, &room, &i64::MAX, &readers], 1).await?,
-            page(client, &LIST_OLDEST_FIRST, &[&1, &half, &ten, &bytes, &room, &i64::MAX, &readers], 1).await?,
+            page(client, newest, &[&1, &0_i64, &ten, &bytes, &room, &i64::MAX, &readers], 1).await?,
+            page(client, oldest, &[&1, &half, &ten, &bytes, &room, &i64::MAX, &readers], 1).await?,
             page(client, &READ_LOG, &[&1, &half, &ten, &bytes], 1).await?,
         ];
         assert!(pages.iter().all(|(page, _)| page.events.len() == 10));

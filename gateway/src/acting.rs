@@ -67,7 +67,7 @@ impl ActingUsers {
                 Ok(Some(Account { user: UserRef { id: user.id, username: user.username }, state }))
             }
             Err(error) if error.code == Code::NotFound => Ok(None),
-            Err(error) => Err(error),
+            Err(error) => Err(Error::unavailable("the auth service").because(error)),
         }
     }
 }

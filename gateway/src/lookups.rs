@@ -33,6 +33,11 @@ impl<V: Clone + Send + Sync + 'static> Lookups<V> {
         self.cache.get(&id).await.filter(|looked| self.is_fresh(looked))?.found.ok()?
     }
 
+    /// The object in the last answer, which may be out of date.
+    pub async fn last(&self, id: Uuid) -> Option<V> {
+        self.cache.get(&id).await?.found.ok()?
+    }
+
     /// The object; `ask` calls the service, unless there is a recent answer.
     ///
     /// # Errors
@@ -92,8 +97,9 @@ mod tests {
         assert_eq!(lookups.find(ID, service.ask(Ok(Some(2)))).await.unwrap(), Some(1));
         assert_eq!((lookups.cached(ID).await, service.calls()), (Some(1), 1));
         advance(Duration::from_millis(1)).await;
-        assert_eq!(lookups.cached(ID).await, None);
+        assert_eq!((lookups.cached(ID).await, lookups.last(ID).await), (None, Some(1)));
         assert_eq!(lookups.find(ID, service.ask(Ok(None))).await.unwrap(), None);
+        assert_eq!(lookups.last(ID).await, None);
         assert_eq!(lookups.find(ID, service.ask(Ok(Some(3)))).await.unwrap(), None, "an absence is cached, too");
         lookups.forget(ID).await;
         assert_eq!(lookups.find(ID, service.ask(Ok(Some(3)))).await.unwrap(), Some(3));

@@ -54,6 +54,11 @@ impl ServerKeys {
         self.0.answers.cached(id).await
     }
 
+    /// The key with this id in auth's last answer; it may have been deleted since.
+    pub async fn last(&self, id: Uuid) -> Option<Arc<ServerKey>> {
+        self.0.answers.last(id).await
+    }
+
     /// The key with this id; `None` if it is unknown or deleted.
     ///
     /// # Errors

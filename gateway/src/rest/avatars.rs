@@ -48,7 +48,7 @@ async fn show(State(app): State<Arc<App>>, FileId(id): FileId) -> Result<Respons
     let find = deadline.reading(GetAvatarRequest { file_id: id.to_string() });
     let owner = app.clients.auth.clone().get_avatar(find).await.map_err(refusal)?.into_inner();
     // The file service shows a file without a room to its uploader only.
-    let owner = reader::Reader::Caller(UserRef { id: owner.id, username: owner.username });
+    let owner = reader::Reader::PictureOf(UserRef { id: owner.id, username: owner.username });
     let reader = Some(Reader { reader: Some(owner) });
     let get = GetFileRequest { reader: reader.clone(), id: id.to_string() };
     let file = app.clients.file.clone().get_file(deadline.reading(get)).await.map_err(refusal)?.into_inner();

@@ -142,7 +142,11 @@ impl Ended {
             self.cuts.insert(user_id, Cut { number, not_before, except, expires_at_ms });
             return Taken::News(Revoked::User(user_id));
         }
-        if self.blocks.get(&user_id).is_some_and(|block| block.number >= number) {
+        if let Some(known) = self.blocks.get_mut(&user_id).filter(|block| block.number >= number) {
+            // A replica of the previous version does not say that the account is deleted.
+            if deleted && known.number == number && known.block.is_some() {
+                known.block = Some(Block::Deleted);
+            }
             return Taken::Known;
         }
         let cause = if deleted { Block::Deleted } else { Block::Suspended };
@@ -245,6 +249,9 @@ mod tests {
         assert_eq!(ended.block(ADA), None);
         ended.take(&Revocation { deleted: true, ..entry(3, RevocationKind::Blocked) });
         assert_eq!((ended.block(ADA), ended.block(EVE)), (Some(Block::Deleted), None));
+        ended.take(&Revocation { user_id: EVE.to_string(), ..entry(4, RevocationKind::Blocked) });
+        let complete = Revocation { user_id: EVE.to_string(), deleted: true, ..entry(4, RevocationKind::Blocked) };
+        assert_eq!((ended.take(&complete), ended.block(EVE)), (Taken::Known, Some(Block::Deleted)));
     }
 
     #[test]

@@ -159,6 +159,7 @@ fn reader(reader: Option<pb::Reader>) -> Result<Reader> {
     Ok(match reader.and_then(|reader| reader.reader) {
         Some(pb::reader::Reader::Caller(user)) => Reader::User(caller(user)?),
         Some(pb::reader::Reader::Moderator(key)) => Reader::Moderator(caller(key)?),
+        Some(pb::reader::Reader::PictureOf(user)) => Reader::PictureOf(caller(user)?),
         Some(pb::reader::Reader::Link(pb::Link { expires_at_ms, signature })) => {
             Reader::Link(Link { expires_at_ms, signature })
         }

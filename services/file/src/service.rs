@@ -69,6 +69,8 @@ pub enum Reader {
     Link(Link),
     /// A server key without a user, which may read the files of all rooms.
     Moderator(User),
+    /// Any client that is shown the picture of a user, with the rights of the user.
+    PictureOf(User),
     /// An anonymous reader, who may read files in public rooms.
     Anonymous,
 }
@@ -76,22 +78,24 @@ pub enum Reader {
 impl Reader {
     fn user(&self) -> Option<Uuid> {
         match self {
-            Self::User(user) => Some(user.id),
+            Self::User(user) | Self::PictureOf(user) => Some(user.id),
             Self::Link(_) | Self::Moderator(_) | Self::Anonymous => None,
         }
     }
 
-    /// Returns the user whose permits a download takes. All links to one uploader's files share their own permits.
+    /// Returns the user whose permits a download takes. All links to one uploader's files share their own permits, and so
+    /// do all pictures: any client can request any number of them.
     fn takes_permit_of(&self, file: &File) -> Uuid {
         match self {
             Self::User(user) | Self::Moderator(user) => user.id,
             Self::Link(_) => Uuid::from_u128(!file.uploader.id.as_u128()),
+            Self::PictureOf(_) => Uuid::max(),
             Self::Anonymous => Uuid::nil(),
         }
     }
 
     fn is_no_link(&self) -> Result<()> {
-        if let Self::Link(_) = self { Err(no_token()) } else { Ok(()) }
+        if let Self::Link(_) | Self::PictureOf(_) = self { Err(no_token()) } else { Ok(()) }
     }
 }
 

@@ -33,7 +33,7 @@ impl Accounts {
             Some(id) => self.store.key(id).await?,
             None => None,
         };
-        let own = own.ok_or_else(|| Error::new(Code::Unauthorized, "the token is not valid"))?;
+        let own = own.ok_or_else(deleted)?;
         if !scopes.is_within(own.scopes) {
             return Err(Error::new(Code::Forbidden, "a key can create only keys with its own scopes"));
         }
@@ -79,12 +79,19 @@ async fn create(store: &dyn Store, scopes: Scopes, name: String, actor: Actor) -
     let key = server_key(id)?;
     let details = ServerKey { id, name, sha256: sha256(key.as_bytes()), scopes, created_at_ms: now_ms() };
     let shown = json!({"name": details.name, "scopes": scopes.names().collect::<Vec<_>>()});
+    let own = actor.key_id;
     let entry = Entry::new(actor, "key.create", id).with(&shown);
     if store.create_key(details.clone(), MAX_KEYS, entry).await? {
-        Ok(NewKey { key: Secret::from(key.as_str()), details })
-    } else {
-        Err(Error::new(Code::Conflict, format!("{MAX_KEYS} keys exist, the maximum; delete one first")))
+        return Ok(NewKey { key: Secret::from(key.as_str()), details });
     }
+    match own {
+        Some(own) if store.key(own).await?.is_none() => Err(deleted()),
+        _ => Err(Error::new(Code::Conflict, format!("{MAX_KEYS} keys exist, the maximum; delete one first"))),
+    }
+}
+
+fn deleted() -> Error {
+    Error::new(Code::Unauthorized, "the token is not valid")
 }
 
 fn parse(scopes: &[String]) -> Result<Scopes> {

@@ -8,7 +8,7 @@ use confab_common::{Code, Error, Result};
 use serde_json::json;
 use uuid::Uuid;
 
-use super::{Accounts, Change, Session, named, time_of_issue};
+use super::{Accounts, Change, Session, named, time_of_issue, within_bounds};
 use crate::password::NO_ACCOUNT;
 use crate::store::{Actor, Entry, Name, NewSession, Profile, Seen, State, User, is_deleted, name_taken};
 use crate::username::{self, Username};
@@ -29,6 +29,7 @@ impl Accounts {
         if id.is_nil() || id.is_max() {
             return Err(Error::field("userId", "must be another id"));
         }
+        within_bounds(&[("username", typed)])?;
         let Username { kept, folded } = Username::parse(typed)?;
         let change = change.check()?;
         let name = Name { skeleton: username::skeleton(&kept), username: kept, folded };

@@ -24,7 +24,7 @@ pub struct ServerKey {
 
 /// The operations on server keys.
 pub trait KeyStore: Send + Sync {
-    /// Inserts a key and the entry about it; `false` when `max` keys exist.
+    /// Inserts a key and the entry about it; `false` when `max` keys exist, or the key that acts does not.
     fn create_key(&self, key: ServerKey, max: u32, entry: Entry) -> BoxFuture<'_, Result<bool>>;
 
     /// Returns all keys, the oldest first.

@@ -230,6 +230,37 @@ async fn one_user_cannot_take_all_download_permits() {
 }
 
 #[tokio::test]
+async fn pictures_take_no_permits_of_their_users() {
+    let world = World::default();
+    let service = Service::start(&Location::sqlite().with(["--max-downloads=20"]), &world).await;
+    let [ada, bob] = ["ada", "bob"].map(user);
+    let pictures = [&ada, &bob].map(|user| (user, Sending::new(user, "a", vec![7; 1_000_000])));
+    let mut ids = Vec::new();
+    for (user, sending) in pictures {
+        ids.push((user, service.uploaded(sending).await.id));
+    }
+    let picture_of = |user: &UserRef| Reader { reader: Some(reader::Reader::PictureOf(user.clone())) };
+    let mut open = Vec::new();
+    // Any client shows pictures of both users, and reads none of them.
+    let refused = 'full: loop {
+        for (user, id) in &ids {
+            let request = DownloadRequest { reader: Some(picture_of(user)), id: id.clone(), offset: 0, length: 0 };
+            match service.client.clone().download(request).await {
+                Ok(answer) => open.push(answer.into_inner()),
+                Err(status) => break 'full Error::from(status),
+            }
+        }
+    };
+    assert_eq!(refused.code, Code::RateLimited);
+    for (user, id) in &ids {
+        assert_eq!(service.download(by(user), id, 0, 0).await.unwrap().len(), 1_000_000);
+        assert_eq!(service.sign(picture_of(user), id).await.unwrap_err().code, Code::Unauthorized);
+        assert_eq!(service.list(picture_of(user), None, 50, "").await.unwrap_err().code, Code::Unauthorized);
+    }
+    drop(open);
+}
+
+#[tokio::test]
 async fn a_moderator_reads_and_deletes_the_files_of_all_rooms() {
     let (world, service, ada, _) = started().await;
     let private = world.rooms.private([(ada.id.as_str(), rooms::POST)]);

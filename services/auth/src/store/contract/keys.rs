@@ -4,7 +4,12 @@ use confab_proto::server_key::{Scope, Scopes};
 
 use super::*;
 
-contract!(a_key_is_stored_until_it_is_deleted, keys_are_bounded, a_key_and_its_entry_are_written_together);
+contract!(
+    a_key_is_stored_until_it_is_deleted,
+    keys_are_bounded,
+    a_key_and_its_entry_are_written_together,
+    a_deleted_key_creates_none,
+);
 
 fn key(byte: u8) -> ServerKey {
     let scopes = [Scope::Users, Scope::Rooms].into_iter().collect();
@@ -56,4 +61,19 @@ async fn a_key_and_its_entry_are_written_together(url: StoreUrl) {
     let entries = store.audit(AuditPosition::TOP, 100).await.unwrap();
     assert_eq!(entries.iter().map(|entry| &*entry.act).collect::<Vec<_>>(), ["key.delete", "key.create"]);
     assert_eq!((&entries[0], &entries[1].object), (&deletion, &key.id.to_string()));
+}
+
+async fn a_deleted_key_creates_none(url: StoreUrl) {
+    let store = open(&url).await;
+    let own = key(1);
+    store.create_key(own.clone(), 100, entry(&own)).await.unwrap();
+    let by_own = |key: &ServerKey| {
+        let actor = Actor { key_id: Some(own.id), request_id: "r1".into() };
+        store.create_key(key.clone(), 100, Entry::new(actor, "key.create", key.id))
+    };
+    let (second, third) = (key(2), key(3));
+    assert!(by_own(&second).await.unwrap());
+    assert!(store.delete_key(own.id, entry(&own)).await.unwrap());
+    assert!(!by_own(&third).await.unwrap());
+    assert_eq!(store.keys().await.unwrap(), [second]);
 }

@@ -40,14 +40,15 @@ async fn create(client: &mut Client, key: &ServerKey, max: u32, entry: &Entry) -
     const LOCK: &str = "/* create_key */ LOCK TABLE server_keys IN SHARE ROW EXCLUSIVE MODE";
     const INSERT: &str = "/* create_key */ INSERT INTO server_keys (id, name, sha256, scopes, created_at_ms)
         SELECT $1::uuid, $2::text, $3::bytea, $4::text, $5::bigint
-        WHERE (SELECT count(*) FROM server_keys) < $6::bigint";
+        WHERE (SELECT count(*) FROM server_keys) < $6::bigint
+            AND ($7::uuid IS NULL OR EXISTS (SELECT FROM server_keys WHERE id = $7))";
     let record = Record::prepare(client, Some(entry)).await?;
     let [insert] = prepare_all(client, [INSERT]).await?;
     let ServerKey { id, name, sha256, scopes, created_at_ms } = key;
     let transaction = client.transaction().await?;
     transaction.batch_execute(LOCK).await?;
-    let values: [&(dyn tokio_postgres::types::ToSql + Sync); 6] =
-        [id, name, &&sha256[..], &scopes.to_string(), created_at_ms, &i64::from(max)];
+    let values: [&(dyn tokio_postgres::types::ToSql + Sync); 7] =
+        [id, name, &&sha256[..], &scopes.to_string(), created_at_ms, &i64::from(max), &entry.actor.key_id];
     if transaction.execute(&insert, &values).await? == 0 {
         return Ok(false);
     }

@@ -14,9 +14,11 @@ impl KeyStore for Sqlite {
     fn create_key(&self, key: ServerKey, max: u32, entry: Entry) -> BoxFuture<'_, Result<bool>> {
         Box::pin(self.0.write(move |connection| {
             const SQL: &str = "/* create_key */ INSERT INTO server_keys (id, name, sha256, scopes, created_at_ms)
-                SELECT ?1, ?2, ?3, ?4, ?5 WHERE (SELECT count(*) FROM server_keys) < ?6";
+                SELECT ?1, ?2, ?3, ?4, ?5 WHERE (SELECT count(*) FROM server_keys) < ?6
+                    AND (?7 IS NULL OR EXISTS (SELECT 1 FROM server_keys WHERE id = ?7))";
             let ServerKey { id, name, sha256, scopes, created_at_ms } = &key;
-            let values = params![id.into_bytes(), name, sha256, scopes.to_string(), created_at_ms, max];
+            let actor = entry.actor.key_id.map(Uuid::into_bytes);
+            let values = params![id.into_bytes(), name, sha256, scopes.to_string(), created_at_ms, max, actor];
             if connection.prepare_cached(SQL)?.execute(values)? == 0 {
                 return Ok(false);
             }

@@ -139,7 +139,6 @@ mod tests {
         for id in [
             files.put("a.txt", "text/plain", "some text"),
             files.put("large.png", "image/png", vec![0; MAX_SIZE as usize + 1]),
-            "x".into(),
             "0193a4c0-7d50-7cc3-98a5-2f6b8e1d0c02".into(),
         ] {
             let answer = send(&routes, Request::get(format!("/api/avatars/{id}"))).await;
@@ -150,6 +149,8 @@ mod tests {
             );
             assert_eq!(answer.headers["cache-control"], "no-store");
         }
+        let malformed = send(&routes, Request::get("/api/avatars/x")).await;
+        assert_eq!(problem(&malformed), (404, "not_found"));
     }
 
     #[tokio::test]

@@ -392,8 +392,7 @@ async fn free(port: u16) -> anyhow::Result<()> {
     free.map_err(|_| anyhow!("port {port} is in use by another program, perhaps `cargo run`: stop it first"))
 }
 
-/// Returns whether a port is free. The check does not listen: a load balancer would take that for the returning
-/// program.
+/// Returns whether a port is free, without listening: a load balancer would take that for the returning program.
 fn is_free(port: u16) -> std::io::Result<()> {
     let socket = TcpSocket::new_v4()?;
     socket.set_reuseaddr(true)?;

@@ -49,11 +49,6 @@ impl ServerKeys {
         Self(Arc::new(Inner { auth, answers: Lookups::new(CAPACITY, LIFE) }))
     }
 
-    /// The key with this id, if auth has returned it within the last 4 s.
-    pub async fn cached(&self, id: Uuid) -> Option<Arc<ServerKey>> {
-        self.0.answers.cached(id).await
-    }
-
     /// The key with this id in auth's last answer; it may have been deleted since.
     pub async fn last(&self, id: Uuid) -> Option<Arc<ServerKey>> {
         self.0.answers.last(id).await

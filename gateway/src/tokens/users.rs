@@ -98,9 +98,7 @@ impl Users {
         match user.state() {
             AccountState::Unspecified | AccountState::Active => Ok(UserRef { id: user.id, username: user.username }),
             // The list of revocations has an entry, which this gateway has not read yet.
-            AccountState::Suspended | AccountState::Deleted => {
-                Err(Error::new(Code::Unauthorized, "the token is not valid"))
-            }
+            AccountState::Suspended | AccountState::Deleted => Err(super::refused()),
         }
     }
 }

@@ -23,12 +23,14 @@ mod private;
 mod realtime;
 mod recovery;
 mod rest;
+mod roles;
 mod rolling;
 mod searching;
 mod shared_bucket;
 mod standby;
 mod starting;
 mod stickiness;
+mod tls;
 #[cfg(test)] // Likewise.
 mod tracing;
 mod upgrade;

@@ -15,9 +15,9 @@ contract!(
     a_picture_has_an_owner,
 );
 
-const DAY_MS: i64 = 86_400_000;
+pub(super) const DAY_MS: i64 = 86_400_000;
 
-fn entry(act: &str) -> Entry {
+pub(super) fn entry(act: &str) -> Entry {
     let actor = Actor { key_id: Some(Uuid::from_u128(7)), request_id: "r1".into() };
     Entry::new(actor, act, Uuid::from_u128(1))
 }

@@ -11,7 +11,7 @@ use confab_tests::exposition::Exposition;
 use confab_tests::guard::Guard;
 use confab_tests::plan::{Role, free_ports};
 use confab_tests::programs;
-use confab_tests::raw::WebSocket;
+use confab_tests::raw::{Client, WebSocket};
 use confab_tests::servers::postgres::Postgres;
 use confab_tests::servers::redis;
 use confab_tests::wait::eventually;
@@ -116,8 +116,8 @@ async fn cluster_runs_on_servers_with_private_certificates() {
 
     let uses_redis = async || {
         let metrics = Exposition::scrape(cluster.plan.admin_port((Role::Gateway, 2))).await.ok()?;
-        let has_heard = metrics.value("confab_bus_heard_total")? > 0.0;
-        (has_heard && metrics.value("confab_limits_shared")? == 1.0).then_some(())
+        let has_received = metrics.value("confab_bus_heard_total")? > 0.5;
+        (has_received && metrics.value("confab_limits_shared")? > 0.5).then_some(())
     };
     eventually("hints and rate limits use Redis", STEP_LIMIT, uses_redis).await.unwrap();
     assert!(servers.connections("ssl") > 0);

@@ -84,7 +84,7 @@ pub struct GatewayConfig {
 pub enum UserDirectory {
     /// All users
     All,
-    /// Users with whom the user shares a room
+    /// Users who are members of a common room
     Shared,
 }
 
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn users_of_an_issuer_find_those_with_whom_they_share_a_room() {
+    fn with_issuers_users_find_the_users_of_common_rooms() {
         let entry = r#"[{"issuer": "https://a.example", "audience": "b", "keyFile": "c", "algorithms": ["EdDSA"]}]"#;
         for (arguments, directory) in [
             (&[][..], UserDirectory::All),

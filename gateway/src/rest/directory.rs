@@ -41,7 +41,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
 /// may have fewer users than `limit`, also none, although another page follows: read on until `nextCursor` is null. With
 /// `ids`, returns these users in one page, in the order of the ids; ids of other users are left out. Suspended and
 /// deleted users are not found. If the server has the setting `CONFAB_USER_DIRECTORY=shared`, users find themselves and
-/// the users with whom they share a room.
+/// the users who are members of a room of which they are members, too.
 #[utoipa::path(
     get,
     path = "/api/users",

@@ -9,7 +9,6 @@ use axum::response::{IntoResponse, Response};
 use confab_common::{Code, Error, Result, text};
 use confab_proto::auth::v1::{AccountState, GetUserRequest, GetUsersRequest, SearchUsersRequest, User};
 use confab_proto::room::v1::FilterAcquaintancesRequest;
-use serde_json::json;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 

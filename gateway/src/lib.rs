@@ -54,7 +54,7 @@ use acting::ActingUsers;
 use audit::Audit;
 use chat::{Chat, Parts};
 use clients::Clients;
-use config::{GatewayConfig, RealtimeConfig, peers};
+use config::{GatewayConfig, RealtimeConfig, UserDirectory, peers};
 use edge::TraceTrust;
 use edge::cors::Origins;
 use edge::hosts::Hosts;
@@ -75,6 +75,8 @@ pub struct App {
     pub audit: Audit,
     pub revocations: Revocations,
     pub config: GatewayConfig,
+    /// Which other users a user finds.
+    pub directory: UserDirectory,
     pub sender: Sender,
     pub pages: Pages,
 }
@@ -230,8 +232,8 @@ pub async fn start(
     let auth = || clients.auth.clone();
     let (keys, audit) = (ServerKeys::new(auth()), Audit::new(auth()));
     let acting = ActingUsers::new(auth(), revocations.clone());
-    let config = config.clone();
-    let app = Arc::new(App { clients, tokens, keys, acting, audit, revocations, config, sender, pages });
+    let (config, directory) = (config.clone(), config.directory());
+    let app = Arc::new(App { clients, tokens, keys, acting, audit, revocations, config, directory, sender, pages });
     let routes = rest::routes(app)?.layer(from_fn_with_state(limits, limits::apply));
     let routes = edge::around(routes.merge(confab_socketio::routes(&server)), origins, hosts, trust);
     Ok(Gateway { routes, server, places, budget, forward: listener })

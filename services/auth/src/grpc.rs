@@ -142,6 +142,18 @@ impl AuthService for Service {
         Ok(Response::new(found.into()))
     }
 
+    async fn get_users(&self, request: Request<v1::GetUsersRequest>) -> Answer<v1::GetUsersResponse> {
+        let ids = request.into_inner().ids;
+        let ids = ids.iter().map(|id| text::id("ids", id)).collect::<Result<Vec<_>, Error>>()?;
+        let users = self.0.users(ids).await?.into_iter().map(Into::into).collect();
+        Ok(Response::new(v1::GetUsersResponse { users }))
+    }
+
+    async fn search_users(&self, request: Request<v1::SearchUsersRequest>) -> Answer<v1::SearchUsersResponse> {
+        let v1::SearchUsersRequest { query, limit, cursor } = request.into_inner();
+        Ok(Response::new(self.0.search_users(&query, limit, &cursor).await?.into()))
+    }
+
     async fn get_jwks(&self, _: Request<v1::GetJwksRequest>) -> Answer<v1::Jwks> {
         Ok(Response::new(v1::Jwks { json: self.0.jwks().to_owned() }))
     }

@@ -4,7 +4,6 @@
 
 mod support;
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
@@ -15,12 +14,11 @@ use confab_common::process::Process;
 use confab_common::testing::{directory, eventually};
 use confab_common::{Code, Error};
 use confab_proto::auth::v1::*;
-use confab_proto::room::v1::room_service_server::{RoomService, RoomServiceServer};
-use confab_proto::room::v1::*;
+use confab_proto::room::v1::room_service_server::RoomServiceServer;
 use futures::future::join_all;
-use parking_lot::Mutex;
+use support::rooms::Rooms;
 use support::*;
-use tonic::{Request, Response, Status};
+use tonic::{Response, Status};
 use uuid::Uuid;
 
 const PASSWORD: &str = "correct horse";
@@ -202,58 +200,6 @@ async fn every_rejected_login_costs_a_hash() {
     // Without the hash, a rejection takes a hundredth of the time.
     let most = least.iter().max().unwrap();
     assert!(least.iter().all(|took| *took > *most / 5), "{least:?}");
-}
-
-/// A room service from which a user is removed in three steps.
-#[derive(Clone, Default)]
-struct Rooms(Arc<Mutex<Vec<UserRef>>>);
-
-#[tonic::async_trait]
-impl RoomService for Rooms {
-    async fn remove_user(&self, request: Request<RemoveUserRequest>) -> Result<Response<RemoveUserResponse>, Status> {
-        let mut removed = self.0.lock();
-        removed.push(request.into_inner().user.unwrap());
-        match removed.len() {
-            1 => Err(Status::unavailable("not now")),
-            count => Ok(Response::new(RemoveUserResponse { more: count < 4 })),
-        }
-    }
-
-    async fn create_room(&self, _: Request<CreateRoomRequest>) -> Result<Response<Room>, Status> {
-        Err(Status::unimplemented("not used by this test"))
-    }
-
-    async fn list_rooms(&self, _: Request<ListRoomsRequest>) -> Result<Response<ListRoomsResponse>, Status> {
-        Err(Status::unimplemented("not used by this test"))
-    }
-
-    async fn get_room(&self, _: Request<GetRoomRequest>) -> Result<Response<Room>, Status> {
-        Err(Status::unimplemented("not used by this test"))
-    }
-
-    async fn update_room(&self, _: Request<UpdateRoomRequest>) -> Result<Response<Room>, Status> {
-        Err(Status::unimplemented("not used by this test"))
-    }
-
-    async fn delete_room(&self, _: Request<DeleteRoomRequest>) -> Result<Response<DeleteRoomResponse>, Status> {
-        Err(Status::unimplemented("not used by this test"))
-    }
-
-    async fn check_access(&self, _: Request<CheckAccessRequest>) -> Result<Response<Access>, Status> {
-        Err(Status::unimplemented("not used by this test"))
-    }
-
-    async fn list_members(&self, _: Request<ListMembersRequest>) -> Result<Response<ListMembersResponse>, Status> {
-        Err(Status::unimplemented("not used by this test"))
-    }
-
-    async fn set_member(&self, _: Request<SetMemberRequest>) -> Result<Response<SetMemberResponse>, Status> {
-        Err(Status::unimplemented("not used by this test"))
-    }
-
-    async fn remove_member(&self, _: Request<RemoveMemberRequest>) -> Result<Response<RemoveMemberResponse>, Status> {
-        Err(Status::unimplemented("not used by this test"))
-    }
 }
 
 #[tokio::test]

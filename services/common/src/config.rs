@@ -94,6 +94,7 @@ pub const KNOWN: &[&str] = &[
     "TRUSTED_PROXIES",
     "TRUST_TRACEPARENT",
     "UPLOAD_MEMORY",
+    "USER_DIRECTORY",
 ];
 
 /// A setting that must not be printed: a key, or a URL that may contain a password.

@@ -162,6 +162,12 @@ impl RoomService for Server<Rooms> {
     ) -> Result<Response<room::RemoveUserResponse>, Status> {
         not_called()
     }
+    async fn filter_acquaintances(
+        &self,
+        _: Request<room::FilterAcquaintancesRequest>,
+    ) -> Result<Response<room::FilterAcquaintancesResponse>, Status> {
+        not_called()
+    }
 }
 
 #[tonic::async_trait]

@@ -117,6 +117,17 @@ impl RoomService for RoomApi {
         let user = user("user", request.into_inner().user)?.ok_or_else(|| Error::field("user", "must be given"))?;
         Ok(Response::new(pb::RemoveUserResponse { more: self.0.remove_user(&user).await? }))
     }
+
+    async fn filter_acquaintances(
+        &self,
+        request: Request<pb::FilterAcquaintancesRequest>,
+    ) -> Result<Response<pb::FilterAcquaintancesResponse>, Status> {
+        let pb::FilterAcquaintancesRequest { user_id, other_ids } = request.into_inner();
+        let user = text::id("userId", &user_id)?;
+        let others = other_ids.iter().map(|id| text::id("otherIds", id)).collect::<Result<Vec<_>>>()?;
+        let found = self.0.acquaintances(user, others).await?;
+        Ok(Response::new(pb::FilterAcquaintancesResponse { other_ids: found.iter().map(Uuid::to_string).collect() }))
+    }
 }
 
 /// Parses a room's id; a malformed id is `not_found`, like an unknown id.

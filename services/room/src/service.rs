@@ -1,5 +1,6 @@
 //! The rules of rooms.
 
+mod acquaintances;
 mod actor;
 mod departure;
 mod members;

@@ -1,5 +1,6 @@
 //! The store of rooms, their members and their outbox.
 
+mod acquaintances;
 #[cfg(test)]
 mod contract;
 mod pieces;
@@ -15,6 +16,7 @@ use confab_common::{Code, Error, Result};
 use futures::future::BoxFuture;
 use uuid::Uuid;
 
+pub use acquaintances::AcquaintanceStore;
 pub use rows::{
     Member, MemberChange, MemberPosition, Opening, Owed, Position, Role, Room, RoomEvent, Seen, Stored, User,
     searchable,
@@ -66,9 +68,9 @@ fn newest_first(mut rooms: Vec<Seen>, limit: u32) -> Vec<Seen> {
 /// A change names the revision that it creates, and succeeds only on the revision before. A decision therefore always
 /// matches the state that it changes, and the locked row numbers the outbox. Each number of a room is assigned once, in
 /// commit order.
-pub trait Store: RoomStore + MemberStore + OutboxStore + Send + Sync + 'static {}
+pub trait Store: RoomStore + MemberStore + AcquaintanceStore + OutboxStore + Send + Sync + 'static {}
 
-impl<T: RoomStore + MemberStore + OutboxStore + Send + Sync + 'static> Store for T {}
+impl<T: RoomStore + MemberStore + AcquaintanceStore + OutboxStore + Send + Sync + 'static> Store for T {}
 
 /// The rooms. A reader is a user, or `None` for an anonymous reader.
 pub trait RoomStore {

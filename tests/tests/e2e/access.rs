@@ -20,6 +20,7 @@ macro_rules! everywhere {
 }
 
 mod accounts;
+mod directory;
 mod hidden;
 mod issuers;
 mod keys;

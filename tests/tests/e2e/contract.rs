@@ -127,6 +127,8 @@ async fn everything(api: &Api) -> anyhow::Result<()> {
         api.call(Method::PUT, &member, Some(&ada), None).await?.expect(status)?;
     }
     api.get(&format!("{path}/members"), &ada).await?.expect(200)?;
+    api.get(&format!("/api/users?ids={},{}", ada.id, bob.id), &ada).await?.expect(200)?;
+    api.get(&format!("/api/users/{}", bob.id), &ada).await?.expect(200)?;
     api.call(Method::DELETE, &member, Some(&ada), None).await?.expect(204)?;
 
     let message = json!({"roomId": room, "content": "Milk first?", "clientMessageId": "a"});

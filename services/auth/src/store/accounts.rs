@@ -7,6 +7,7 @@ use uuid::Uuid;
 use super::Sha256;
 use super::audit::Entry;
 use super::revocations::{Cut, Revocation};
+use crate::username;
 
 /// The name that a deleted account has. Signup rejects it.
 pub const DELETED: &str = "deleted";
@@ -117,6 +118,17 @@ impl User {
             State::Active if stored_hash == verified_hash => Ok(()),
             _ => Err(wrong_credentials()),
         }
+    }
+
+    /// Returns the name that clients show beside the username: the one that the user chose, else that of the issuer.
+    pub fn shown_name(&self) -> Option<&str> {
+        let claimed = || self.claimed.as_ref().and_then(|claimed| claimed.name.as_deref());
+        self.profile.display_name.as_deref().or_else(claimed)
+    }
+
+    /// Returns the form in which searches compare the shown name.
+    pub fn shown_folded(&self) -> Option<String> {
+        self.shown_name().map(username::folded)
     }
 }
 

@@ -32,6 +32,7 @@ contract!(
 mod accounts;
 mod audit;
 mod claims;
+mod directory;
 mod invites;
 mod keys;
 mod privileges;

@@ -28,6 +28,8 @@ pub static SCHEMA: Schema = Schema {
                 ("claimed_name", Text),
                 ("claimed_picture", Text),
                 ("claimed_at_ms", Number),
+                ("shown_name", Text),
+                ("shown_folded", Text),
             ],
         ),
         Table::new("revocation_head", 1, &[("single", Flag), ("number", Number)]).seeded(),

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, clippy::unwrap_used)]
 
+pub mod rooms;
+
 use std::path::PathBuf;
 use std::time::Duration;
 

@@ -126,4 +126,11 @@ impl RoomService for Rooms {
     async fn remove_user(&self, _: Request<RemoveUserRequest>) -> Result<Response<RemoveUserResponse>, Status> {
         Err(Status::unimplemented("not used by this test"))
     }
+
+    async fn filter_acquaintances(
+        &self,
+        _: Request<FilterAcquaintancesRequest>,
+    ) -> Result<Response<FilterAcquaintancesResponse>, Status> {
+        Err(Status::unimplemented("not used by this test"))
+    }
 }

@@ -19,6 +19,7 @@ macro_rules! contract {
     };
 }
 
+mod acquaintances;
 mod earlier;
 mod members;
 mod openings;

@@ -1,5 +1,6 @@
 //! Rooms in Postgres. Every call except a search is one statement, so each is one transaction in one round trip.
 
+mod acquaintances;
 mod members;
 mod outbox;
 

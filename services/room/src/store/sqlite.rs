@@ -1,5 +1,6 @@
 //! Rooms in a SQLite file. Each write is a savepoint in a shared commit.
 
+mod acquaintances;
 mod members;
 mod outbox;
 

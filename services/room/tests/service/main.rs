@@ -25,6 +25,7 @@ macro_rules! on_both_stores {
     };
 }
 
+mod acquaintances;
 mod log;
 mod members;
 mod moderating;

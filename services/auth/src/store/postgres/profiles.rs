@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::accounts::LOCK;
 use super::audit::Record;
-use super::{Postgres, prepare_all, user};
+use super::{Postgres, UPDATE_PROFILE, prepare_all, update_profile, user};
 use crate::store::{Entry, Name, ProfileChange, ProfileStore, State, User, is_deleted, name_taken};
 
 impl ProfileStore for Postgres {
@@ -42,10 +42,8 @@ async fn change_user(
 ) -> Result<Option<User>> {
     const RENAME: &str = "/* change_user */ UPDATE users
         SET username = $2, username_folded = $3, username_skeleton = $4 WHERE id = $1";
-    const UPDATE: &str = "/* change_user */ UPDATE users SET display_name = $2, avatar_file_id = $3, data = $4
-        WHERE id = $1";
     let record = Record::prepare(client, Some(entry)).await?;
-    let [lock, rename, update] = prepare_all(client, [LOCK, RENAME, UPDATE]).await?;
+    let [lock, rename, update] = prepare_all(client, [LOCK, RENAME, UPDATE_PROFILE]).await?;
     let transaction = client.transaction().await?;
     let Some(row) = transaction.query_opt(&lock, &[&id]).await? else { return Ok(None) };
     let mut user = user(&row);
@@ -59,8 +57,7 @@ async fn change_user(
         (user.username, user.username_folded) = (name.username, name.folded);
     }
     user.profile = change.apply(user.profile);
-    let profile = &user.profile;
-    transaction.execute(&update, &[&id, &profile.display_name, &profile.avatar_file_id, &profile.data]).await?;
+    update_profile(&transaction, &update, &user).await?;
     record.write(&transaction).await?;
     transaction.commit().await?;
     Ok(Some(user))

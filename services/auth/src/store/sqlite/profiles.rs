@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use uuid::Uuid;
 
 use super::audit::record;
-use super::{Sqlite, user, user_by_id};
+use super::{Sqlite, update_profile, user, user_by_id};
 use crate::store::{Entry, Name, ProfileChange, ProfileStore, State, User, is_deleted, name_taken};
 
 impl ProfileStore for Sqlite {
@@ -43,23 +43,18 @@ fn change_user(
 ) -> Result<Option<User>> {
     const RENAME: &str = "/* change_user */ UPDATE users
         SET username = ?2, username_folded = ?3, username_skeleton = ?4 WHERE id = ?1";
-    const UPDATE: &str = "/* change_user */ UPDATE users SET display_name = ?2, avatar_file_id = ?3, data = ?4
-        WHERE id = ?1";
     let Some(mut user) = user_by_id(connection, id)? else { return Ok(None) };
     if user.state == State::Deleted {
         return Err(is_deleted());
     }
-    let key = id.into_bytes();
     // An account of an earlier release may have a name that looks like another one, and keeps it.
     if user.username != name.username {
-        let values = params![key, name.username, name.folded, name.skeleton];
+        let values = params![id.into_bytes(), name.username, name.folded, name.skeleton];
         connection.prepare_cached(RENAME)?.execute(values).map_err(taken)?;
         (user.username, user.username_folded) = (name.username, name.folded);
     }
     user.profile = change.apply(user.profile);
-    let profile = &user.profile;
-    let avatar = profile.avatar_file_id.map(Uuid::into_bytes);
-    connection.prepare_cached(UPDATE)?.execute(params![key, profile.display_name, avatar, profile.data])?;
+    update_profile(connection, &user)?;
     record(connection, Some(entry))?;
     Ok(Some(user))
 }

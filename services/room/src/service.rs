@@ -3,6 +3,7 @@
 mod actor;
 mod departure;
 mod members;
+mod own;
 mod rights;
 
 use std::sync::Arc;

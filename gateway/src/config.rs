@@ -134,6 +134,10 @@ pub struct RealtimeConfig {
     /// Most sockets of one user at this gateway, and never more than four fifths of the connections; 0 = no limit
     #[arg(long, env = "CONFAB_MAX_SOCKETS_PER_USER", default_value_t = 10_000, value_name = "COUNT")]
     pub max_sockets_per_user: usize,
+    /// Most sockets of one address at this gateway, over WebSocket and polling, and never more than four fifths of the
+    /// connections; 0 = no limit. All clients behind one NAT have one address
+    #[arg(long, env = "CONFAB_MAX_SOCKETS_PER_ADDRESS", default_value_t = 100_000, value_name = "COUNT")]
+    pub max_sockets_per_address: usize,
     /// Most sessions that have not sent CONNECT; above that, the gateway closes the oldest one of the address that has
     /// the most; 0 = no limit
     #[arg(long, env = "CONFAB_MAX_PENDING_SESSIONS", default_value_t = 4096, value_name = "COUNT")]
@@ -226,7 +230,7 @@ mod tests {
             (2000, 1000, 10_000)
         );
         assert_eq!((realtime.connect_timeout, realtime.max_packet), (Duration::from_secs(10), 1_114_112));
-        assert_eq!(realtime.max_pending_sessions, 4096);
+        assert_eq!((realtime.max_sockets_per_address, realtime.max_pending_sessions), (100_000, 4096));
     }
 
     #[test]

@@ -208,13 +208,14 @@ pub async fn start(
     let origins = Origins::new(config.allowed_origins.as_deref(), listen.ip().is_loopback());
     tracing::info!("pages of {origins} may call (CONFAB_ALLOWED_ORIGINS)");
     let places = places::for_clients(config);
-    let max_sockets_per_user = places::sockets_per_user(config.realtime.max_sockets_per_user, places);
+    let max_sockets_per_user = places::max_sockets(config.realtime.max_sockets_per_user, places);
+    let max_sockets_per_address = places::max_sockets(config.realtime.max_sockets_per_address, places);
     let hosts = Hosts::new(&config.public_hosts, listen.ip().is_loopback());
     let trust = if config.trust_traceparent { TraceTrust::All } else { TraceTrust::LinkOnly };
     let budget = Arc::new(Budget::new(config.realtime.max_outbox_bytes, revocations.pauses().clone()));
     let limits = Arc::new(Limits::open(&config.limits, &bus, key));
     let parts = Parts {
-        config: RealtimeConfig { max_sockets_per_user, ..config.realtime.clone() },
+        config: RealtimeConfig { max_sockets_per_user, max_sockets_per_address, ..config.realtime.clone() },
         clients: clients.clone(),
         sender: sender.clone(),
         tokens: tokens.clone(),

@@ -44,7 +44,7 @@ impl Metrics {
             REQUESTS,
             "Duration of HTTP requests until the head of the response, by route; unknown routes together"
         );
-        LIMITS.exist(&["origin", "pages", "rooms_per_socket", "sockets_per_user"]);
+        LIMITS.exist(&["origin", "pages", "rooms_per_socket", "sockets_per_user", "sockets_per_address"]);
         confab_socketio::METRICS.outbox_waits.exist(&["join", "page", "recovery", "send"]);
         let events = ["joinRoom", "leaveRoom", "message", "fileUpload", "auth"];
         let [joins, leaves, messages, uploads, renewals] = events.map(|event| {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use confab_common::Error;
 use confab_common::metrics::LIMITS;
+use confab_socketio::net::ClientAddress;
 use confab_socketio::outbox::{MAX_UNKNOWN, Outbox};
 use confab_socketio::{Ending, Frame, Malformed, Session};
 use parking_lot::{Mutex, MutexGuard};
@@ -36,6 +37,8 @@ pub type Socket = Session<Client>;
 
 /// The gateway's data for a socket.
 pub struct Client {
+    /// The address of the first request.
+    pub address: ClientAddress,
     pub credential: Credential,
     /// The client's recovery offset, if it requested recovery in CONNECT.
     pub recovery: OnceLock<Box<Recovery>>,
@@ -108,10 +111,11 @@ impl EarlyEvent {
 
 impl Client {
     /// Creates the data of a client before CONNECT; `bearer` is the token of the first request.
-    pub fn new(bearer: Option<Box<str>>) -> Self {
+    pub fn new(bearer: Option<Box<str>>, address: ClientAddress) -> Self {
         let state =
             State { stage: Stage::Outside, bearer, early: Vec::new(), lanes: Lanes::default(), rooms: HashSet::new() };
         Self {
+            address,
             credential: Credential::default(),
             recovery: OnceLock::new(),
             state: Mutex::new(state),

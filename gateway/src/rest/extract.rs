@@ -154,6 +154,15 @@ impl Params {
         }
     }
 
+    /// A flag, by default `false`.
+    pub fn flag(&self, name: &str) -> Result<bool> {
+        match self.text(name) {
+            None | Some("false") => Ok(false),
+            Some("true") => Ok(true),
+            Some(_) => Err(Error::field(name, "must be true or false")),
+        }
+    }
+
     /// The number of items that the client requests.
     pub fn limit(&self) -> Result<u32> {
         let Some(text) = self.text("limit") else { return Ok(DEFAULT_LIMIT) };

@@ -14,6 +14,7 @@ mod name;
 mod object;
 mod owned;
 mod permits;
+mod quota;
 mod relay;
 mod rights;
 mod service;
@@ -80,6 +81,7 @@ pub async fn start(
         relay,
         cleanup,
         max_size: config.max_file_size,
+        quota: config.quota(),
         links: LinkLife { media: config.media_link_ttl, other: config.link_ttl },
         uploads: TransferPermits::new(Transfer::Upload, config.max_uploads),
         downloads: TransferPermits::new(Transfer::Download, config.max_downloads),
@@ -91,8 +93,11 @@ pub async fn start(
 
 async fn open(config: &FileConfig, storage: &StorageConfig) -> anyhow::Result<Arc<dyn Store>> {
     Ok(match config.store(storage)? {
-        StoreUrl::Sqlite(path) => Arc::new(SqliteStore::open(&path)?),
-        StoreUrl::Postgres(url) => Arc::new(PostgresStore::open(&url, &storage.postgres).await?),
+        StoreUrl::Sqlite(path) => Arc::new(SqliteStore::open(&path)?.with_quota(config.quota())),
+        StoreUrl::Postgres(url) => {
+            let store = PostgresStore::open(&url, &storage.postgres).await?;
+            Arc::new(store.with_quota(config.quota()))
+        }
     })
 }
 

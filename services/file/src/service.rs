@@ -15,6 +15,7 @@ use crate::memory::Memory;
 use crate::object::Content;
 use crate::owned::Owned;
 use crate::permits::{TransferPermit, TransferPermits};
+use crate::quota::Quota;
 use crate::relay::Relay;
 use crate::rights::{Access, Rights};
 use crate::store::{File, Forget, Of, Position, Store, User};
@@ -37,6 +38,8 @@ pub struct Files {
     pub cleanup: Arc<Cleanup>,
     /// Largest file, in bytes.
     pub max_size: u64,
+    /// What one user may store. The store decides; the service rejects uploads earlier if it can.
+    pub quota: Quota,
     pub links: LinkLife,
     /// Permits for uploads, and memory for their parts.
     pub uploads: TransferPermits,

@@ -18,9 +18,10 @@ use crate::link::LinkKey;
 use crate::metrics::UnderWay;
 use crate::name;
 use crate::object::Writer;
+use crate::quota::Usage;
 use crate::relay::Event;
 use crate::service::{Files, OBJECT_STEP_LIMIT, within_step_limit};
-use crate::store::{File, User};
+use crate::store::{self, File, User};
 
 use intake::Intake;
 
@@ -97,6 +98,9 @@ impl Files {
         let Begin { caller, name, content_type, at_least, target } = begin;
         self.check_size(at_least)?;
         let permit = self.uploads.take(caller.id).await?;
+        let usage = self.usage_if_new(caller.id, &target).await?;
+        let check_quota = |size: u64| usage.map_or(Ok(()), |usage| self.quota.check(usage.with(size)));
+        check_quota(at_least)?;
         if let Some(room) = target.room {
             self.may_post(room, &caller).await?;
         }
@@ -112,6 +116,7 @@ impl Files {
                 Part::Chunk(chunk) => {
                     intake.take(&chunk);
                     self.check_size(intake.size())?;
+                    check_quota(intake.size())?;
                     within_step_limit(writer.write(chunk)).await?;
                 }
                 Part::Finish(late, timeout) => break (late, timeout),
@@ -186,6 +191,24 @@ impl Files {
         }
         let relayed = tokio::time::timeout_at(deadline, self.relay.relay(file)).await;
         relayed.unwrap_or_else(|_| Err(Error::timeout())).map(Some)
+    }
+
+    /// Returns what the uploader stores, if the upload is certainly no repeat. A repeat receives its first file, whatever
+    /// the uploader stores by now; while an upload may be one, only its last part decides.
+    async fn usage_if_new(&self, uploader: Uuid, target: &Target) -> Result<Option<Usage>> {
+        if self.quota.is_none() {
+            return Ok(None);
+        }
+        let usage = self.store.usage(uploader).await?;
+        let may_be_repeat = usage.named > 0
+            && match target.clone() {
+                // An upload without a room in its first part may still name one, which is part of its identity.
+                Target { room, client_message_id: Some(client_message_id) } if room.is_some() => {
+                    self.store.is_repeat(store::Upload { uploader, room, client_message_id }).await?
+                }
+                _ => true,
+            };
+        Ok((!may_be_repeat).then_some(usage))
     }
 
     fn check_size(&self, size: u64) -> Result<()> {

@@ -14,7 +14,7 @@ use uuid::Uuid;
 use crate::check::NewEvent;
 use crate::convert;
 use crate::service::{History, Sent, Service};
-use crate::store::Window;
+use crate::store::{LastTimes, Window};
 
 pub struct Grpc(Arc<Service>);
 
@@ -79,11 +79,14 @@ impl MessageService for Grpc {
         &self,
         request: Request<pb::GetRoomHeadsRequest>,
     ) -> Result<Response<pb::GetRoomHeadsResponse>, Status> {
-        let heads = self.0.room_heads(&request.into_inner().room_ids).await?;
+        let pb::GetRoomHeadsRequest { room_ids, until_ms } = request.into_inner();
+        let (heads, times) = self.0.room_heads(&room_ids, until_ms).await?;
+        let times = times.into_iter().chain(std::iter::repeat(LastTimes::default()));
         Ok(Response::new(pb::GetRoomHeadsResponse {
             epoch: heads.epoch.to_string(),
-            heads: heads.heads.into_iter().map(convert::room_head).collect(),
+            heads: heads.heads.into_iter().zip(times).map(convert::room_head).collect(),
             format: self.0.format(),
+            has_times: until_ms.is_some(),
         }))
     }
 

@@ -20,7 +20,9 @@ use crate::check::{Checked, NewEvent, check};
 use crate::files::Files;
 use crate::lanes::Lanes;
 use crate::rights::{Right, Rights};
-use crate::store::{Event, EventData, FORMAT, Head, Heads, Kind, Limit, Opened, Outcome, Page, RoomHead, Store};
+use crate::store::{
+    Event, EventData, FORMAT, Head, Heads, Kind, LastTimes, Limit, Opened, Outcome, Page, RoomHead, Store,
+};
 
 /// Maximum events in one append call.
 const MAX_EVENTS: usize = 1024;
@@ -170,16 +172,25 @@ impl Service {
         Ok(heads)
     }
 
-    /// Returns the heads of rooms.
+    /// Returns the heads of rooms, with `until_ms` also the times of each room's newest events.
     ///
     /// # Errors
     /// `invalid_request` for a malformed id or more than 1000 rooms; when the database fails.
-    pub async fn room_heads(&self, rooms: &[String]) -> Result<Heads<RoomHead>> {
+    pub async fn room_heads(
+        &self,
+        rooms: &[String],
+        until_ms: Option<i64>,
+    ) -> Result<(Heads<RoomHead>, Vec<LastTimes>)> {
         if rooms.len() > MAX_ROOMS {
             return Err(Error::field("roomIds", format!("must be at most {MAX_ROOMS}")));
         }
         let ids = rooms.iter().map(|room| text::id("roomIds", room)).collect::<Result<Vec<_>>>()?;
-        self.store.room_heads(ids.into_iter().map(|room| (self.partition(room), room)).collect()).await
+        let heads = self.store.room_heads(ids.into_iter().map(|room| (self.partition(room), room)).collect()).await?;
+        let Some(until_ms) = until_ms else { return Ok((heads, Vec::new())) };
+        // Events never change, so the heads and the times need no common snapshot.
+        let seqs = heads.heads.iter().map(|head| ((self.partition(head.room), head.room), head.seq)).collect();
+        let times = self.store.last_times(seqs, until_ms).await?;
+        Ok((heads, times))
     }
 
     /// Marks these files of a room as deleted.

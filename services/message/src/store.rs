@@ -135,6 +135,15 @@ pub struct RoomHead {
     pub closed: bool,
 }
 
+/// When the newest events of a room were appended, in milliseconds since the Unix epoch.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LastTimes {
+    /// The newest event; `None` without events.
+    pub newest: Option<i64>,
+    /// The newest event up to the requested time; `None` without such an event.
+    pub until: Option<i64>,
+}
+
 /// A partition and a room in it.
 pub type RoomKey = (u32, Uuid);
 
@@ -214,6 +223,9 @@ pub trait Store: Send + Sync + 'static {
     /// Returns the heads of rooms, in the given order.
     fn room_heads(&self, rooms: Vec<RoomKey>) -> BoxFuture<'_, Result<Heads<RoomHead>>>;
 
+    /// Returns when events of rooms with these newest `seq`s were appended, in the given order.
+    fn last_times(&self, rooms: Vec<(RoomKey, u64)>, until_ms: i64) -> BoxFuture<'_, Result<Vec<LastTimes>>>;
+
     /// Marks these files of a room as deleted in all its events, including later ones. Idempotent.
     fn forget_files(&self, room: RoomKey, files: Vec<Uuid>) -> BoxFuture<'_, Result<()>>;
 
@@ -267,6 +279,10 @@ macro_rules! delegated {
 
         fn room_heads(&self, rooms: Vec<RoomKey>) -> BoxFuture<'_, Result<Heads<RoomHead>>> {
             self.store.room_heads(rooms)
+        }
+
+        fn last_times(&self, rooms: Vec<(RoomKey, u64)>, until_ms: i64) -> BoxFuture<'_, Result<Vec<LastTimes>>> {
+            self.store.last_times(rooms, until_ms)
         }
 
         fn forget_files(&self, room: RoomKey, files: Vec<Uuid>) -> BoxFuture<'_, Result<()>> {

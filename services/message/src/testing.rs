@@ -126,6 +126,12 @@ impl RoomService for Server<Rooms> {
     ) -> Result<Response<room::ListRoomsResponse>, Status> {
         not_called()
     }
+    async fn list_own_rooms(
+        &self,
+        _: Request<room::ListOwnRoomsRequest>,
+    ) -> Result<Response<room::ListRoomsResponse>, Status> {
+        not_called()
+    }
     async fn get_room(&self, _: Request<room::GetRoomRequest>) -> Result<Response<room::Room>, Status> {
         not_called()
     }

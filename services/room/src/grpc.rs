@@ -40,6 +40,17 @@ impl RoomService for RoomApi {
         Ok(Response::new(pb::ListRoomsResponse { rooms, next_cursor: page.next.unwrap_or_default() }))
     }
 
+    async fn list_own_rooms(
+        &self,
+        request: Request<pb::ListOwnRoomsRequest>,
+    ) -> Result<Response<pb::ListRoomsResponse>, Status> {
+        let request = request.into_inner();
+        let caller = required(request.caller)?;
+        let page = self.0.list_own(caller.id, request.limit, &request.cursor, &request.query).await?;
+        let rooms = page.rooms.into_iter().map(shown).collect();
+        Ok(Response::new(pb::ListRoomsResponse { rooms, next_cursor: page.next.unwrap_or_default() }))
+    }
+
     async fn get_room(&self, request: Request<pb::GetRoomRequest>) -> Result<Response<pb::Room>, Status> {
         let request = request.into_inner();
         let viewer = viewer(request.caller, request.moderator)?;

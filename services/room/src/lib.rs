@@ -42,7 +42,7 @@ pub async fn start(
     services: Services,
     process: &Process,
 ) -> anyhow::Result<RoomServiceServer<RoomApi>> {
-    LIMITS.exist(&["searches", "search_time"]);
+    LIMITS.exist(&["searches", "search_time", "rooms_per_user"]);
     let services = services.called_by(Role::Room);
     let store = open(config, &storage.serving(process)).await?;
     let relay = Arc::new(Relay::new(store.clone(), Log::new(services.message)));
@@ -54,8 +54,11 @@ pub async fn start(
 
 async fn open(config: &RoomConfig, storage: &StorageConfig) -> anyhow::Result<Arc<dyn Store>> {
     Ok(match config.store(storage)? {
-        StoreUrl::Sqlite(path) => Arc::new(SqliteStore::open(&path)?),
-        StoreUrl::Postgres(url) => Arc::new(PostgresStore::open(&url, &storage.postgres).await?),
+        StoreUrl::Sqlite(path) => Arc::new(SqliteStore::open(&path)?.with_max_rooms(config.max_rooms_per_user)),
+        StoreUrl::Postgres(url) => {
+            let store = PostgresStore::open(&url, &storage.postgres).await?;
+            Arc::new(store.with_max_rooms(config.max_rooms_per_user))
+        }
     })
 }
 

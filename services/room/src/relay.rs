@@ -8,6 +8,7 @@
 //! The log opens a room in its state at that time, which may include changes whose events follow. To apply such a
 //! change again is harmless, and the last event decides.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use confab_common::outbox::{self, BATCH, Swept};
@@ -17,7 +18,7 @@ use futures::future::join_all;
 use uuid::Uuid;
 
 use crate::lanes::Lanes;
-use crate::log::{Log, Opened, new_event};
+use crate::log::{LastTimes, Log, Opened, new_event};
 use crate::store::{Owed, RoomEvent, Store};
 
 /// How many rooms the sweep opens at once.
@@ -38,6 +39,11 @@ impl Relay {
     /// Returns whether the log has private rooms and members.
     pub async fn has_members(&self) -> Result<bool> {
         self.log.has_members().await
+    }
+
+    /// Returns when the newest events of rooms were appended, like [`Log::last_times`].
+    pub async fn last_times(&self, rooms: &[Uuid], until_ms: i64) -> Result<Option<HashMap<Uuid, LastTimes>>> {
+        self.log.last_times(rooms, until_ms).await
     }
 
     /// Relays a room's events up to `number`, and returns when all of them are in the log, without a time limit. May be

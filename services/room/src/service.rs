@@ -4,6 +4,7 @@ mod acquaintances;
 mod actor;
 mod departure;
 mod members;
+mod own;
 mod rights;
 
 use std::sync::Arc;

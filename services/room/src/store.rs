@@ -22,8 +22,6 @@ pub use rows::{
     searchable,
 };
 
-/// Maximum rooms of which one user is a member, apart from rooms that the user creates.
-const MAX_ROOMS_OF_USER: u32 = 1000;
 /// Maximum members that the log accepts when it opens a room.
 const MAX_OPENING_MEMBERS: u32 = 1000;
 
@@ -52,8 +50,9 @@ fn name_taken() -> Error {
     Error::new(Code::RoomNameTaken, "a public room with this name exists")
 }
 
-fn too_many_rooms() -> Error {
-    Error::new(Code::Conflict, format!("the user is a member of {MAX_ROOMS_OF_USER} rooms, the maximum"))
+fn too_many_rooms(maximum: u32) -> Error {
+    LIMITS.hit("rooms_per_user");
+    Error::new(Code::Conflict, format!("the user is in {maximum} rooms, the maximum for one user"))
 }
 
 /// Merges public rooms and the reader's private rooms into one page of the list.
@@ -76,7 +75,7 @@ impl<T: RoomStore + MemberStore + AcquaintanceStore + OutboxStore + Send + Sync 
 pub trait RoomStore {
     /// Adds a room, with its creator as owner, which the log has not opened. Returns `false` when its id was used
     /// before, possibly by a room that is deleted now. `room_name_taken` when another public room has the name of a
-    /// public room.
+    /// public room; `conflict` when the creator is in the maximum number of rooms.
     fn create(&self, room: Room) -> BoxFuture<'_, Result<bool>>;
 
     /// Returns a room, whether or not the reader may see it.
@@ -135,9 +134,16 @@ pub trait MemberStore {
     /// Returns up to `limit` rooms of which a user is a member.
     fn rooms_of(&self, user: Uuid, limit: u32) -> BoxFuture<'_, Result<Vec<Uuid>>>;
 
+    /// Returns the positions of all rooms of which a user is a member and whose [`Room::search`] contains `query`, in no
+    /// order. An empty query matches all rooms.
+    fn own_rooms(&self, user: Uuid, query: String) -> BoxFuture<'_, Result<Vec<Position>>>;
+
+    /// Returns those of these rooms of which the user is a member, in no order.
+    fn read_own(&self, user: Uuid, rooms: Vec<Uuid>) -> BoxFuture<'_, Result<Vec<Seen>>>;
+
     /// Changes the members of the event's room, and adds the event to the outbox; its number is the new revision.
-    /// Returns `false` when the room is not at the revision before. `conflict` when the user who joins is in 1000
-    /// rooms.
+    /// Returns `false` when the room is not at the revision before. `conflict` when the user who joins is in the maximum
+    /// number of rooms.
     fn change_members(&self, change: MemberChange) -> BoxFuture<'_, Result<bool>>;
 }
 

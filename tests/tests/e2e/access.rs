@@ -25,6 +25,7 @@ mod hidden;
 mod issuers;
 mod keys;
 mod members;
+mod mine;
 mod removal;
 mod visibility;
 

@@ -20,6 +20,7 @@ mod leaving;
 mod metrics;
 mod moving;
 mod private;
+mod quotas;
 mod realtime;
 mod recovery;
 mod rest;

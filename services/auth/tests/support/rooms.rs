@@ -31,6 +31,10 @@ impl RoomService for Rooms {
         Err(Status::unimplemented("not used by this test"))
     }
 
+    async fn list_own_rooms(&self, _: Request<ListOwnRoomsRequest>) -> Result<Response<ListRoomsResponse>, Status> {
+        Err(Status::unimplemented("not used by this test"))
+    }
+
     async fn get_room(&self, _: Request<GetRoomRequest>) -> Result<Response<Room>, Status> {
         Err(Status::unimplemented("not used by this test"))
     }

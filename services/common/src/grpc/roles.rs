@@ -65,6 +65,7 @@ pub const CALLERS: &[(&str, &[Role])] = &[
     ("/confab.room.v1.RoomService/FilterAcquaintances", &[Gateway]),
     ("/confab.room.v1.RoomService/GetRoom", &[Gateway]),
     ("/confab.room.v1.RoomService/ListMembers", &[Gateway]),
+    ("/confab.room.v1.RoomService/ListOwnRooms", &[Gateway]),
     ("/confab.room.v1.RoomService/ListRooms", &[Gateway]),
     ("/confab.room.v1.RoomService/RemoveMember", &[Gateway]),
     ("/confab.room.v1.RoomService/RemoveUser", &[Auth]),

@@ -18,6 +18,8 @@ macro_rules! contract {
     };
 }
 
+mod quota;
+
 contract![
     file_round_trips,
     upload_is_stored_once,

@@ -15,7 +15,7 @@ pub static SCHEMA: Schema = Schema {
         Table::new("forgets", 1, &[("file_id", Id), ("room_id", Id)]),
         Table::new("installation", 1, &[("one", Flag), ("id", Local), ("turn", Local), ("next", Local)]),
     ],
-    derived: &[],
+    derived: &["uploaders"],
     sqlite: sqlite::embedded::migrations::runner,
     postgres: postgres::embedded::migrations::runner,
 };

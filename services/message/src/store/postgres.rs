@@ -17,11 +17,11 @@ use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 use super::{
-    AppendError, Appended, Body, Event, EventData, Head, Heads, Kind, Limit, Member, Opened, Outcome, Page, Readers,
-    RoomAccess, RoomHead, RoomKey, Store, Window,
+    AppendError, Appended, Body, Event, EventData, Head, Heads, Kind, LastTimes, Limit, Member, Opened, Outcome, Page,
+    Readers, RoomAccess, RoomHead, RoomKey, Store, Window,
 };
 use opening::{FINGERPRINT, finish_upgrade, open_or_renew};
-use pages::{READ_LOG, list_statement, mark_deleted, page};
+use pages::{LAST_TIMES, READ_LOG, list_statement, mark_deleted, page};
 
 refinery::embed_migrations!("migrations/postgres");
 
@@ -280,6 +280,17 @@ impl Store for Postgres {
                 })
             };
             Ok(Heads { epoch, heads: rows.iter().filter_map(head).collect() })
+        }
+        .boxed()
+    }
+
+    fn last_times(&self, rooms: Vec<(RoomKey, u64)>, until_ms: i64) -> BoxFuture<'_, Result<Vec<LastTimes>>> {
+        async move {
+            let partitions = rooms.iter().map(|((partition, _), _)| *partition as i32).collect::<Vec<_>>();
+            let ids = rooms.iter().map(|((_, room), _)| *room).collect::<Vec<_>>();
+            let seqs = rooms.iter().map(|(_, seq)| *seq as i64).collect::<Vec<_>>();
+            let rows = self.0.query(LAST_TIMES, &[&partitions, &ids, &seqs, &until_ms]).await?;
+            Ok(rows.iter().map(|row| LastTimes { newest: row.get(0), until: row.get(1) }).collect())
         }
         .boxed()
     }

@@ -16,8 +16,8 @@ use rusqlite::{Connection, params};
 use uuid::Uuid;
 
 use super::{
-    AppendError, Appended, Event, EventData, Head, Heads, Limit, Member, Opened, Page, Readers, RoomAccess, RoomHead,
-    RoomKey, Store, Window,
+    AppendError, Appended, Event, EventData, Head, Heads, LastTimes, Limit, Member, Opened, Page, Readers, RoomAccess,
+    RoomHead, RoomKey, Store, Window,
 };
 use append::append;
 use rows::{LIST_NEWEST_FIRST, LIST_OLDEST_FIRST, READ_LOG, epoch, find, mark_deleted, take};
@@ -155,6 +155,13 @@ impl Store for Sqlite {
                 Ok(RoomHead { room: key.1, seq: seq as u64, closed })
             };
             Ok(Heads { epoch: epoch(connection)?, heads: keys.iter().map(head).collect::<Result<_>>()? })
+        };
+        self.database.read(read).boxed()
+    }
+
+    fn last_times(&self, rooms: Vec<(RoomKey, u64)>, until_ms: i64) -> BoxFuture<'_, Result<Vec<LastTimes>>> {
+        let read = move |connection: &Connection| {
+            rooms.iter().map(|(room, seq)| rooms::last_times(connection, *room, *seq as i64, until_ms)).collect()
         };
         self.database.read(read).boxed()
     }

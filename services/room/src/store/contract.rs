@@ -24,6 +24,7 @@ mod earlier;
 mod members;
 mod openings;
 mod private;
+mod quota;
 mod search;
 mod upgrade;
 

@@ -147,7 +147,7 @@ pub struct MemberChange {
     /// Users who become members or get another role. A present member keeps its name and its time of joining.
     pub set: Vec<Member>,
     pub removed: Option<Uuid>,
-    /// The user in `set` who is not a member yet. The user must be in fewer than 1000 rooms.
+    /// The user in `set` who is not a member yet. It counts against the user's maximum number of rooms.
     pub joins: Option<Uuid>,
     pub event: RoomEvent,
 }

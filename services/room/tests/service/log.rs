@@ -34,6 +34,8 @@ struct State {
     all_opened: bool,
     events: Vec<NewEvent>,
     attempts: usize,
+    /// When events of a room were appended, in milliseconds since the Unix epoch.
+    times: BTreeMap<String, Vec<i64>>,
 }
 
 #[derive(Clone)]
@@ -41,9 +43,9 @@ pub struct Log(Arc<Mutex<State>>);
 
 impl Default for Log {
     fn default() -> Self {
-        let (openings, events) = (BTreeMap::new(), Vec::new());
+        let (openings, events, times) = (BTreeMap::new(), Vec::new(), BTreeMap::new());
         let (mood, format, is_old, all_opened) = (Mood::Well, 2, false, false);
-        Self(Arc::new(Mutex::new(State { mood, format, is_old, openings, all_opened, events, attempts: 0 })))
+        Self(Arc::new(Mutex::new(State { mood, format, is_old, openings, all_opened, events, attempts: 0, times })))
     }
 }
 
@@ -60,6 +62,11 @@ impl Log {
     pub fn has_format(&self, format: u32, is_old: bool) {
         let mut state = self.state();
         (state.format, state.is_old) = (format, is_old);
+    }
+
+    /// Adds the time of an event to a room.
+    pub fn active(&self, room: &str, at_ms: i64) {
+        self.state().times.entry(room.into()).or_default().push(at_ms);
     }
 
     /// Returns the number of calls of `Append`.
@@ -188,12 +195,25 @@ impl MessageService for Log {
         }
     }
 
-    async fn get_room_heads(&self, _: Request<GetRoomHeadsRequest>) -> Result<Response<GetRoomHeadsResponse>, Status> {
+    async fn get_room_heads(
+        &self,
+        request: Request<GetRoomHeadsRequest>,
+    ) -> Result<Response<GetRoomHeadsResponse>, Status> {
         let state = self.state();
-        match state.mood {
-            Mood::Away => Err(Status::unavailable("away")),
-            _ => Ok(Response::new(GetRoomHeadsResponse { format: state.format, ..GetRoomHeadsResponse::default() })),
+        if state.mood == Mood::Away {
+            return Err(Status::unavailable("away"));
         }
+        let GetRoomHeadsRequest { room_ids, until_ms } = request.into_inner();
+        let until_ms = until_ms.filter(|_| !state.is_old);
+        let head = |room_id: String| {
+            let times = state.times.get(&room_id).filter(|_| until_ms.is_some()).cloned().unwrap_or_default();
+            let last_event_at_ms = times.iter().copied().max();
+            let last_event_until_ms = times.into_iter().filter(|at| Some(*at) <= until_ms).max();
+            RoomHead { room_id, last_event_at_ms, last_event_until_ms, ..RoomHead::default() }
+        };
+        let heads = room_ids.into_iter().map(head).collect();
+        let (format, has_times) = (state.format, until_ms.is_some());
+        Ok(Response::new(GetRoomHeadsResponse { heads, format, has_times, ..GetRoomHeadsResponse::default() }))
     }
 
     async fn rooms_opened(&self, _: Request<RoomsOpenedRequest>) -> Result<Response<RoomsOpenedResponse>, Status> {

@@ -4,7 +4,7 @@ use confab_common::Result;
 use rusqlite::{Connection, OptionalExtension, params};
 use uuid::Uuid;
 
-use crate::store::{Member, RoomAccess, RoomKey};
+use crate::store::{LastTimes, Member, RoomAccess, RoomKey};
 
 /// A room as the log has it; the default is a room that the log does not have.
 #[derive(Debug, Default)]
@@ -24,6 +24,29 @@ pub fn head(connection: &Connection, (partition, room): RoomKey) -> Result<Head>
         })
         .optional()?;
     Ok(head.unwrap_or_default())
+}
+
+/// Returns when the newest events of a room were appended; `seq` is its newest. A binary search finds the newest event up
+/// to `until_ms`: a client chooses the time, so the events after it must not be scanned.
+pub fn last_times(connection: &Connection, (partition, room): RoomKey, seq: i64, until_ms: i64) -> Result<LastTimes> {
+    let read = "/* last_times */ SELECT created_at FROM events WHERE partition = ?1 AND room_id = ?2 AND seq = ?3";
+    let mut read = connection.prepare_cached(read)?;
+    let mut time_of =
+        |seq: i64| read.query_row(params![partition, room.as_bytes(), seq], |row| row.get::<_, i64>(0)).optional();
+    let newest = time_of(seq)?;
+    if newest.is_none_or(|newest| newest <= until_ms) {
+        return Ok(LastTimes { newest, until: newest });
+    }
+    let (mut low, mut high, mut until) = (0, seq, None);
+    while high - low > 1 {
+        let middle = (low + high) / 2;
+        match time_of(middle)? {
+            Some(time) if time <= until_ms => (low, until) = (middle, Some(time)),
+            Some(_) => high = middle,
+            None => break,
+        }
+    }
+    Ok(LastTimes { newest, until })
 }
 
 /// Returns those of the users who are members of a room.

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::outbox::values;
 use super::{PostgresStore, seen};
 use crate::store::{
-    MAX_ROOMS_OF_USER, Member, MemberChange, MemberPosition, MemberStore, Role, SeenWithMember, User, too_many_rooms,
+    Member, MemberChange, MemberPosition, MemberStore, Position, Role, Seen, SeenWithMember, User, too_many_rooms,
 };
 
 fn member_at(row: &Row, column: usize) -> Member {
@@ -51,15 +51,23 @@ const FIRST_OTHER: &str = "/* first_other */
 
 const ROOMS_OF: &str = "/* rooms_of */ SELECT room_id FROM members WHERE user_id = $1 ORDER BY room_id LIMIT $2";
 
-// Counts no rooms unless a user joins, because no member has the id NULL. Concurrent joins of one user may exceed the
-// limit by their number.
+// From the user's memberships to the rooms, also if the planner expects the reverse to be cheaper.
+const OWN_ROOMS: &str = "/* own_rooms */
+    SELECT created_at_ms, id FROM members CROSS JOIN LATERAL (
+        SELECT id, created_at_ms, search FROM rooms WHERE rooms.id = members.room_id OFFSET 0) own
+    WHERE user_id = $1 AND ($2 = '' OR strpos(search, $2) > 0)";
+
+const READ_OWN: &str = "/* read_own */
+    SELECT id, name, description, owner_id, owner_name, created_at_ms, revision, private, role
+    FROM rooms JOIN members ON members.room_id = rooms.id AND members.user_id = $1 WHERE rooms.id = ANY($2)";
+
+// Counts no rooms unless a user joins: with a parameter NULL, the function does not run.
 const CHANGE_MEMBERS: &str = "/* change_members */
-    WITH joining AS MATERIALIZED (
-        SELECT count(*) AS rooms FROM (
-            SELECT 1 FROM members WHERE user_id = $10::uuid LIMIT $11::bigint) counted
+    WITH place AS MATERIALIZED (
+        SELECT coalesce(has_place($10::uuid, $2::uuid, $11::bigint), true) AS free
     ), changed AS (
         UPDATE rooms SET revision = $3::bigint
-        WHERE id = $2::uuid AND revision = $3::bigint - 1 AND (SELECT rooms FROM joining) < $11::bigint RETURNING id
+        WHERE id = $2::uuid AND revision = $3::bigint - 1 AND (SELECT free FROM place) RETURNING id
     ), removed AS (
         DELETE FROM members WHERE room_id = $2::uuid AND user_id = $12::uuid AND EXISTS (SELECT 1 FROM changed)
     ), given AS (
@@ -72,7 +80,7 @@ const CHANGE_MEMBERS: &str = "/* change_members */
         INSERT INTO outbox (id, room_id, number, sender_id, sender_name, event, data, closes_room, access)
         SELECT $1::uuid, id, $3::bigint, $4::uuid, $5, $6, $7, $8::boolean, $9 FROM changed RETURNING id
     )
-    SELECT EXISTS (SELECT 1 FROM owed), (SELECT rooms FROM joining) >= $11::bigint";
+    SELECT EXISTS (SELECT 1 FROM owed), free FROM place";
 
 impl MemberStore for PostgresStore {
     fn get_member(
@@ -100,6 +108,15 @@ impl MemberStore for PostgresStore {
         async move { self.query(ROOMS_OF, &[&user, &i64::from(limit)], |row| row.get(0)).await }.boxed()
     }
 
+    fn own_rooms(&self, user: Uuid, query: String) -> BoxFuture<'_, Result<Vec<Position>>> {
+        let position = |row: &Row| Position { created_at_ms: row.get(0), id: row.get(1) };
+        async move { self.query(OWN_ROOMS, &[&user, &query], position).await }.boxed()
+    }
+
+    fn read_own(&self, user: Uuid, rooms: Vec<Uuid>) -> BoxFuture<'_, Result<Vec<Seen>>> {
+        async move { self.query(READ_OWN, &[&user, &rooms], seen).await }.boxed()
+    }
+
     fn change_members(&self, change: MemberChange) -> BoxFuture<'_, Result<bool>> {
         async move {
             let MemberChange { set, removed, joins, event } = &change;
@@ -107,13 +124,13 @@ impl MemberStore for PostgresStore {
             let names = set.iter().map(|member| member.user.username.as_str()).collect::<Vec<_>>();
             let roles = set.iter().map(|member| member.role.number()).collect::<Vec<_>>();
             let times = set.iter().map(|member| member.joined_at_ms).collect::<Vec<_>>();
-            let maximum = i64::from(MAX_ROOMS_OF_USER);
+            let maximum = self.maximum();
             let mut values = values(event).to_vec();
             values.extend([joins as &(dyn ToSql + Sync), &maximum, removed, &users, &names, &roles, &times]);
             let outcome = |row: &Row| (row.get::<_, bool>(0), row.get::<_, bool>(1));
             match self.query(CHANGE_MEMBERS, &values, outcome).await?[..] {
-                [(true, _)] => Ok(true),
-                [(false, true)] => Err(too_many_rooms()),
+                [(_, false)] => Err(too_many_rooms(self.max_rooms)),
+                [(changed, true)] => Ok(changed),
                 _ => Ok(false),
             }
         }

@@ -6,10 +6,8 @@ use rusqlite::{Connection, Row, params};
 use uuid::Uuid;
 
 use super::outbox::owe;
-use super::{SqliteStore, execute, id, parameter, query, seen};
-use crate::store::{
-    MAX_ROOMS_OF_USER, Member, MemberChange, MemberPosition, MemberStore, Role, SeenWithMember, User, too_many_rooms,
-};
+use super::{SqliteStore, check_place, execute, id, parameter, query, seen};
+use crate::store::{Member, MemberChange, MemberPosition, MemberStore, Position, Role, Seen, SeenWithMember, User};
 
 fn member_at(row: &Row, column: usize) -> rusqlite::Result<Member> {
     Ok(Member {
@@ -53,9 +51,15 @@ const FIRST_OTHER: &str = "/* first_other */
 
 const ROOMS_OF: &str = "/* rooms_of */ SELECT room_id FROM members WHERE user_id = ?1 ORDER BY room_id LIMIT ?2";
 
-const RAISE: &str = "/* change_members */ UPDATE rooms SET revision = ?2 WHERE id = ?1 AND revision = ?2 - 1";
+const OWN_ROOMS: &str = "/* own_rooms */
+    SELECT created_at_ms, id FROM members CROSS JOIN rooms ON id = room_id
+    WHERE user_id = ?1 AND (?2 = '' OR instr(search, ?2) > 0)";
 
-const COUNT: &str = "/* change_members */ SELECT count(*) FROM (SELECT 1 FROM members WHERE user_id = ?1 LIMIT ?2)";
+const READ_OWN: &str = "/* read_own */
+    SELECT id, name, description, owner_id, owner_name, created_at_ms, revision, private, role
+    FROM members JOIN rooms ON id = room_id WHERE user_id = ?1 AND room_id = ?2";
+
+const RAISE: &str = "/* change_members */ UPDATE rooms SET revision = ?2 WHERE id = ?1 AND revision = ?2 - 1";
 
 const REMOVE: &str = "/* change_members */ DELETE FROM members WHERE room_id = ?1 AND user_id = ?2";
 
@@ -64,18 +68,14 @@ const SET: &str = "/* change_members */
     ON CONFLICT (room_id, user_id) DO UPDATE SET role = excluded.role";
 
 /// Applies a change; after an error, the savepoint is rolled back.
-fn apply(connection: &Connection, change: &MemberChange) -> Result<bool> {
+fn apply(connection: &Connection, change: &MemberChange, max_rooms: u32) -> Result<bool> {
     let MemberChange { set, removed, joins, event } = change;
     let room = event.room_id.as_bytes();
     if execute(connection, RAISE, params![room, event.number])? == 0 {
         return Ok(false);
     }
     if let Some(user) = joins {
-        let mut count = connection.prepare_cached(COUNT)?;
-        let rooms = count.query_row(params![user.as_bytes(), MAX_ROOMS_OF_USER], |row| row.get::<_, u32>(0))?;
-        if rooms >= MAX_ROOMS_OF_USER {
-            return Err(too_many_rooms());
-        }
+        check_place(connection, *user, max_rooms)?;
     }
     if let Some(user) = removed {
         execute(connection, REMOVE, params![room, user.as_bytes()])?;
@@ -123,7 +123,27 @@ impl MemberStore for SqliteStore {
         self.database.read(list).boxed()
     }
 
+    fn own_rooms(&self, user: Uuid, text: String) -> BoxFuture<'_, Result<Vec<Position>>> {
+        let list = move |connection: &Connection| {
+            let position = |row: &Row| Ok(Position { created_at_ms: row.get(0)?, id: id(row, 1)? });
+            query(connection, OWN_ROOMS, params![user.as_bytes(), text], position)
+        };
+        self.database.read(list).boxed()
+    }
+
+    fn read_own(&self, user: Uuid, rooms: Vec<Uuid>) -> BoxFuture<'_, Result<Vec<Seen>>> {
+        let read = move |connection: &Connection| {
+            let mut found = Vec::with_capacity(rooms.len());
+            for room in &rooms {
+                found.extend(query(connection, READ_OWN, params![user.as_bytes(), room.as_bytes()], seen)?);
+            }
+            Ok(found)
+        };
+        self.database.read(read).boxed()
+    }
+
     fn change_members(&self, change: MemberChange) -> BoxFuture<'_, Result<bool>> {
-        self.database.write(move |connection| apply(connection, &change)).boxed()
+        let max_rooms = self.max_rooms;
+        self.database.write(move |connection| apply(connection, &change, max_rooms)).boxed()
     }
 }

@@ -1,13 +1,16 @@
 //! Relays the outbox to the log: opens each room, and appends each event until the log has answered it.
 //!
-//! Any number of replicas may relay one room at once, without a lock. Each takes only the *oldest* event of a room,
-//! removes it after it is in the log, and only then takes the next. Therefore a later event is never sent before an
-//! earlier event is in the log. If an event is sent a second time, the log recognises its id as a repeat, and nothing
-//! changes. Within a replica, the calls for one room take turns, so that they do not all send the same event.
+//! Any number of replicas may relay one room at once, without a lock. Each takes the *oldest* events of a room, sends
+//! them in their order in one append, and removes those that are in the log. The log appends the events of one room in
+//! the order of the request, and none after one that it could not append. Therefore a later event is never in the log
+//! before an earlier one. An access event ends what one append has of its room: the log needs a transaction of its own
+//! for what follows. If an event is sent a second time, the log recognises its id as a repeat, and nothing changes.
+//! Within a replica, the calls for one room take turns, so that they do not all send the same events.
 //!
 //! The log opens a room in its state at that time, which may include changes whose events follow. To apply such a
 //! change again is harmless, and the last event decides.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use confab_common::outbox::{self, BATCH, Swept};
@@ -22,6 +25,8 @@ use crate::store::{Owed, RoomEvent, Store};
 
 /// How many rooms the sweep opens at once.
 const OPENINGS_AT_ONCE: u32 = 16;
+/// Maximum events of one room in an append of the sweep, which has the events of up to [`BATCH`] rooms.
+const EVENTS_OF_ROOM: u32 = 8;
 
 /// Relays events from the outbox to the log.
 pub struct Relay {
@@ -65,16 +70,13 @@ impl Relay {
     /// Relays a room's events up to `number` as far as possible now. Returns whether all of them are in the log.
     async fn advance(&self, room: Uuid, number: i64) -> Result<bool> {
         loop {
-            match self.store.oldest(room).await? {
-                Some(owed) if owed.event.number <= number => {
-                    if owed.unopened {
-                        self.open(room).await?;
-                    }
-                    if self.append(&[&owed]).await? == 0 {
-                        return Ok(false);
-                    }
-                }
-                _ => return Ok(true),
+            let owed = self.store.oldest(room, BATCH).await?;
+            let Some(first) = owed.first().filter(|first| first.event.number <= number) else { return Ok(true) };
+            if first.unopened {
+                self.open(room).await?;
+            }
+            if self.append(&runs(&owed)).await? == 0 {
+                return Ok(false);
             }
         }
     }
@@ -131,29 +133,31 @@ impl Relay {
         }
     }
 
-    /// Tries the oldest event of every room once.
+    /// Tries the oldest events of every room once.
     async fn sweep_events(&self) -> Result<Swept> {
         let mut swept = Swept::default();
         let mut after = Uuid::nil();
         loop {
-            let page = self.store.oldest_of_rooms(after, BATCH).await?;
+            let page = self.store.oldest_of_rooms(after, BATCH, EVENTS_OF_ROOM).await?;
             let Some(last) = page.last() else { return Ok(swept) };
             after = last.event.room_id;
-            swept.found += page.len();
-            swept.relayed += self.append(&self.ready(&page).await).await?;
+            let runs = runs(&page);
+            swept.found += runs.len();
+            swept.relayed += self.append(&self.ready(runs).await).await?;
         }
     }
 
     /// Opens the rooms of events. Returns the events that the log can append now.
-    async fn ready<'a>(&self, page: &'a [Owed]) -> Vec<&'a Owed> {
-        let (unopened, mut ready) = page.iter().partition::<Vec<_>, _>(|owed| owed.unopened);
-        let rooms = unopened.iter().map(|owed| owed.event.room_id).collect::<Vec<_>>();
+    async fn ready<'a>(&self, owed: Vec<&'a Owed>) -> Vec<&'a Owed> {
+        let mut rooms = owed.iter().filter(|owed| owed.unopened).map(|owed| owed.event.room_id).collect::<Vec<_>>();
+        rooms.dedup();
         let outcomes = self.open_all(&rooms).await;
-        ready.extend(unopened.into_iter().zip(outcomes).filter(|(_, opened)| opened.is_ok()).map(|(owed, _)| owed));
-        ready
+        let failed = rooms.into_iter().zip(outcomes).filter(|(_, opened)| opened.is_err());
+        let failed = failed.map(|(room, _)| room).collect::<HashSet<_>>();
+        owed.into_iter().filter(|owed| !failed.contains(&owed.event.room_id)).collect()
     }
 
-    /// Appends events of different rooms and deletes those that need no further attempt. Returns their number.
+    /// Appends events, and deletes those that need no further attempt. Returns their number.
     async fn append(&self, owed: &[&Owed]) -> Result<usize> {
         let (owed, events): (Vec<_>, Vec<_>) = owed
             .iter()
@@ -180,6 +184,23 @@ impl Relay {
         }
         Ok(relayed.len())
     }
+}
+
+/// Returns the events that one append may have: those of each room up to its first access event. The events of a room
+/// are adjacent, in their order.
+fn runs(owed: &[Owed]) -> Vec<&Owed> {
+    let mut ended = None;
+    let mut runs = Vec::with_capacity(owed.len());
+    for owed in owed.iter() {
+        if ended == Some(owed.event.room_id) {
+            continue;
+        }
+        if owed.event.access.is_some() {
+            ended = Some(owed.event.room_id);
+        }
+        runs.push(owed);
+    }
+    runs
 }
 
 /// Returns whether an event needs no further attempt: it is in the log, or can never be.

@@ -141,14 +141,15 @@ pub trait MemberStore {
 
 /// The events and openings that the log has not received yet.
 pub trait OutboxStore {
-    /// Returns the oldest event of a room in the outbox.
-    fn oldest(&self, room: Uuid) -> BoxFuture<'_, Result<Option<Owed>>>;
+    /// Returns up to `limit` of the oldest events of a room in the outbox, in their order.
+    fn oldest(&self, room: Uuid, limit: u32) -> BoxFuture<'_, Result<Vec<Owed>>>;
 
     /// Returns the event in the outbox that closes a room.
     fn closing(&self, room: Uuid) -> BoxFuture<'_, Result<Option<Owed>>>;
 
-    /// Returns the oldest outbox event of each of up to `limit` rooms, with room ids above `after` in ascending order.
-    fn oldest_of_rooms(&self, after: Uuid, limit: u32) -> BoxFuture<'_, Result<Vec<Owed>>>;
+    /// Returns the oldest outbox events of up to `rooms` rooms, with room ids above `after` in ascending order; of each
+    /// room up to `each` events, in their order.
+    fn oldest_of_rooms(&self, after: Uuid, rooms: u32, each: u32) -> BoxFuture<'_, Result<Vec<Owed>>>;
 
     /// Deletes events that need no further append; unknown ids are ignored.
     fn remove_events(&self, events: Vec<Uuid>) -> BoxFuture<'_, Result<()>>;

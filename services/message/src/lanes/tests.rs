@@ -261,6 +261,16 @@ async fn poisoned_row_fails_alone() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn no_row_overtakes_a_rejected_row_of_its_room() {
+    let fixture = Fixture::open().await;
+    // The batch is split, and its first half is rejected.
+    fixture.store.fail(&[Code::Internal, Code::Unavailable]);
+    let answers = fixture.send(&["a", "b", "c", "d"], LONG).await.await.unwrap();
+    assert_eq!(outcomes(answers), [Err(Code::Unavailable); 4]);
+    assert_eq!(fixture.store.batches(), [vec!["a", "b", "c", "d"], vec!["a", "b"]]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn no_row_overtakes_a_locked_row() {
     let fixture = Fixture::open().await;
     fixture.store.fail(&[Code::Internal]);

@@ -34,6 +34,8 @@ struct State {
     all_opened: bool,
     events: Vec<NewEvent>,
     attempts: usize,
+    /// The number of events in each append that was answered.
+    batches: Vec<usize>,
 }
 
 #[derive(Clone)]
@@ -43,7 +45,8 @@ impl Default for Log {
     fn default() -> Self {
         let (openings, events) = (BTreeMap::new(), Vec::new());
         let (mood, format, is_old, all_opened) = (Mood::Well, 2, false, false);
-        Self(Arc::new(Mutex::new(State { mood, format, is_old, openings, all_opened, events, attempts: 0 })))
+        let (attempts, batches) = (0, Vec::new());
+        Self(Arc::new(Mutex::new(State { mood, format, is_old, openings, all_opened, events, attempts, batches })))
     }
 }
 
@@ -65,6 +68,11 @@ impl Log {
     /// Returns the number of calls of `Append`.
     pub fn attempts(&self) -> usize {
         self.state().attempts
+    }
+
+    /// Returns the number of events in each append that the log did.
+    pub fn batches(&self) -> Vec<usize> {
+        self.state().batches.clone()
     }
 
     pub fn events(&self) -> Vec<NewEvent> {
@@ -162,6 +170,7 @@ impl MessageService for Log {
             return Err(Status::unavailable("away"));
         }
         let events = request.into_inner().events;
+        state.batches.push(events.len());
         let outcomes = events.into_iter().map(|event| outcome(&mut state, event)).collect();
         match state.mood {
             Mood::Mute => Err(Status::unknown("connection reset")),

@@ -64,7 +64,7 @@ async fn change_and_event_are_atomic(store: Arc<dyn Store>) {
     assert!(store.change_members(joining.clone()).await.unwrap());
     let current = get(&store, tea.id).await.unwrap();
     assert_eq!(current, Room { revision: 1, ..tea.clone() });
-    assert_eq!(store.oldest(tea.id).await.unwrap().unwrap().event, joining.event);
+    assert_eq!(first(&store, tea.id).await.unwrap().event, joining.event);
     store.remove_events(vec![joining.event.id]).await.unwrap();
 
     let late = set(&tea, vec![member(Role::Member, 3000)], None);
@@ -73,7 +73,7 @@ async fn change_and_event_are_atomic(store: Arc<dyn Store>) {
         assert!(!store.change_members(change).await.unwrap(), "the change was decided on an older state");
     }
     assert_eq!(listed(&store, tea.id).await, [owner(&tea), bob.clone()]);
-    assert_eq!(store.oldest(tea.id).await.unwrap(), None);
+    assert_eq!(first(&store, tea.id).await, None);
 
     let removal = MemberChange { removed: Some(bob.user.id), ..set(&current, Vec::new(), None) };
     assert!(store.change_members(removal).await.unwrap());
@@ -156,7 +156,7 @@ async fn user_joins_at_most_1000_rooms(store: Arc<dyn Store>) {
     let joining = || set(&tea, vec![bob.clone()], Some(bob.user.id));
     assert_eq!(store.change_members(joining()).await.unwrap_err().code, Code::Conflict);
     assert_eq!(get(&store, tea.id).await.unwrap(), tea);
-    assert_eq!(store.oldest(tea.id).await.unwrap(), None);
+    assert_eq!(first(&store, tea.id).await, None);
     assert_eq!(listed(&store, tea.id).await, [owner(&tea)]);
     // Another user's change in that room, and another role in a room of the user.
     let tea = with(&store, &tea, vec![member(Role::Admin, 2000)]).await;
@@ -195,7 +195,7 @@ async fn concurrent_joins_are_numbered_without_gaps(store: Arc<dyn Store>) {
     assert_eq!(listed.into_iter().map(|member| member.user.id).collect::<HashSet<_>>(), users);
     assert_eq!(get(&store, tea.id).await.unwrap().revision, 100);
     for number in 1..=100 {
-        let owed = store.oldest(tea.id).await.unwrap().unwrap();
+        let owed = first(&store, tea.id).await.unwrap();
         assert_eq!(owed.event.number, number);
         store.remove_events(vec![owed.event.id]).await.unwrap();
     }

@@ -38,7 +38,7 @@ const OLDEST: &str = "/* oldest */
     SELECT id, room_id, number, sender_id, sender_name, event, data, closes_room, access,
            NOT EXISTS (SELECT 1 FROM rooms WHERE rooms.id = outbox.room_id),
            EXISTS (SELECT 1 FROM openings WHERE openings.room_id = outbox.room_id)
-    FROM outbox WHERE room_id = $1 ORDER BY number LIMIT 1";
+    FROM outbox WHERE room_id = $1 ORDER BY number LIMIT $2";
 
 const CLOSING: &str = "/* closing */
     SELECT id, room_id, number, sender_id, sender_name, event, data, closes_room, access,
@@ -51,8 +51,9 @@ const OLDEST_OF_ROOMS: &str = "/* oldest_of_rooms */
            NOT EXISTS (SELECT 1 FROM rooms WHERE rooms.id = outbox.room_id),
            EXISTS (SELECT 1 FROM openings WHERE openings.room_id = outbox.room_id)
     FROM outbox
-    WHERE room_id > $1 AND number = (SELECT min(other.number) FROM outbox other WHERE other.room_id = outbox.room_id)
-    ORDER BY room_id LIMIT $2";
+    WHERE room_id IN (SELECT DISTINCT room_id FROM outbox WHERE room_id > $1 ORDER BY room_id LIMIT $2)
+      AND number < (SELECT min(other.number) FROM outbox other WHERE other.room_id = outbox.room_id) + $3::bigint
+    ORDER BY room_id, number";
 
 const REMOVE_EVENTS: &str = "/* settle */ DELETE FROM outbox WHERE id = ANY($1)";
 
@@ -66,16 +67,16 @@ const OPENING: &str = "/* opening */
 const REMOVE_OPENING: &str = "/* opened */ DELETE FROM openings WHERE room_id = $1";
 
 impl OutboxStore for PostgresStore {
-    fn oldest(&self, room: Uuid) -> BoxFuture<'_, Result<Option<Owed>>> {
-        async move { Ok(self.query(OLDEST, &[&room], owed).await?.pop()) }.boxed()
+    fn oldest(&self, room: Uuid, limit: u32) -> BoxFuture<'_, Result<Vec<Owed>>> {
+        async move { self.query(OLDEST, &[&room, &i64::from(limit)], owed).await }.boxed()
     }
 
     fn closing(&self, room: Uuid) -> BoxFuture<'_, Result<Option<Owed>>> {
         async move { Ok(self.query(CLOSING, &[&room], owed).await?.pop()) }.boxed()
     }
 
-    fn oldest_of_rooms(&self, after: Uuid, limit: u32) -> BoxFuture<'_, Result<Vec<Owed>>> {
-        async move { self.query(OLDEST_OF_ROOMS, &[&after, &i64::from(limit)], owed).await }.boxed()
+    fn oldest_of_rooms(&self, after: Uuid, rooms: u32, each: u32) -> BoxFuture<'_, Result<Vec<Owed>>> {
+        async move { self.query(OLDEST_OF_ROOMS, &[&after, &i64::from(rooms), &i64::from(each)], owed).await }.boxed()
     }
 
     fn remove_events(&self, events: Vec<Uuid>) -> BoxFuture<'_, Result<()>> {

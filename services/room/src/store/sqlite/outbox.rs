@@ -41,7 +41,7 @@ const OLDEST: &str = "/* oldest */
     SELECT id, room_id, number, sender_id, sender_name, event, data, closes_room, access,
            NOT EXISTS (SELECT 1 FROM rooms WHERE rooms.id = outbox.room_id),
            EXISTS (SELECT 1 FROM openings WHERE openings.room_id = outbox.room_id)
-    FROM outbox WHERE room_id = ?1 ORDER BY number LIMIT 1";
+    FROM outbox WHERE room_id = ?1 ORDER BY number LIMIT ?2";
 
 const CLOSING: &str = "/* closing */
     SELECT id, room_id, number, sender_id, sender_name, event, data, closes_room, access,
@@ -54,8 +54,9 @@ const OLDEST_OF_ROOMS: &str = "/* oldest_of_rooms */
            NOT EXISTS (SELECT 1 FROM rooms WHERE rooms.id = outbox.room_id),
            EXISTS (SELECT 1 FROM openings WHERE openings.room_id = outbox.room_id)
     FROM outbox
-    WHERE room_id > ?1 AND number = (SELECT min(other.number) FROM outbox other WHERE other.room_id = outbox.room_id)
-    ORDER BY room_id LIMIT ?2";
+    WHERE room_id IN (SELECT DISTINCT room_id FROM outbox WHERE room_id > ?1 ORDER BY room_id LIMIT ?2)
+      AND number < (SELECT min(other.number) FROM outbox other WHERE other.room_id = outbox.room_id) + ?3
+    ORDER BY room_id, number";
 
 const REMOVE_EVENTS: &str = "/* settle */ DELETE FROM outbox WHERE id = ?1";
 
@@ -85,18 +86,17 @@ pub(super) fn owe(connection: &Connection, row: &RoomEvent) -> Result<()> {
 }
 
 impl OutboxStore for SqliteStore {
-    fn oldest(&self, room: Uuid) -> BoxFuture<'_, Result<Option<Owed>>> {
-        self.database.read(move |connection| Ok(query(connection, OLDEST, [room.as_bytes()], owed)?.pop())).boxed()
+    fn oldest(&self, room: Uuid, limit: u32) -> BoxFuture<'_, Result<Vec<Owed>>> {
+        self.database.read(move |connection| query(connection, OLDEST, params![room.as_bytes(), limit], owed)).boxed()
     }
 
     fn closing(&self, room: Uuid) -> BoxFuture<'_, Result<Option<Owed>>> {
         self.database.read(move |connection| Ok(query(connection, CLOSING, [room.as_bytes()], owed)?.pop())).boxed()
     }
 
-    fn oldest_of_rooms(&self, after: Uuid, limit: u32) -> BoxFuture<'_, Result<Vec<Owed>>> {
-        self.database
-            .read(move |connection| query(connection, OLDEST_OF_ROOMS, params![after.as_bytes(), limit], owed))
-            .boxed()
+    fn oldest_of_rooms(&self, after: Uuid, rooms: u32, each: u32) -> BoxFuture<'_, Result<Vec<Owed>>> {
+        let values = (after.into_bytes(), rooms, each);
+        self.database.read(move |connection| query(connection, OLDEST_OF_ROOMS, values, owed)).boxed()
     }
 
     fn remove_events(&self, events: Vec<Uuid>) -> BoxFuture<'_, Result<()>> {

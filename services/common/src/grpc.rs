@@ -7,6 +7,7 @@ mod failure;
 mod measure;
 mod names;
 mod network;
+mod operation;
 mod peer;
 mod reflection;
 mod replicas;
@@ -22,6 +23,7 @@ mod urls;
 
 pub use names::PeerNames;
 pub use network::connect;
+pub use operation::operation;
 pub use peer::{Peer, caller};
 pub use reflection::Reflection;
 pub use role::{Role, Roles};

@@ -19,6 +19,7 @@ pub mod limit;
 pub mod listen;
 pub mod memory;
 pub mod metrics;
+pub mod operations;
 pub mod outbox;
 pub mod pace;
 pub mod pg;

@@ -1,5 +1,6 @@
 //! Converts gRPC requests to domain calls, and results back to gRPC.
 
+use confab_common::grpc::operation;
 use confab_common::{Code, Error, Result, text};
 use confab_proto::auth::v1::UserRef;
 use confab_proto::room::v1 as pb;
@@ -58,9 +59,9 @@ impl RoomService for RoomApi {
         &self,
         request: Request<pb::DeleteRoomRequest>,
     ) -> Result<Response<pb::DeleteRoomResponse>, Status> {
-        let request = request.into_inner();
+        let (operation, request) = (operation(&request), request.into_inner());
         let author = author(request.caller, request.moderator)?;
-        self.0.delete(room_id(&request.id)?, &author).await?;
+        self.0.delete(room_id(&request.id)?, &author, operation).await?;
         Ok(Response::new(pb::DeleteRoomResponse {}))
     }
 
@@ -103,10 +104,10 @@ impl RoomService for RoomApi {
         &self,
         request: Request<pb::RemoveMemberRequest>,
     ) -> Result<Response<pb::RemoveMemberResponse>, Status> {
-        let request = request.into_inner();
+        let (operation, request) = (operation(&request), request.into_inner());
         let author = author(request.caller, request.moderator)?;
         let user = text::id("userId", &request.user_id).ok();
-        self.0.remove_member(room_id(&request.room_id)?, &author, user).await?;
+        self.0.remove_member(room_id(&request.room_id)?, &author, user, operation).await?;
         Ok(Response::new(pb::RemoveMemberResponse {}))
     }
 

@@ -11,6 +11,7 @@ pub mod tables;
 use std::time::Duration;
 
 use confab_common::metrics::LIMITS;
+use confab_common::operations::Operations;
 use confab_common::{Code, Error, Result};
 use futures::future::BoxFuture;
 use uuid::Uuid;
@@ -162,4 +163,7 @@ pub trait OutboxStore {
 
     /// Records that the log has opened a room.
     fn remove_opening(&self, room: Uuid) -> BoxFuture<'_, Result<()>>;
+
+    /// Returns the recent operations that succeed only once.
+    fn operations(&self) -> &dyn Operations;
 }

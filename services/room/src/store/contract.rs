@@ -37,6 +37,7 @@ contract![
     change_requires_the_current_revision,
     concurrent_changes_are_numbered_without_gaps,
     outbox_is_ordered_within_each_room,
+    operations_are_remembered,
 ];
 
 fn sqlite() -> Arc<dyn Store> {
@@ -269,6 +270,10 @@ async fn concurrent_changes_are_numbered_without_gaps(store: Arc<dyn Store>) {
     }
     assert_eq!(data, format!("{{\"name\":{:?}}}", last.name), "the last event describes the last change");
     assert_eq!(first(&store, tea.id).await, None);
+}
+
+async fn operations_are_remembered(store: Arc<dyn Store>) {
+    confab_common::operations::check(store.operations()).await;
 }
 
 async fn outbox_is_ordered_within_each_room(store: Arc<dyn Store>) {

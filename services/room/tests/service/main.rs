@@ -32,6 +32,7 @@ mod openings;
 mod outbox;
 mod private;
 mod removal;
+mod repeats;
 mod rules;
 
 /// The location of the store, kept across restarts.

@@ -1,6 +1,7 @@
 //! The outbox in Postgres.
 
 use confab_common::Result;
+use confab_common::operations::Operations;
 use futures::future::{BoxFuture, FutureExt};
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
@@ -97,5 +98,9 @@ impl OutboxStore for PostgresStore {
 
     fn remove_opening(&self, room: Uuid) -> BoxFuture<'_, Result<()>> {
         async move { self.execute(REMOVE_OPENING, &[&room]).await.map(drop) }.boxed()
+    }
+
+    fn operations(&self) -> &dyn Operations {
+        &self.pool
     }
 }

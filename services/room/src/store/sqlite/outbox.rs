@@ -1,6 +1,7 @@
 //! The outbox in a SQLite file.
 
 use confab_common::Result;
+use confab_common::operations::Operations;
 use futures::future::{BoxFuture, FutureExt};
 use rusqlite::{Connection, Row, params};
 use uuid::Uuid;
@@ -126,5 +127,9 @@ impl OutboxStore for SqliteStore {
 
     fn remove_opening(&self, room: Uuid) -> BoxFuture<'_, Result<()>> {
         self.database.write(move |connection| execute(connection, REMOVE_OPENING, [room.as_bytes()]).map(drop)).boxed()
+    }
+
+    fn operations(&self) -> &dyn Operations {
+        &self.database
     }
 }

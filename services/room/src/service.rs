@@ -1,7 +1,6 @@
 //! The rules of rooms.
 
 mod actor;
-mod departure;
 mod members;
 mod rights;
 
@@ -15,6 +14,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 use xxhash_rust::xxh3::xxh3_64;
 
+use crate::departures::Departures;
 use crate::event;
 use crate::relay::Relay;
 use crate::store::{Position, Role, Room, Seen, Store, User, searchable};
@@ -37,6 +37,7 @@ pub struct Rooms {
     store: Arc<dyn Store>,
     relay: Arc<Relay>,
     turns: Turns,
+    pub departures: Departures,
 }
 
 /// A page of the list.
@@ -74,7 +75,8 @@ pub struct Access {
 impl Rooms {
     pub fn new(store: Arc<dyn Store>, relay: Arc<Relay>) -> Self {
         let turns = Turns::new(store.searches());
-        Self { store, relay, turns }
+        let departures = Departures::new(store.clone());
+        Self { store, relay, turns, departures }
     }
 
     /// Creates a room, and returns after the log has opened it. A repeat with the same id and creator returns the first

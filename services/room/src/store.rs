@@ -51,6 +51,11 @@ fn name_taken() -> Error {
     Error::new(Code::RoomNameTaken, "a public room with this name exists")
 }
 
+/// The error for a user who joins after the account was deleted.
+fn user_gone() -> Error {
+    Error::not_found("user")
+}
+
 fn too_many_rooms() -> Error {
     Error::new(Code::Conflict, format!("the user is a member of {MAX_ROOMS_OF_USER} rooms, the maximum"))
 }
@@ -128,16 +133,30 @@ pub trait MemberStore {
     /// Returns up to `limit` members after a position.
     fn members(&self, room: Uuid, after: MemberPosition, limit: u32) -> BoxFuture<'_, Result<Vec<Member>>>;
 
-    /// Returns the first of a room's other members: the one who becomes the owner when the owner's account is deleted.
-    fn first_other(&self, room: Uuid, user: Uuid) -> BoxFuture<'_, Result<Option<Member>>>;
+    /// Returns up to `limit` of a room's other members, without users whose accounts were deleted: the candidates for
+    /// the ownership, in their order, when the owner's account is deleted.
+    fn first_others(&self, room: Uuid, user: Uuid, limit: u32) -> BoxFuture<'_, Result<Vec<Member>>>;
 
     /// Returns up to `limit` rooms of which a user is a member.
     fn rooms_of(&self, user: Uuid, limit: u32) -> BoxFuture<'_, Result<Vec<Uuid>>>;
 
     /// Changes the members of the event's room, and adds the event to the outbox; its number is the new revision.
     /// Returns `false` when the room is not at the revision before. `conflict` when the user who joins is in 1000
-    /// rooms.
+    /// rooms; `not_found` when the account of that user was deleted.
     fn change_members(&self, change: MemberChange) -> BoxFuture<'_, Result<bool>>;
+
+    /// Records that the account of a user was deleted.
+    fn record_gone(&self, user: User) -> BoxFuture<'_, Result<()>>;
+
+    /// Records that such a user has left all rooms.
+    fn record_left(&self, user: Uuid, at_ms: i64) -> BoxFuture<'_, Result<()>>;
+
+    /// Returns up to `limit` users who have left all rooms, and when, with ids above `after` in ascending order, except
+    /// those that are settled.
+    fn unsettled(&self, after: Uuid, limit: u32) -> BoxFuture<'_, Result<Vec<(User, i64)>>>;
+
+    /// Records that a user who has left all rooms needs no further check.
+    fn settle(&self, user: Uuid) -> BoxFuture<'_, Result<()>>;
 }
 
 /// The events and openings that the log has not received yet.

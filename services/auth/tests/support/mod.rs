@@ -134,3 +134,13 @@ pub fn verify(token: &str, keys: &JwkSet) {
     )
     .unwrap();
 }
+
+/// What a revocation is about.
+pub struct RevocationRef;
+
+impl RevocationRef {
+    pub fn of(revocation: &Revocation) -> (RevocationKind, String) {
+        let id = if revocation.user_id.is_empty() { &revocation.session_id } else { &revocation.user_id };
+        (revocation.kind(), id.clone())
+    }
+}

@@ -189,7 +189,7 @@ impl Service {
 
     /// Removes a user from up to 50 rooms. Returns whether the user is still in a room.
     async fn remove_user(&self, user: &UserRef) -> Result<bool, Error> {
-        let request = RemoveUserRequest { user: Some(user.clone()) };
+        let request = RemoveUserRequest { user: Some(user.clone()), ..RemoveUserRequest::default() };
         Ok(self.client.clone().remove_user(request).await?.into_inner().more)
     }
 }

@@ -10,6 +10,7 @@ contract![
     present_members_keep_their_name,
     members_are_listed_by_role_and_joining,
     room_passes_to_the_first_other_member,
+    deleted_user_cannot_join,
     deleted_room_has_no_members,
     user_joins_at_most_1000_rooms,
     one_of_concurrent_owners_wins,
@@ -115,13 +116,13 @@ async fn members_are_listed_by_role_and_joining(store: Arc<dyn Store>) {
 async fn room_passes_to_the_first_other_member(store: Arc<dyn Store>) {
     let tea = made(&store, "Tea").await;
     let creator = tea.creator.id;
-    assert_eq!(store.first_other(tea.id, creator).await.unwrap(), None);
+    assert_eq!(store.first_others(tea.id, creator, 1).await.unwrap(), []);
     let bob = member(Role::Member, 2000);
     let tea = with(&store, &tea, vec![bob.clone(), member(Role::Member, 3000)]).await;
-    assert_eq!(store.first_other(tea.id, creator).await.unwrap(), Some(bob));
+    assert_eq!(store.first_others(tea.id, creator, 1).await.unwrap(), [bob]);
     let cleo = member(Role::Admin, 4000);
     let tea = with(&store, &tea, vec![cleo.clone(), member(Role::Admin, 5000)]).await;
-    assert_eq!(store.first_other(tea.id, creator).await.unwrap(), Some(cleo.clone()));
+    assert_eq!(store.first_others(tea.id, creator, 1).await.unwrap(), [cleo.clone()]);
 
     let heir = Member { role: Role::Owner, ..cleo.clone() };
     let passed = MemberChange { removed: Some(creator), ..set(&tea, vec![heir.clone()], None) };
@@ -163,6 +164,27 @@ async fn user_joins_at_most_1000_rooms(store: Arc<dyn Store>) {
     with(&store, &own[0], vec![Member { role: Role::Admin, ..bob.clone() }]).await;
     assert!(store.delete(deletion(&own[1])).await.unwrap());
     assert!(store.change_members(set(&tea, vec![bob.clone()], Some(bob.user.id))).await.unwrap());
+}
+
+async fn deleted_user_cannot_join(store: Arc<dyn Store>) {
+    let (tea, bob, cleo) = (made(&store, "Tea").await, member(Role::Admin, 2000), member(Role::Member, 3000));
+    let tea = with(&store, &tea, vec![bob.clone()]).await;
+    for _ in 0..2 {
+        store.record_gone(bob.user.clone()).await.unwrap();
+        store.record_gone(cleo.user.clone()).await.unwrap();
+    }
+    let joining = || set(&tea, vec![cleo.clone()], Some(cleo.user.id));
+    assert_eq!(store.change_members(joining()).await.unwrap_err().code, Code::NotFound);
+    assert_eq!(get(&store, tea.id).await.unwrap(), tea);
+    // Nor can such a user inherit a room.
+    assert_eq!(store.first_others(tea.id, tea.creator.id, 10).await.unwrap(), []);
+
+    assert_eq!(store.unsettled(Uuid::nil(), 10).await.unwrap(), [], "still in a room");
+    store.record_left(cleo.user.id, 500).await.unwrap();
+    assert_eq!(store.unsettled(Uuid::nil(), 10).await.unwrap(), [(cleo.user.clone(), 500)]);
+    assert_eq!(store.unsettled(cleo.user.id, 10).await.unwrap(), []);
+    store.settle(cleo.user.id).await.unwrap();
+    assert_eq!(store.unsettled(Uuid::nil(), 10).await.unwrap(), []);
 }
 
 async fn one_of_concurrent_owners_wins(store: Arc<dyn Store>) {

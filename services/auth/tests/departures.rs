@@ -134,6 +134,9 @@ async fn a_deleted_user_leaves_all_rooms_and_a_tombstone() {
     eventually(|| count("SELECT count(*) FROM users WHERE free_name_at_ms IS NOT NULL") == 0).await;
     signup(&mut client, "", "ada", PASSWORD).await.unwrap();
     assert_eq!(client.get_user(call(by_id)).await.unwrap().into_inner(), shown);
-    let blocked = revocations(&mut client).await.into_iter().any(|entry| entry.kind() == RevocationKind::Blocked && entry.user_id == user_id);
+    let blocked = revocations(&mut client)
+        .await
+        .into_iter()
+        .any(|entry| entry.kind() == RevocationKind::Blocked && entry.user_id == user_id);
     assert!(blocked, "for ever");
 }

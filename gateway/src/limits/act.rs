@@ -11,6 +11,8 @@ pub enum Act {
     Login,
     /// One wrong password for an account from an address.
     WrongPassword,
+    /// One wrong password for an account from any address.
+    AccountPassword,
     /// One new room of a user.
     CreateRoom,
     /// One change of a room or its members by a user.
@@ -31,10 +33,11 @@ pub enum Act {
 
 impl Act {
     /// All acts, in the order of their variants.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Signup,
         Self::Login,
         Self::WrongPassword,
+        Self::AccountPassword,
         Self::CreateRoom,
         Self::ChangeRoom,
         Self::JoinRoom,
@@ -51,6 +54,7 @@ impl Act {
             Self::Signup => "signup",
             Self::Login => "login",
             Self::WrongPassword => "wrong_password",
+            Self::AccountPassword => "account_password",
             Self::CreateRoom => "create_room",
             Self::ChangeRoom => "change_room",
             Self::JoinRoom => "join_room",
@@ -67,7 +71,7 @@ impl Act {
         match self {
             Self::Signup => "signups from this address",
             Self::Login => "logins from this address",
-            Self::WrongPassword => "wrong passwords for this account",
+            Self::WrongPassword | Self::AccountPassword => "wrong passwords for this account",
             Self::CreateRoom => "new rooms",
             Self::ChangeRoom => "changes of rooms and members",
             Self::JoinRoom => "joins",
@@ -84,6 +88,7 @@ impl Act {
             Self::Signup => config.limit_signup,
             Self::Login => config.limit_login,
             Self::WrongPassword => config.limit_wrong_password,
+            Self::AccountPassword => config.limit_account_password,
             Self::CreateRoom => config.limit_create_room,
             Self::ChangeRoom => config.limit_change_room,
             Self::JoinRoom => config.limit_join_room,

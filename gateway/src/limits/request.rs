@@ -71,9 +71,16 @@ impl RequestLimits {
     ///
     /// # Errors
     /// `rate_limited` after too many wrong passwords for this account from this address; also after too many from all
-    /// addresses, unless the user has recently logged in from this address.
+    /// addresses, unless the user has recently logged in from this address; also after too many logins to this account.
     pub async fn attempt(&self, username: &str, address: ClientAddress) -> Result<Attempt> {
-        let attempt = self.confirmation(username, address).await?;
+        let mut attempt = self.confirmation(username, address).await?;
+        attempt.logins = self.limits.bucket(Act::AccountLogin, &[similar(username).as_bytes()]);
+        if let Some(bucket) = &attempt.logins {
+            let decision = bucket.peek().await;
+            if !decision.is_allowed() {
+                self.apply(Some(Limits::quota(Act::AccountLogin, bucket, decision)))?;
+            }
+        }
         if let Some(account) = &attempt.account {
             let decision = account.wrong.peek().await;
             if !decision.is_allowed() && !account.is_known().await {
@@ -97,7 +104,7 @@ impl RequestLimits {
         }
         let wrong = self.limits.bucket(Act::AccountPassword, &parts[..1]);
         let account = wrong.map(|wrong| Account { wrong, known: self.limits.bucket_under(KNOWN, &parts) });
-        Ok(Attempt { act: Act::WrongPassword, bucket, account, limits: self.clone() })
+        Ok(Attempt { act: Act::WrongPassword, bucket, account, logins: None, limits: self.clone() })
     }
 
     /// Begins an attempt to guess a server key; must precede the look-up of the key. A wrong key counts as a login from
@@ -113,7 +120,7 @@ impl RequestLimits {
                 self.apply(Some(Limits::quota(Act::Login, bucket, decision)))?;
             }
         }
-        Ok(Attempt { act: Act::Login, bucket, account: None, limits: self.clone() })
+        Ok(Attempt { act: Act::Login, bucket, account: None, logins: None, limits: self.clone() })
     }
 
     fn apply(&self, quota: Option<Quota>) -> Result<()> {
@@ -154,6 +161,8 @@ pub struct Attempt {
     bucket: Option<Bucket>,
     /// For passwords, if the limit over all addresses is on.
     account: Option<Account>,
+    /// For logins, of which only those with the correct password count: the limit of the account.
+    logins: Option<Bucket>,
     limits: RequestLimits,
 }
 
@@ -196,6 +205,9 @@ impl Attempt {
         // The guesses from other addresses go on counting.
         if let Some(account) = &self.account {
             account.known.penalize(1).await;
+        }
+        if let Some(bucket) = &self.logins {
+            bucket.penalize(1).await;
         }
     }
 }

@@ -16,7 +16,11 @@ struct Settings {
 }
 
 fn limits() -> RequestLimits {
-    let config = Settings::parse_from(["test"]).limits;
+    with(&[])
+}
+
+fn with(settings: &[&str]) -> RequestLimits {
+    let config = Settings::parse_from(["test"].iter().chain(settings)).limits;
     RequestLimits { limits: Arc::new(Limits::open(&config, &bus(), None)), applied: Arc::default() }
 }
 
@@ -65,4 +69,22 @@ async fn guesses_from_many_addresses_are_slowed_but_never_lock_the_user_out() {
     advance(Duration::from_secs(15 * 24 * 3600)).await;
     assert_eq!(guess(&limits, "ada").await, 20);
     assert!(limits.attempt("ada", address(1)).await.is_err(), "a forgotten address");
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_logins_with_the_correct_password_count_for_the_account() {
+    let limits = with(&["--limit-account-login", "3,1/m"]);
+    // Wrong passwords of others never use up the user's logins.
+    guess(&limits, "ada").await;
+    for number in 0..3 {
+        advance(Duration::from_secs(3)).await;
+        limits.attempt("ada", address(number)).await.unwrap().succeeded().await;
+    }
+    // A confirmation opens no session.
+    limits.confirmation("ada", address(1)).await.unwrap().succeeded().await;
+    let error = limits.attempt("ada", address(1)).await.err().unwrap();
+    assert!(error.detail.starts_with("too many logins to this account"), "{error:?}");
+    limits.attempt("bob", address(1)).await.unwrap().succeeded().await;
+    advance(Duration::from_secs(60)).await;
+    limits.attempt("ada", address(1)).await.unwrap().succeeded().await;
 }

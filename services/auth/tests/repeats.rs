@@ -35,8 +35,8 @@ async fn operations_on_an_own_account_are_repeated() {
     client.change_password(attempt(operation, change.clone())).await.unwrap();
     assert_eq!(revocations(&mut client).await, ended, "the repeat changes nothing");
     let other = ChangePasswordRequest { new_password: "third horse".into(), ..change.clone() };
-    assert_eq!(code(client.change_password(attempt(operation, other)).await), Some(Code::Forbidden));
-    assert_eq!(code(client.change_password(call(change)).await), Some(Code::Forbidden), "another operation");
+    assert_eq!(code(client.change_password(attempt(operation, other))).await, Some(Code::Forbidden));
+    assert_eq!(code(client.change_password(call(change))).await, Some(Code::Forbidden), "another operation");
 
     let password = "another horse".into();
     let delete = DeleteAccountRequest { user_id: user_id(&session), password, client_address: String::new() };
@@ -44,5 +44,5 @@ async fn operations_on_an_own_account_are_repeated() {
     for _ in 0..2 {
         client.delete_account(attempt(operation, delete.clone())).await.unwrap();
     }
-    assert_eq!(code(client.delete_account(call(delete)).await), Some(Code::NotFound), "another operation");
+    assert_eq!(code(client.delete_account(call(delete))).await, Some(Code::NotFound), "another operation");
 }

@@ -48,6 +48,7 @@ impl Service {
         readers: &[String],
         moderator: bool,
     ) -> Result<History> {
+        self.check_format()?;
         let room = text::id("roomId", room)?;
         if limit > MAX_PAGE {
             return Err(Error::field("limit", format!("must be at most {MAX_PAGE}")));
@@ -79,6 +80,7 @@ impl Service {
     /// `invalid_request` for a malformed id or more than 1000 members; `unavailable` for a private room in a log of the
     /// former format; when the database fails.
     pub async fn open_room(&self, room: &str, private: bool, members: Vec<Member>) -> Result<()> {
+        self.check_format()?;
         let room = text::id("roomId", room)?;
         if members.len() > MAX_CHANGED {
             return Err(Error::field("members", format!("must be at most {MAX_CHANGED}")));
@@ -106,6 +108,14 @@ impl Service {
     /// The log's format, as this replica last read it.
     pub fn format(&self) -> u32 {
         self.format.load(Ordering::Relaxed)
+    }
+
+    /// Rejects a call while the log has a newer format than this program: another replica can answer it.
+    ///
+    /// # Errors
+    /// `unavailable`.
+    pub(super) fn check_format(&self) -> Result<()> {
+        if self.format() > FORMAT { Err(Error::unavailable("the log")) } else { Ok(()) }
     }
 
     /// Reads the log's format, which another replica may have raised.

@@ -12,11 +12,13 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use confab_common::outbox::{self, BATCH, Swept};
 use confab_common::{Code, Result};
 use confab_proto::message::v1::outcome;
 use futures::future::join_all;
+use tokio::time::sleep;
 use uuid::Uuid;
 
 use crate::lanes::Lanes;
@@ -27,6 +29,11 @@ use crate::store::{Owed, RoomEvent, Store};
 const OPENINGS_AT_ONCE: u32 = 16;
 /// Maximum events of one room in an append of the sweep, which has the events of up to [`BATCH`] rooms.
 const EVENTS_OF_ROOM: u32 = 8;
+
+/// How often the log's epoch is compared with the recorded one.
+const CHECK_EPOCH_EVERY: Duration = Duration::from_secs(5);
+/// Rooms per statement that records that they must be opened again.
+const REOPENED_AT_ONCE: u32 = 2000;
 
 /// Relays events from the outbox to the log.
 pub struct Relay {
@@ -84,9 +91,10 @@ impl Relay {
     /// Opens a room, unless it is open.
     async fn open(&self, room: Uuid) -> Result<Opened> {
         let Some(opening) = self.store.opening(room).await? else { return Ok(Opened::Now) };
+        let epoch = opening.epoch;
         let opened = self.log.open(room, opening).await?;
         if opened == Opened::Now {
-            self.store.remove_opening(room).await?;
+            self.store.remove_opening(room, epoch).await?;
         }
         Ok(opened)
     }
@@ -103,7 +111,34 @@ impl Relay {
     /// Sweeps the outbox without end: at start the events and rooms of an earlier process, later those of calls that
     /// gave up. After a migration, all rooms must be opened; the events of other rooms do not wait for that.
     pub async fn run(self: Arc<Self>) {
-        tokio::join!(outbox::sweep(|| self.sweep_openings()), outbox::sweep(|| self.sweep_events()));
+        let sweeps = (outbox::sweep(|| self.sweep_openings()), outbox::sweep(|| self.sweep_events()));
+        tokio::join!(sweeps.0, sweeps.1, self.follow_epoch());
+    }
+
+    /// Opens all rooms again whenever the log has a new epoch: its database was restored to an older state, which may
+    /// lack rooms and changes of members.
+    async fn follow_epoch(&self) {
+        loop {
+            if let Err(error) = self.check_epoch().await {
+                tracing::debug!(%error, "cannot compare the log's epoch");
+            }
+            sleep(CHECK_EPOCH_EVERY).await;
+        }
+    }
+
+    async fn check_epoch(&self) -> Result<()> {
+        let (Some(epoch), known) = (self.log.epoch().await?, self.store.log_epoch().await?) else { return Ok(()) };
+        if known.is_some_and(|known| known >= epoch) {
+            return Ok(());
+        }
+        if known.is_some() {
+            tracing::warn!(%epoch, "the log has a new epoch; all rooms and their members are sent to it again");
+            let mut after = Uuid::nil();
+            while let Some(last) = self.store.reopen(epoch, after, REOPENED_AT_ONCE).await? {
+                after = last;
+            }
+        }
+        self.store.record_epoch(epoch).await
     }
 
     /// Tries to open every room once. Ends early when the log opens none of several rooms.

@@ -17,14 +17,14 @@ use futures::future::BoxFuture;
 use uuid::Uuid;
 
 pub use rows::{
-    Member, MemberChange, MemberPosition, Opening, Owed, Position, Role, Room, RoomEvent, Seen, Stored, User,
-    searchable,
+    Member, MemberChange, MemberPosition, Opening, OpeningRow, Owed, Position, Role, Room, RoomEvent, Seen, Stored,
+    User, searchable,
 };
 
 /// Maximum rooms of which one user is a member, apart from rooms that the user creates.
 const MAX_ROOMS_OF_USER: u32 = 1000;
 /// Maximum members that the log accepts when it opens a room.
-const MAX_OPENING_MEMBERS: u32 = 1000;
+pub const MAX_OPENING_MEMBERS: u32 = 1000;
 
 /// Bounds on the work of one search.
 #[derive(Debug, Clone, Copy)]
@@ -180,8 +180,18 @@ pub trait OutboxStore {
     /// Returns the current state of a room that the log has not opened; `None` if it is open.
     fn opening(&self, room: Uuid) -> BoxFuture<'_, Result<Option<Opening>>>;
 
-    /// Records that the log has opened a room.
-    fn remove_opening(&self, room: Uuid) -> BoxFuture<'_, Result<()>>;
+    /// Records that the log has opened a room as [`opening`](Self::opening) returned it, with this epoch.
+    fn remove_opening(&self, room: Uuid, epoch: Option<Uuid>) -> BoxFuture<'_, Result<()>>;
+
+    /// Returns the log's epoch that is recorded.
+    fn log_epoch(&self) -> BoxFuture<'_, Result<Option<Uuid>>>;
+
+    /// Records the log's epoch, unless a later one is recorded.
+    fn record_epoch(&self, epoch: Uuid) -> BoxFuture<'_, Result<()>>;
+
+    /// Records for up to `limit` rooms, also deleted ones, with ids above `after`: they must be opened again in this
+    /// epoch of the log. Returns the last id.
+    fn reopen(&self, epoch: Uuid, after: Uuid, limit: u32) -> BoxFuture<'_, Result<Option<Uuid>>>;
 
     /// Returns the recent operations that succeed only once.
     fn operations(&self) -> &dyn Operations;

@@ -17,8 +17,8 @@ use super::queue::QUEUE_BYTES;
 use super::*;
 use crate::store::sqlite::Sqlite;
 use crate::store::{
-    AppendError, Appended, Body, Event, Head, Heads, Kind, Limit, Member, Opened, Outcome, Page, Readers, RoomAccess,
-    RoomHead, RoomKey, Window, client_id, delegated,
+    AppendError, Appended, Body, Event, Head, Heads, Kind, Limit, Member, Opened, Outcome, Page, Readers, Reopening,
+    RoomAccess, RoomHead, RoomKey, Window, client_id, delegated,
 };
 
 const PARTITIONS: u32 = 64;

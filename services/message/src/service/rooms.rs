@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::Service;
 use crate::check::MAX_CHANGED;
-use crate::store::{FORMAT, Limit, Member, Page, Readers, RoomAccess, Window};
+use crate::store::{FORMAT, Limit, Member, Page, Readers, Reopening, RoomAccess, Window};
 
 /// Maximum events in a page of history.
 const MAX_PAGE: u32 = 200;
@@ -103,6 +103,23 @@ impl Service {
         let head_alone = Limit { events: 0, bytes: 1 };
         let (_, access) = self.store.list((partition, room), Window::Latest, head_alone, vec![user].into()).await?;
         if access.exists && access.is_readable() { Ok(()) } else { Err(Error::not_found("room")) }
+    }
+
+    /// Gives a room its visibility and members again, after the log's database was restored to an older state. Has no
+    /// effect in another epoch, or if the room was opened again in this epoch before.
+    ///
+    /// # Errors
+    /// As [`open_room`](Self::open_room).
+    pub async fn reopen_room(&self, room: &str, again: Reopening) -> Result<()> {
+        self.check_format()?;
+        let room = text::id("roomId", room)?;
+        if again.members.len() > MAX_CHANGED {
+            return Err(Error::field("members", format!("must be at most {MAX_CHANGED}")));
+        }
+        if again.private && self.format() < FORMAT {
+            return Err(former_format());
+        }
+        self.store.reopen_room((self.partition(room), room), again).await
     }
 
     /// The log's format, as this replica last read it.

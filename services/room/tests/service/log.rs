@@ -9,6 +9,7 @@ use confab_proto::message::v1::*;
 use confab_proto::room::v1::{Role, Visibility};
 use parking_lot::{Mutex, MutexGuard};
 use tonic::{Request, Response, Status};
+use uuid::Uuid;
 
 /// The behaviour of the log.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -27,6 +28,10 @@ struct State {
     mood: Mood,
     /// From format 2 on, the log has members, and only rooms that are open accept events.
     format: u32,
+    /// Renewed when the log's database is restored.
+    epoch: Uuid,
+    /// The number of calls of `GetRoomHeads`.
+    heads: usize,
     /// Whether the replica is of the release before, which opens no rooms.
     is_old: bool,
     openings: BTreeMap<String, OpenRoomRequest>,
@@ -45,8 +50,9 @@ impl Default for Log {
     fn default() -> Self {
         let (openings, events) = (BTreeMap::new(), Vec::new());
         let (mood, format, is_old, all_opened) = (Mood::Well, 2, false, false);
-        let (attempts, batches) = (0, Vec::new());
-        Self(Arc::new(Mutex::new(State { mood, format, is_old, openings, all_opened, events, attempts, batches })))
+        let (epoch, heads, attempts, batches) = (Uuid::now_v7(), 0, 0, Vec::new());
+        let state = State { mood, format, epoch, heads, is_old, openings, all_opened, events, attempts, batches };
+        Self(Arc::new(Mutex::new(state)))
     }
 }
 
@@ -63,6 +69,19 @@ impl Log {
     pub fn has_format(&self, format: u32, is_old: bool) {
         let mut state = self.state();
         (state.format, state.is_old) = (format, is_old);
+    }
+
+    /// Forgets everything, as a log whose database is restored to an older state.
+    pub fn restore(&self) {
+        let mut state = self.state();
+        state.openings.clear();
+        state.events.clear();
+        state.epoch = Uuid::now_v7();
+    }
+
+    /// Returns the number of calls of `GetRoomHeads`.
+    pub fn heads(&self) -> usize {
+        self.state().heads
     }
 
     /// Returns the number of calls of `Append`.
@@ -188,7 +207,8 @@ impl MessageService for Log {
             }
             _ => {}
         }
-        if !has_events(&state, &open.room_id) {
+        let is_late = !open.epoch.is_empty() && open.epoch != state.epoch.to_string();
+        if !has_events(&state, &open.room_id) && !is_late {
             state.openings.entry(open.room_id.clone()).or_insert(open);
         }
         match state.mood {
@@ -198,10 +218,14 @@ impl MessageService for Log {
     }
 
     async fn get_room_heads(&self, _: Request<GetRoomHeadsRequest>) -> Result<Response<GetRoomHeadsResponse>, Status> {
-        let state = self.state();
+        let mut state = self.state();
+        state.heads += 1;
         match state.mood {
             Mood::Away => Err(Status::unavailable("away")),
-            _ => Ok(Response::new(GetRoomHeadsResponse { format: state.format, ..GetRoomHeadsResponse::default() })),
+            _ => {
+                let (epoch, format) = (state.epoch.to_string(), state.format);
+                Ok(Response::new(GetRoomHeadsResponse { epoch, heads: Vec::new(), format }))
+            }
         }
     }
 

@@ -17,3 +17,10 @@ CREATE TABLE gone_users (
     settled INTEGER NOT NULL DEFAULT 0
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX gone_users_unsettled ON gone_users (user_id) WHERE NOT settled;
+
+-- The log's epoch in which a room must be opened again, because the log's database was restored to an older state; null: the log
+-- has never opened the room.
+ALTER TABLE openings ADD COLUMN epoch BLOB;
+
+-- The log's epoch that the rooms were last opened in, or are being opened in.
+CREATE TABLE log_epoch (one INTEGER PRIMARY KEY CHECK (one = 1), epoch BLOB NOT NULL) STRICT;

@@ -17,3 +17,10 @@ CREATE TABLE gone_users (
     settled boolean NOT NULL DEFAULT false
 );
 CREATE INDEX gone_users_unsettled ON gone_users (user_id) WHERE NOT settled;
+
+-- The log's epoch in which a room must be opened again, because the log's database was restored to an older state; null: the log
+-- has never opened the room.
+ALTER TABLE openings ADD COLUMN epoch uuid;
+
+-- The log's epoch that the rooms were last opened in, or are being opened in.
+CREATE TABLE log_epoch (one boolean PRIMARY KEY CHECK (one), epoch uuid NOT NULL);

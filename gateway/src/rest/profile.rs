@@ -177,7 +177,7 @@ async fn delete(
     Json(given): Json<Confirmation, MAX_CREDENTIALS>,
 ) -> Result<StatusCode, Problem> {
     check_account(&caller)?;
-    let attempt = limits.attempt(&caller.user.username, address).await?;
+    let attempt = limits.confirmation(&caller.user.username, address).await?;
     let client_address = address.to_string();
     let delete = DeleteAccountRequest { user_id: caller.user.id, password: given.password, client_address };
     let deleted = app.clients.auth.clone().delete_account(request(delete, HASHING)).await;

@@ -38,6 +38,8 @@ pub const KNOWN: &[&str] = &[
     "INSECURE_BUS",
     "INSECURE_GRPC",
     "ISSUERS",
+    "LIMIT_ACCOUNT_LOGIN",
+    "LIMIT_ACCOUNT_PASSWORD",
     "LIMIT_CHANGE_ROOM",
     "LIMIT_CREATE_ROOM",
     "LIMIT_FILE_LINK",

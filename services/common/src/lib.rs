@@ -20,6 +20,7 @@ pub mod limit;
 pub mod listen;
 pub mod memory;
 pub mod metrics;
+pub mod operations;
 pub mod outbox;
 pub mod pace;
 pub mod pg;

@@ -27,6 +27,7 @@ use std::sync::{Arc, LazyLock};
 
 use anyhow::{Context, ensure};
 use confab_common::grpc::{MAX_MESSAGE, Role, Services, serve};
+use confab_common::operations;
 use confab_common::process::Process;
 use confab_common::store::{StorageConfig, StoreUrl};
 use confab_proto::file::v1::file_service_server::FileServiceServer;
@@ -74,6 +75,9 @@ pub async fn start(
     tokio::spawn(process.shutdown.clone().run_until_cancelled_owned(relay.clone().run()));
     tokio::spawn(process.shutdown.clone().run_until_cancelled_owned(cleanup.clone().run()));
     tokio::spawn(process.shutdown.clone().run_until_cancelled_owned(sweep.run(config.sweep_every)));
+    let recent = store.clone();
+    let forget = async move { operations::keep_bounded(recent.operations()).await };
+    tokio::spawn(process.shutdown.clone().run_until_cancelled_owned(forget));
     let files = Files {
         store,
         objects,

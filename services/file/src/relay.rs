@@ -75,7 +75,8 @@ impl Relay {
 
     /// Appends the events of files, records the results in the store, and returns the outcome of each.
     async fn append(&self, files: &[File]) -> Result<Vec<Result<Event>>> {
-        let events = files.iter().filter_map(new_event).collect();
+        let events = files.iter().map(new_event).collect::<Option<Vec<_>>>();
+        let events = events.ok_or_else(|| Error::internal("a pending file has an event and a room"))?;
         let answer = self.message.clone().append(request(AppendRequest { events }, DELIVERY)).await?.into_inner();
         let verdicts =
             files.iter().zip(answer.outcomes).map(|(file, outcome)| verdict(file, outcome)).collect::<Vec<_>>();

@@ -193,8 +193,18 @@ impl Files {
     }
 
     /// Deletes a file for its uploader, a manager of its room, or a moderator if it has a room. The log is updated
-    /// before the answer if possible within one second, otherwise soon after.
-    pub async fn delete(&self, id: Uuid, caller: &User, is_moderator: bool) -> Result<()> {
+    /// before the answer if possible within one second, otherwise soon after. A repeat of the same operation succeeds,
+    /// too.
+    pub async fn delete(&self, id: Uuid, caller: &User, is_moderator: bool, operation: Option<Uuid>) -> Result<()> {
+        match self.try_to_delete(id, caller, is_moderator, operation).await {
+            Err(error) if error.code == Code::NotFound && self.store.operations().has_begun(operation, id).await? => {
+                Ok(())
+            }
+            deleted => deleted,
+        }
+    }
+
+    async fn try_to_delete(&self, id: Uuid, caller: &User, is_moderator: bool, operation: Option<Uuid>) -> Result<()> {
         let file = self.find(id, Some(caller.id)).await?;
         // In a private room, the uploader's right ends with the membership.
         if let Some(room) = file.room {
@@ -216,6 +226,7 @@ impl Files {
             return Err(unknown());
         }
         let file = self.marked_ready(file).await?;
+        self.store.operations().begin(operation, id).await?;
         if !self.store.delete(id).await? {
             return Err(unknown());
         }

@@ -7,6 +7,7 @@ pub mod sqlite;
 pub mod tables;
 
 use confab_common::Result;
+use confab_common::operations::Operations;
 use futures::future::BoxFuture;
 use uuid::Uuid;
 
@@ -152,6 +153,9 @@ pub trait Store: Identity {
 
     /// Deletes a file. Returns `false` when it does not exist.
     fn delete(&self, id: Uuid) -> BoxFuture<'_, Result<bool>>;
+
+    /// Returns the recent operations that succeed only once.
+    fn operations(&self) -> &dyn Operations;
 
     /// Returns up to `limit` rooms that have files, with ids above `after` in ascending order.
     fn rooms(&self, after: Uuid, limit: u32) -> BoxFuture<'_, Result<Vec<Uuid>>>;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use confab_common::grpc::{MAX_MESSAGE, Peer, Role, caller};
-use confab_common::{Code, Error, Result};
+use confab_common::{Code, Error, Result, text};
 use confab_proto::message::v1 as pb;
 use confab_proto::message::v1::message_service_server::{MessageService, MessageServiceServer};
 use confab_proto::room::v1::Visibility;
@@ -14,7 +14,7 @@ use uuid::Uuid;
 use crate::check::NewEvent;
 use crate::convert;
 use crate::service::{History, Sent, Service};
-use crate::store::{LastTimes, Window};
+use crate::store::{LastTimes, Reopening, Window};
 
 pub struct Grpc(Arc<Service>);
 
@@ -103,7 +103,12 @@ impl MessageService for Grpc {
         let request = request.into_inner();
         let private = request.visibility() == Visibility::Private;
         let members = convert::members("members", &request.members)?;
-        self.0.open_room(&request.room_id, private, members).await?;
+        if request.epoch.is_empty() {
+            self.0.open_room(&request.room_id, private, members).await?;
+        } else {
+            let (epoch, partial) = (text::id("epoch", &request.epoch)?, request.partial);
+            self.0.reopen_room(&request.room_id, Reopening { epoch, private, members, partial }).await?;
+        }
         Ok(Response::new(pb::OpenRoomResponse {}))
     }
 

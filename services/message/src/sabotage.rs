@@ -13,6 +13,7 @@ use crate::batch::Answer;
 use crate::publish::Hints;
 use crate::store::{
     AppendError, Appended, Event, EventData, Head, Heads, LastTimes, Limit, Member, Opened, Outcome, Page, Readers,
+    Reopening,
     RoomAccess, RoomHead, RoomKey, Store, Window, delegated,
 };
 

@@ -84,6 +84,7 @@ impl Service {
     /// # Errors
     /// `too_large` for more than 1024 events.
     pub async fn append(&self, events: Vec<Result<NewEvent>>) -> Result<(Uuid, Vec<Sent>)> {
+        self.check_format()?;
         if events.len() > MAX_EVENTS {
             return Err(Error::new(Code::TooLarge, format!("at most {MAX_EVENTS} events at once")));
         }
@@ -147,6 +148,7 @@ impl Service {
     /// # Errors
     /// `invalid_request` for a partition that the log does not have; when the database fails.
     pub async fn read_log(&self, partition: u32, after: u64, limit: u32, max_bytes: u32) -> Result<Page> {
+        self.check_format()?;
         self.check_partition(partition)?;
         let limit = Limit {
             events: at_most(limit, LOG_PAGE.events, LOG_PAGE.events),

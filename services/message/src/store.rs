@@ -231,6 +231,20 @@ pub trait Store: Send + Sync + 'static {
 
     /// Opens a room with its members, unless it was opened before. Idempotent.
     fn open_room(&self, room: RoomKey, private: bool, members: Vec<Member>) -> BoxFuture<'_, Result<()>>;
+
+    /// Gives a room its visibility and members again, once in this epoch of the log, which must be the present one.
+    /// Idempotent.
+    fn reopen_room(&self, room: RoomKey, again: Reopening) -> BoxFuture<'_, Result<()>>;
+}
+
+/// A room as the room service has it, after the log's database was restored to an older state.
+#[derive(Debug, Clone)]
+pub struct Reopening {
+    pub epoch: Uuid,
+    pub private: bool,
+    pub members: Vec<Member>,
+    /// Whether the room has further members, which the log keeps if it has them.
+    pub partial: bool,
 }
 
 /// Implements the methods that a wrapper delegates to `self.store` unchanged, in builds that contain a wrapper.
@@ -259,6 +273,10 @@ macro_rules! delegated {
 
         fn open_room(&self, room: RoomKey, private: bool, members: Vec<Member>) -> BoxFuture<'_, Result<()>> {
             self.store.open_room(room, private, members)
+        }
+
+        fn reopen_room(&self, room: RoomKey, again: Reopening) -> BoxFuture<'_, Result<()>> {
+            self.store.reopen_room(room, again)
         }
 
         fn is_as_opened(&self) -> BoxFuture<'_, Result<bool>> {

@@ -19,7 +19,7 @@ use tonic::Status;
 use uuid::Uuid;
 
 use crate::event;
-use crate::store::{Opening, Role, RoomEvent};
+use crate::store::{MAX_OPENING_MEMBERS, Opening, Role, RoomEvent};
 
 /// The first format of the log with private rooms and members.
 const FORMAT_WITH_MEMBERS: u32 = 2;
@@ -96,6 +96,16 @@ impl Log {
         Ok(Some(times))
     }
 
+    /// Returns the log's epoch. `None` while the log has no members, and so nothing to restore.
+    ///
+    /// # Errors
+    /// When the log is unreachable.
+    pub async fn epoch(&self) -> Result<Option<Uuid>> {
+        let heads = self.message.clone().get_room_heads(request(GetRoomHeadsRequest::default(), FORMAT_CALL)).await?;
+        let heads = heads.into_inner();
+        Ok(Uuid::try_parse(&heads.epoch).ok().filter(|_| heads.format >= FORMAT_WITH_MEMBERS))
+    }
+
     /// Opens a room, so that its events can be appended.
     ///
     /// # Errors
@@ -106,8 +116,15 @@ impl Log {
             // A deleted room is opened only to be closed. Without members, a private room is hidden from all users.
             None => self.has_members().await?,
         };
-        let members = opening.members.into_iter().map(|(user, role)| member(user, role)).collect();
-        let open = OpenRoomRequest { room_id: room.to_string(), visibility: visibility(private).into(), members };
+        let members = opening.members.into_iter().map(|(user, role)| member(user, role)).collect::<Vec<_>>();
+        let open = OpenRoomRequest {
+            room_id: room.to_string(),
+            visibility: visibility(private).into(),
+            // The log then keeps the members that it has besides these.
+            partial: members.len() >= MAX_OPENING_MEMBERS as usize,
+            members,
+            epoch: opening.epoch.map(|epoch| epoch.to_string()).unwrap_or_default(),
+        };
         match self.message.clone().open_room(request(open, DELIVERY)).await {
             Ok(_) => Ok(Opened::Now),
             Err(status) if status.code() == tonic::Code::Unimplemented && !self.has_members().await? => {

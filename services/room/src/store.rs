@@ -12,18 +12,19 @@ pub mod tables;
 use std::time::Duration;
 
 use confab_common::metrics::LIMITS;
+use confab_common::operations::Operations;
 use confab_common::{Code, Error, Result};
 use futures::future::BoxFuture;
 use uuid::Uuid;
 
 pub use acquaintances::AcquaintanceStore;
 pub use rows::{
-    Member, MemberChange, MemberPosition, Opening, Owed, Position, Role, Room, RoomEvent, Seen, Stored, User,
-    searchable,
+    Member, MemberChange, MemberPosition, Opening, OpeningRow, Owed, Position, Role, Room, RoomEvent, Seen, Stored,
+    User, searchable,
 };
 
 /// Maximum members that the log accepts when it opens a room.
-const MAX_OPENING_MEMBERS: u32 = 1000;
+pub const MAX_OPENING_MEMBERS: u32 = 1000;
 
 /// Bounds on the work of one search.
 #[derive(Debug, Clone, Copy)]
@@ -48,6 +49,11 @@ fn search_took_too_long() -> Error {
 
 fn name_taken() -> Error {
     Error::new(Code::RoomNameTaken, "a public room with this name exists")
+}
+
+/// The error for a user who joins after the account was deleted.
+fn user_gone() -> Error {
+    Error::not_found("user")
 }
 
 fn too_many_rooms(maximum: u32) -> Error {
@@ -128,8 +134,9 @@ pub trait MemberStore {
     /// Returns up to `limit` members after a position.
     fn members(&self, room: Uuid, after: MemberPosition, limit: u32) -> BoxFuture<'_, Result<Vec<Member>>>;
 
-    /// Returns the first of a room's other members: the one who becomes the owner when the owner's account is deleted.
-    fn first_other(&self, room: Uuid, user: Uuid) -> BoxFuture<'_, Result<Option<Member>>>;
+    /// Returns up to `limit` of a room's other members, without users whose accounts were deleted: the candidates for
+    /// the ownership, in their order, when the owner's account is deleted.
+    fn first_others(&self, room: Uuid, user: Uuid, limit: u32) -> BoxFuture<'_, Result<Vec<Member>>>;
 
     /// Returns up to `limit` rooms of which a user is a member.
     fn rooms_of(&self, user: Uuid, limit: u32) -> BoxFuture<'_, Result<Vec<Uuid>>>;
@@ -143,20 +150,34 @@ pub trait MemberStore {
 
     /// Changes the members of the event's room, and adds the event to the outbox; its number is the new revision.
     /// Returns `false` when the room is not at the revision before. `conflict` when the user who joins is in the maximum
-    /// number of rooms.
+    /// number of rooms; `not_found` when the account of that user was deleted.
     fn change_members(&self, change: MemberChange) -> BoxFuture<'_, Result<bool>>;
+
+    /// Records that the account of a user was deleted.
+    fn record_gone(&self, user: User) -> BoxFuture<'_, Result<()>>;
+
+    /// Records that such a user has left all rooms.
+    fn record_left(&self, user: Uuid, at_ms: i64) -> BoxFuture<'_, Result<()>>;
+
+    /// Returns up to `limit` users who have left all rooms, and when, with ids above `after` in ascending order, except
+    /// those that are settled.
+    fn unsettled(&self, after: Uuid, limit: u32) -> BoxFuture<'_, Result<Vec<(User, i64)>>>;
+
+    /// Records that a user who has left all rooms needs no further check.
+    fn settle(&self, user: Uuid) -> BoxFuture<'_, Result<()>>;
 }
 
 /// The events and openings that the log has not received yet.
 pub trait OutboxStore {
-    /// Returns the oldest event of a room in the outbox.
-    fn oldest(&self, room: Uuid) -> BoxFuture<'_, Result<Option<Owed>>>;
+    /// Returns up to `limit` of the oldest events of a room in the outbox, in their order.
+    fn oldest(&self, room: Uuid, limit: u32) -> BoxFuture<'_, Result<Vec<Owed>>>;
 
     /// Returns the event in the outbox that closes a room.
     fn closing(&self, room: Uuid) -> BoxFuture<'_, Result<Option<Owed>>>;
 
-    /// Returns the oldest outbox event of each of up to `limit` rooms, with room ids above `after` in ascending order.
-    fn oldest_of_rooms(&self, after: Uuid, limit: u32) -> BoxFuture<'_, Result<Vec<Owed>>>;
+    /// Returns the oldest outbox events of up to `rooms` rooms, with room ids above `after` in ascending order; of each
+    /// room up to `each` events, in their order.
+    fn oldest_of_rooms(&self, after: Uuid, rooms: u32, each: u32) -> BoxFuture<'_, Result<Vec<Owed>>>;
 
     /// Deletes events that need no further append; unknown ids are ignored.
     fn remove_events(&self, events: Vec<Uuid>) -> BoxFuture<'_, Result<()>>;
@@ -167,6 +188,19 @@ pub trait OutboxStore {
     /// Returns the current state of a room that the log has not opened; `None` if it is open.
     fn opening(&self, room: Uuid) -> BoxFuture<'_, Result<Option<Opening>>>;
 
-    /// Records that the log has opened a room.
-    fn remove_opening(&self, room: Uuid) -> BoxFuture<'_, Result<()>>;
+    /// Records that the log has opened a room as [`opening`](Self::opening) returned it, with this epoch.
+    fn remove_opening(&self, room: Uuid, epoch: Option<Uuid>) -> BoxFuture<'_, Result<()>>;
+
+    /// Returns the log's epoch that is recorded.
+    fn log_epoch(&self) -> BoxFuture<'_, Result<Option<Uuid>>>;
+
+    /// Records the log's epoch, unless a later one is recorded.
+    fn record_epoch(&self, epoch: Uuid) -> BoxFuture<'_, Result<()>>;
+
+    /// Records for up to `limit` rooms, also deleted ones, with ids above `after`: they must be opened again in this
+    /// epoch of the log. Returns the last id.
+    fn reopen(&self, epoch: Uuid, after: Uuid, limit: u32) -> BoxFuture<'_, Result<Option<Uuid>>>;
+
+    /// Returns the recent operations that succeed only once.
+    fn operations(&self) -> &dyn Operations;
 }

@@ -1,7 +1,7 @@
 //! Work on the store that runs at intervals: it keeps every table bounded.
 
-use confab_common::Result;
 use confab_common::clock::now_ms;
+use confab_common::{Result, operations};
 use futures::future::BoxFuture;
 use uuid::Uuid;
 
@@ -27,6 +27,7 @@ pub async fn purge(store: &dyn Store) -> Result<u64> {
     // An earlier release stored every expiry without a limit.
     store.shorten(latest_expiry()).await?;
     let now = now_ms();
+    store.operations().forget(now - operations::KEPT_MS).await?;
     Ok(in_batches(|| store.purge(now - LEEWAY_MS, PURGE_BATCH)).await?
         + in_batches(|| store.purge_sessions(now - LEEWAY_MS, PURGE_BATCH)).await?
         + in_batches(|| store.purge_secrets(now, PURGE_BATCH)).await?

@@ -1,5 +1,6 @@
 //! Accounts: their names, passwords, profiles and states.
 
+use confab_common::operations::Operations;
 use confab_common::{Code, Error, Result};
 use futures::future::BoxFuture;
 use uuid::Uuid;
@@ -242,6 +243,9 @@ pub trait AccountStore: Send + Sync {
 
     /// Deletes the entry of a user that was removed from all rooms.
     fn has_left(&self, user_id: Uuid) -> BoxFuture<'_, Result<()>>;
+
+    /// Returns the recent operations that succeed only once.
+    fn operations(&self) -> &dyn Operations;
 }
 
 /// The deletion of an account.

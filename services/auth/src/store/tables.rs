@@ -87,6 +87,7 @@ pub static SCHEMA: Schema = Schema {
                 ("used_at_ms", Number),
             ],
         ),
+        Table::new("operations", 1, &[("id", Id), ("subject", Id), ("at_ms", Number)]),
         Table::new("leaving", 1, &[("user_id", Id), ("username", Text), ("created_at_ms", Number)]),
         Table::new(
             "server_keys",

@@ -33,6 +33,7 @@ contract![
     rooms_are_found_and_emptied,
     known_ids_are_files_and_unwanted_objects,
     installation_is_created_once_and_its_turns_advance,
+    operations_are_remembered,
 ];
 
 const NONE: [Uuid; 0] = [];
@@ -309,4 +310,8 @@ async fn installation_is_created_once_and_its_turns_advance(store: Arc<dyn Store
     let third = store.installation().await.unwrap();
     assert_eq!(third.id, first.id);
     assert!(![second.turn, second.next].contains(&third.turn) && third.turn != third.next);
+}
+
+async fn operations_are_remembered(store: Arc<dyn Store>) {
+    confab_common::operations::check(store.operations()).await;
 }

@@ -1,6 +1,7 @@
 //! The files' metadata in Postgres. Every call except an upload is a single statement, and so a transaction in one round
 //! trip.
 
+use confab_common::operations::Operations;
 use confab_common::pg::{Pool, PostgresConfig};
 use confab_common::{Error, Result, Secret};
 use futures::future::{BoxFuture, FutureExt};
@@ -291,6 +292,10 @@ impl Store for PostgresStore {
 
     fn delete(&self, id: Uuid) -> BoxFuture<'_, Result<bool>> {
         async move { Ok(self.pool.execute(DELETE, &[&vec![id], &false]).await? == 1) }.boxed()
+    }
+
+    fn operations(&self) -> &dyn Operations {
+        &self.0
     }
 
     fn rooms(&self, after: Uuid, limit: u32) -> BoxFuture<'_, Result<Vec<Uuid>>> {

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use confab_common::operations::Operations;
 use confab_common::sqlite::Database;
 use confab_common::{Error, Result, identity};
 use futures::future::{BoxFuture, FutureExt};
@@ -306,6 +307,10 @@ impl Store for SqliteStore {
 
     fn delete(&self, id: Uuid) -> BoxFuture<'_, Result<bool>> {
         self.database.write(move |connection| delete(connection, id, false)).boxed()
+    }
+
+    fn operations(&self) -> &dyn Operations {
+        &self.database
     }
 
     fn rooms(&self, after: Uuid, limit: u32) -> BoxFuture<'_, Result<Vec<Uuid>>> {

@@ -194,7 +194,7 @@ async fn in_a_former_log_the_room_service_has_the_rights() {
     let private = pb::OpenRoomRequest {
         room_id: Uuid::now_v7().to_string(),
         visibility: Visibility::Private.into(),
-        members: Vec::new(),
+        ..Default::default()
     };
     let error = fixture.client.clone().open_room(private.clone()).await.unwrap_err();
     assert_eq!(Error::from(error).code, Code::Unavailable);
@@ -214,6 +214,7 @@ async fn private_room_is_hidden_from_strangers() {
         room_id: room.to_string(),
         visibility: Visibility::Private.into(),
         members: vec![pb::RoomMember { user_id: owner.id.clone(), role: Role::Owner.into() }],
+        ..Default::default()
     };
     fixture.client.clone().open_room(opening).await.unwrap();
     fixture.send(pb::NewEvent { sender: Some(owner.clone()), ..message(room, "mine") }).await.unwrap();

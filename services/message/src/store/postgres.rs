@@ -18,7 +18,7 @@ use uuid::Uuid;
 
 use super::{
     AppendError, Appended, Body, Event, EventData, Head, Heads, Kind, LastTimes, Limit, Member, Opened, Outcome, Page,
-    Readers, RoomAccess, RoomHead, RoomKey, Store, Window,
+    Readers, Reopening, RoomAccess, RoomHead, RoomKey, Store, Window,
 };
 use opening::{FINGERPRINT, finish_upgrade, open_or_renew};
 use pages::{LAST_TIMES, READ_LOG, list_statement, mark_deleted, page};
@@ -49,6 +49,8 @@ const FORGET_FILES: &str = "/* forget_files */ INSERT INTO deleted_files (partit
     SELECT $1, $2, file_id FROM unnest($3::uuid[]) f (file_id) ON CONFLICT DO NOTHING";
 
 const OPEN_ROOM: &str = "/* open_room */ SELECT open_room($1, $2, $3, $4, $5)";
+
+const REOPEN_ROOM: &str = "/* reopen_room */ SELECT reopen_room($1, $2, $3, $4, $5, $6, $7)";
 
 impl Postgres {
     /// Opens the schema, and migrates it if the settings allow it.
@@ -304,6 +306,18 @@ impl Store for Postgres {
             let (users, roles): (Vec<Uuid>, Vec<i16>) =
                 members.into_iter().map(|member| (member.user, member.role as i16)).unzip();
             self.0.query(OPEN_ROOM, &[&(partition as i32), &room, &private, &users, &roles]).await.map(drop)
+        }
+        .boxed()
+    }
+
+    fn reopen_room(&self, (partition, room): RoomKey, again: Reopening) -> BoxFuture<'_, Result<()>> {
+        async move {
+            let Reopening { epoch, private, members, partial } = again;
+            let (users, roles): (Vec<Uuid>, Vec<i16>) =
+                members.into_iter().map(|member| (member.user, member.role as i16)).unzip();
+            let values: [&(dyn ToSql + Sync); 7] =
+                [&(partition as i32), &room, &private, &users, &roles, &epoch, &partial];
+            self.0.query(REOPEN_ROOM, &values).await.map(drop)
         }
         .boxed()
     }

@@ -16,7 +16,8 @@ use rusqlite::{Connection, params};
 use uuid::Uuid;
 
 use super::{
-    AppendError, Appended, Event, EventData, Head, Heads, LastTimes, Limit, Member, Opened, Page, Readers, RoomAccess,
+    AppendError, Appended, Event, EventData, Head, Heads, LastTimes, Limit, Member, Opened, Page, Readers, Reopening,
+    RoomAccess,
     RoomHead, RoomKey, Store, Window,
 };
 use append::append;
@@ -180,5 +181,9 @@ impl Store for Sqlite {
 
     fn open_room(&self, room: RoomKey, private: bool, members: Vec<Member>) -> BoxFuture<'_, Result<()>> {
         self.database.write(move |connection| rooms::open(connection, room, private, &members)).boxed()
+    }
+
+    fn reopen_room(&self, room: RoomKey, again: Reopening) -> BoxFuture<'_, Result<()>> {
+        self.database.write(move |connection| rooms::reopen(connection, room, &again)).boxed()
     }
 }

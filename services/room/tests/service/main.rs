@@ -35,6 +35,7 @@ mod own;
 mod private;
 mod quota;
 mod removal;
+mod repeats;
 mod rules;
 
 /// The location of the store, kept across restarts.
@@ -205,7 +206,7 @@ impl Service {
 
     /// Removes a user from up to 50 rooms. Returns whether the user is still in a room.
     async fn remove_user(&self, user: &UserRef) -> Result<bool, Error> {
-        let request = RemoveUserRequest { user: Some(user.clone()) };
+        let request = RemoveUserRequest { user: Some(user.clone()), ..RemoveUserRequest::default() };
         Ok(self.client.clone().remove_user(request).await?.into_inner().more)
     }
 }

@@ -1,5 +1,6 @@
 //! Accounts on Postgres.
 
+use confab_common::operations::Operations;
 use confab_common::pg::Client;
 use confab_common::{Error, Result};
 use futures::future::BoxFuture;
@@ -150,6 +151,10 @@ impl AccountStore for Postgres {
             let rows = self.0.query(SQL, &[&after, &i64::from(limit)]).await?;
             Ok(rows.iter().map(|row| Leaving { user_id: row.get(0), username: row.get(1) }).collect())
         })
+    }
+
+    fn operations(&self) -> &dyn Operations {
+        &self.0
     }
 
     fn has_left(&self, user_id: Uuid) -> BoxFuture<'_, Result<()>> {

@@ -1,5 +1,6 @@
 //! Accounts on SQLite.
 
+use confab_common::operations::Operations;
 use confab_common::{Error, Result};
 use futures::future::BoxFuture;
 use rusqlite::{Connection, OptionalExtension, Row, params};
@@ -155,6 +156,10 @@ impl AccountStore for Sqlite {
                 .query_map(params![after.into_bytes(), limit], leaving)?
                 .collect::<rusqlite::Result<_>>()?)
         }))
+    }
+
+    fn operations(&self) -> &dyn Operations {
+        &self.0
     }
 
     fn has_left(&self, user_id: Uuid) -> BoxFuture<'_, Result<()>> {

@@ -26,7 +26,7 @@ async fn names_are_unique_among_public_rooms_only(store: Arc<dyn Store>) {
     made_private(&store, "tea", 1000, &user()).await;
     let (shown, event) = visibility(&hidden, false);
     assert_eq!(store.update(shown, event).await.unwrap_err().code, Code::RoomNameTaken);
-    assert_eq!(store.oldest(hidden.id).await.unwrap(), None);
+    assert_eq!(first(&store, hidden.id).await, None);
     // A room that becomes private frees its name.
     let (tea, event) = visibility(&tea, true);
     assert!(store.update(tea.clone(), event).await.unwrap());

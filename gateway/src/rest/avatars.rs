@@ -16,7 +16,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::Deadline;
-use super::extract::FileId;
+use super::extract::{FileId, Plain};
 use super::files::{RESOURCE_POLICY, body, content_type};
 use super::openapi::problems::{Called, NotFound};
 use super::openapi::{bytes as answers, params};
@@ -43,7 +43,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
     responses(answers::Picture, NotFound, Called),
     security(())
 )]
-async fn show(State(app): State<Arc<App>>, FileId(id): FileId) -> Result<Response, Problem> {
+async fn show(State(app): State<Arc<App>>, _: Plain, FileId(id): FileId) -> Result<Response, Problem> {
     let deadline = Deadline::of(&app);
     let find = deadline.reading(GetAvatarRequest { file_id: id.to_string() });
     let owner = app.clients.auth.clone().get_avatar(find).await.map_err(refusal)?.into_inner();

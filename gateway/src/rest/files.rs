@@ -47,8 +47,9 @@ pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
 
 /// List files
 ///
-/// Lists the caller's uploads or, with `roomId`, the files of that room, newest first. A server key without
-/// `Confab-User` must send `roomId`.
+/// Lists the caller's uploads or, with `roomId`, the files of that room, newest first. Uploads in rooms that the caller
+/// may not read any more are not listed; if there are very many of them, a page may have fewer files than `limit`
+/// although `nextCursor` is not null. A server key without `Confab-User` must send `roomId`.
 #[utoipa::path(
     get,
     path = "/api/files",

@@ -12,6 +12,7 @@ mod memory;
 mod metrics;
 mod name;
 mod object;
+mod own;
 mod owned;
 mod permits;
 mod relay;

@@ -30,7 +30,7 @@ pub use accounts::{DELETED, is_deleted, name_taken, no_invite, wrong_credentials
 pub use audit::{Actor, AuditPosition, AuditStore, Entry};
 pub use invites::{Invite, InviteStore, PasswordReset, Redeemed};
 pub use keys::{KeyStore, ServerKey};
-pub use profiles::{Name, ProfileStore};
+pub use profiles::{Name, ProfileStore, Reservation};
 pub use revocations::{Cut, Revocation, RevocationStore, Revocations, Scope};
 pub use sessions::{
     Chain, MAX_SESSIONS, NewSession, Opened, Refreshable, Rotated, Rotation, Seen, SessionStore, Step, StoredSession,

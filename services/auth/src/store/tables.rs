@@ -28,6 +28,7 @@ pub static SCHEMA: Schema = Schema {
                 ("claimed_name", Text),
                 ("claimed_picture", Text),
                 ("claimed_at_ms", Number),
+                ("name_of", Id),
             ],
         ),
         Table::new("revocation_head", 1, &[("single", Flag), ("number", Number)]).seeded(),

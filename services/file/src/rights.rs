@@ -32,7 +32,8 @@ pub struct Access {
 /// The room and the user; `None` is an anonymous reader.
 type Key = (Uuid, Option<Uuid>);
 
-/// A cache of permissions.
+/// A cache of permissions; clones share it.
+#[derive(Clone)]
 pub struct Rights {
     room: RoomServiceClient<Transport>,
     fresh: Cache<Key, Access>,

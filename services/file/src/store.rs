@@ -114,6 +114,9 @@ pub trait Store: Identity {
     /// file in the store.
     fn add(&self, file: File) -> BoxFuture<'_, Result<File>>;
 
+    /// Returns the file that a user uploaded to a room with this `clientMessageId`.
+    fn first(&self, uploader: Uuid, room: Uuid, client_message_id: String) -> BoxFuture<'_, Result<Option<File>>>;
+
     /// Returns the file with this id, ready or not.
     fn get(&self, id: Uuid) -> BoxFuture<'_, Result<Option<File>>>;
 

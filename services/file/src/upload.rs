@@ -97,8 +97,10 @@ impl Files {
         let Begin { caller, name, content_type, at_least, target } = begin;
         self.check_size(at_least)?;
         let permit = self.uploads.take(caller.id).await?;
-        if let Some(room) = target.room {
-            self.may_post(room, &caller).await?;
+        if let Some(room) = target.room
+            && let Some(first) = self.admit(room, &caller, target.client_message_id.as_deref(), DEFAULT_TIMEOUT).await?
+        {
+            return Ok(first);
         }
         let id = Uuid::now_v7();
         let mut writer = within_step_limit(self.objects.create(id, self.memory.parts(caller.id))).await?;
@@ -141,8 +143,11 @@ impl Files {
         let files = self.clone();
         let keeping = tokio::spawn(async move {
             let _permit = permit;
-            if let Some(room) = room.filter(|_| known.is_none()) {
-                files.may_post(room, &file.uploader).await?;
+            let client_message_id = file.client_message_id.as_deref();
+            if let Some(room) = room.filter(|_| known.is_none())
+                && let Some(first) = files.admit(room, &file.uploader, client_message_id, waits).await?
+            {
+                return Ok(first);
             }
             files.keep(writer, file, deadline).await
         });
@@ -194,6 +199,30 @@ impl Files {
             return Err(Error::new(Code::TooLarge, format!("a file must be at most {} bytes", self.max_size)));
         }
         Ok(())
+    }
+
+    /// Checks that a user may post in a room. A repeat of an upload that the room's log has gets the first one, as a
+    /// repeat of a message does, although the right of the user has ended since.
+    async fn admit(
+        &self,
+        room: Uuid,
+        user: &User,
+        client_message_id: Option<&str>,
+        waits: Duration,
+    ) -> Result<Option<Uploaded>> {
+        let refusal = match self.may_post(room, user).await {
+            Ok(()) => return Ok(None),
+            Err(error) if matches!(error.code, Code::NotFound | Code::Forbidden) => error,
+            Err(error) => return Err(error),
+        };
+        let Some(client_message_id) = client_message_id else { return Err(refusal) };
+        match self.store.first(user.id, room, client_message_id.to_owned()).await? {
+            Some(file) if file.ready => {
+                let message = self.announce(&file, Instant::now() + waits).await?;
+                Ok(Some(Uploaded { file, message, duplicate: true }))
+            }
+            _ => Err(refusal),
+        }
     }
 
     async fn may_post(&self, room: Uuid, user: &User) -> Result<()> {

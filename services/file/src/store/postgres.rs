@@ -208,6 +208,10 @@ impl Store for PostgresStore {
         .boxed()
     }
 
+    fn first(&self, uploader: Uuid, room: Uuid, client_message_id: String) -> BoxFuture<'_, Result<Option<File>>> {
+        async move { Ok(self.query(FIRST, &[&uploader, &room, &client_message_id], file).await?.pop()) }.boxed()
+    }
+
     fn get(&self, id: Uuid) -> BoxFuture<'_, Result<Option<File>>> {
         async move { Ok(self.query(GET, &[&id], file).await?.pop()) }.boxed()
     }

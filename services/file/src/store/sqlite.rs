@@ -220,6 +220,14 @@ impl Store for SqliteStore {
         self.database.write(write).boxed()
     }
 
+    fn first(&self, uploader: Uuid, room: Uuid, client_message_id: String) -> BoxFuture<'_, Result<Option<File>>> {
+        let first = move |connection: &Connection| {
+            let identity = params![uploader.as_bytes(), room.as_bytes(), client_message_id];
+            Ok(query(connection, FIRST, identity, file)?.pop())
+        };
+        self.database.read(first).boxed()
+    }
+
     fn get(&self, id: Uuid) -> BoxFuture<'_, Result<Option<File>>> {
         self.database.read(move |connection| Ok(query(connection, GET, [id.as_bytes()], file)?.pop())).boxed()
     }

@@ -34,6 +34,7 @@ use crate::limits::{Act, RequestLimits, Subject};
 use crate::problem::Problem;
 use crate::views::{FileJson, FileUrl, LinkJson, Page, PresentFile, Time};
 
+pub(super) use conditions::Validators;
 pub(super) use download::{RESOURCE_POLICY, body};
 pub(super) use served::content_type;
 

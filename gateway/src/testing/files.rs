@@ -98,6 +98,11 @@ impl Files {
         id
     }
 
+    /// Removes a file.
+    pub fn remove(&self, id: &str) {
+        self.state().kept.remove(id);
+    }
+
     pub fn bytes(&self, id: &str) -> Option<Bytes> {
         self.state().kept.get(id).map(|(_, bytes)| bytes.clone())
     }

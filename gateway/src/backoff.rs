@@ -1,5 +1,5 @@
 //! Pauses between the attempts of a send that was rejected with `unavailable`: they grow, and they have jitter, so that
-//! the gateways do not repeat at the same moments.
+//! the gateways do not repeat at the same moments. Jitter also spreads the ends of many sockets.
 
 use std::time::Duration;
 
@@ -31,8 +31,13 @@ impl Backoff {
     pub fn pause(&mut self) -> Duration {
         let half = self.longest / 2;
         self.longest = (self.longest * 2).min(LONGEST);
-        half + half.mul_f64(f64::from(Uuid::new_v4().as_fields().0) / f64::from(u32::MAX))
+        half + jitter(half)
     }
+}
+
+/// Returns a random time of at most this length.
+pub fn jitter(most: Duration) -> Duration {
+    most.mul_f64(f64::from(Uuid::new_v4().as_fields().0) / f64::from(u32::MAX))
 }
 
 /// Returns whether an attempt that begins at this time can be answered before the deadline.

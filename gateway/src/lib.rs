@@ -2,6 +2,7 @@
 
 mod acting;
 mod audit;
+mod backoff;
 mod chat;
 pub mod clients;
 pub mod config;

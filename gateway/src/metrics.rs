@@ -25,6 +25,7 @@ pub struct Metrics {
     pub deliveries: Counter,
     pub send_batch: Histogram,
     pub send_refused: Counter,
+    pub send_repeats: Counter,
     pub followed: Gauge,
     pub lag: Gauge,
     pub keeping_up: Gauge,
@@ -79,6 +80,11 @@ impl Metrics {
             send_refused: counter(
                 "confab_send_refused_total",
                 "Sends refused because too many wait for the message service",
+                &[],
+            ),
+            send_repeats: counter(
+                "confab_send_repeats_total",
+                "Sends repeated because the message service rejected them as unavailable",
                 &[],
             ),
             followed: gauge("confab_follower_partitions", "Followed partitions of the log", &[]),

@@ -18,6 +18,7 @@ use uuid::Uuid;
 use super::credential::Credential;
 use super::lanes::{Lanes, Pending};
 use super::recovery::Recovery;
+use crate::backoff::jitter;
 use crate::rooms::hub::{Arrival, Listener};
 use crate::tokens::Identity;
 
@@ -29,8 +30,9 @@ pub const MAX_SENDS: usize = 64;
 const MAX_JOINS: usize = 4;
 /// Bytes that a pending event occupies in addition to its text.
 pub const EVENT_OVERHEAD: usize = 512;
-/// Sockets whose clients must reconnect are closed at different times within this many milliseconds.
-const RESYNC_SPREAD_MS: u64 = 1000;
+/// Sockets whose clients must reconnect are closed at random times within this time, so that the clients do not all
+/// return at once.
+const RESYNC_SPREAD: Duration = Duration::from_secs(1);
 
 /// A Socket.IO client with its session.
 pub type Socket = Session<Client>;
@@ -387,7 +389,7 @@ impl Listener for Socket {
         if !self.client.is_returning.swap(true, Ordering::Relaxed) {
             let socket = self.clone();
             tokio::spawn(async move {
-                sleep(Duration::from_millis(socket.id() % RESYNC_SPREAD_MS)).await;
+                sleep(jitter(RESYNC_SPREAD)).await;
                 socket.close_now(Ending::Returned);
             });
         }

@@ -18,6 +18,7 @@ use confab_common::metrics::LIMITS;
 use confab_common::{Code, Error, Result, text};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use serde_json::value::RawValue;
 use tokio::time::timeout;
 use uuid::Uuid;
 
@@ -62,6 +63,18 @@ impl Turns {
                 "too many page reads in progress or too many unread responses; try again later",
             )
         })
+    }
+}
+
+/// A request without an encoded body, on a route that needs no caller and reads no body.
+pub(super) struct Plain;
+
+impl<S: Send + Sync> FromRequestParts<S> for Plain {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        body::check_plain(&parts.headers)?;
+        Ok(Self)
     }
 }
 
@@ -203,6 +216,27 @@ impl<S: Send + Sync, T: DeserializeOwned, const MOST: usize> FromRequest<S> for 
     }
 }
 
+/// A JSON object in the body, and the text of its field `data` as the client wrote it: other forms of a number or another
+/// order of keys may mean something to the app.
+#[derive(Debug)]
+pub(super) struct JsonWithData<T> {
+    pub object: T,
+    pub data: Option<String>,
+}
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonWithData<T> {
+    type Rejection = Response;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Response> {
+        if let Some(unsupported) = check_content_type(&request) {
+            return Err(unsupported);
+        }
+        let body = body::read(request, MAX_BODY).await.map_err(unread)?;
+        let object = parse(&body).map_err(|error| Problem(error).into_response())?;
+        Ok(Self { object, data: text_of(&body, "data") })
+    }
+}
+
 /// A JSON object in the body; no body and `null` count as an empty object. Unknown fields are ignored.
 #[derive(Debug)]
 pub(super) struct OptionalJson<T>(pub T);
@@ -224,8 +258,11 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for OptionalJson<T> {
     }
 }
 
-/// The response to a request whose body is not JSON.
+/// The response to a request whose body is not JSON, or encoded.
 fn check_content_type(request: &Request) -> Option<Response> {
+    if let Err(encoded) = body::check_plain(request.headers()) {
+        return Some(Problem(encoded).into_response());
+    }
     let kind = request.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
     let kind = kind.and_then(|kind| kind.split(';').next()).unwrap_or_default().trim();
     if kind.eq_ignore_ascii_case("application/json") {
@@ -244,14 +281,23 @@ fn unread(error: Error) -> Response {
 
 /// Parses through a [`Value`], which limits the depth of all fields, including ignored ones.
 fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T> {
-    // A parser may ignore a byte-order mark (RFC 8259, section 8.1).
-    let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
-    let value: Value = serde_json::from_slice(body)
+    let value: Value = serde_json::from_slice(without_mark(body))
         .map_err(|error| Error::new(Code::InvalidRequest, format!("malformed JSON: {error}")))?;
     if !value.is_object() {
         return Err(Error::new(Code::InvalidRequest, "the body must be a JSON object"));
     }
     payload::read(value)
+}
+
+/// A parser may ignore a byte-order mark (RFC 8259, section 8.1).
+fn without_mark(body: &[u8]) -> &[u8] {
+    body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body)
+}
+
+/// The text of a field of an object. If the object has the field twice, the last one counts, as in [`parse`].
+fn text_of(body: &[u8], field: &str) -> Option<String> {
+    let fields: HashMap<String, &RawValue> = serde_json::from_slice(without_mark(body)).ok()?;
+    fields.get(field).map(|text| text.get().to_owned())
 }
 
 #[cfg(test)]

@@ -29,10 +29,12 @@ use super::extract::{Actor, FileId, Params, Reader, Turns, identify, needs_user,
 use super::openapi::problems::{ByKey, Called, Unauthorized};
 use super::openapi::{examples, params};
 use crate::App;
+use crate::edge::body::check_plain;
 use crate::limits::{Act, RequestLimits, Subject};
 use crate::problem::Problem;
 use crate::views::{FileJson, FileUrl, LinkJson, Page, PresentFile, Time};
 
+pub(super) use conditions::Validators;
 pub(super) use download::{RESOURCE_POLICY, body};
 pub(super) use served::content_type;
 
@@ -46,8 +48,9 @@ pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
 
 /// List files
 ///
-/// Lists the caller's uploads or, with `roomId`, the files of that room, newest first. A server key without
-/// `Confab-User` must send `roomId`.
+/// Lists the caller's uploads or, with `roomId`, the files of that room, newest first. Uploads in rooms that the caller
+/// may not read any more are not listed; if there are very many of them, a page may have fewer files than `limit`
+/// although `nextCursor` is not null. A server key without `Confab-User` must send `roomId`.
 #[utoipa::path(
     get,
     path = "/api/files",
@@ -165,17 +168,25 @@ impl FromRequestParts<Arc<App>> for FileReader {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Problem> {
-        if let Some(actor) = identify(parts, app).await? {
-            return Ok(Self(by(Some(&actor))));
-        }
-        let params = Params::from_request_parts(parts, app).await?;
-        match (params.text("expires"), params.text("signature")) {
-            (None, None) if app.config.anonymous_read => Ok(Self(by(None))),
-            (None, None) => Err(Problem(unauthorized("a bearer token or a link is needed"))),
-            (expires, signature) => {
-                let link = valid(expires, signature).ok_or_else(invalid_link)?;
-                Ok(Self(proto::Reader { reader: Some(reader::Reader::Link(link)) }))
-            }
+        let reader = match identify(parts, app).await? {
+            Some(actor) => by(Some(&actor)),
+            None => without_token(Params::from_request_parts(parts, app).await, app)?,
+        };
+        check_plain(&parts.headers)?;
+        Ok(Self(reader))
+    }
+}
+
+/// The reader of a request without a token. A malformed query has no link.
+fn without_token(params: Result<Params, Problem>, app: &App) -> Result<proto::Reader, Problem> {
+    let needed = || Problem(unauthorized("a bearer token or a link is needed"));
+    let params = if app.config.anonymous_read { params? } else { params.map_err(|_| needed())? };
+    match (params.text("expires"), params.text("signature")) {
+        (None, None) if app.config.anonymous_read => Ok(by(None)),
+        (None, None) => Err(needed()),
+        (expires, signature) => {
+            let link = valid(expires, signature).ok_or_else(invalid_link)?;
+            Ok(proto::Reader { reader: Some(reader::Reader::Link(link)) })
         }
     }
 }

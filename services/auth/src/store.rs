@@ -32,7 +32,7 @@ pub use audit::{Actor, AuditPosition, AuditStore, Entry};
 pub use directory::{DirectoryStore, Match, MatchPosition, ShownName};
 pub use invites::{Invite, InviteStore, PasswordReset, Redeemed};
 pub use keys::{KeyStore, ServerKey};
-pub use profiles::{Name, ProfileStore};
+pub use profiles::{Name, ProfileStore, Reservation};
 pub use revocations::{Cut, Revocation, RevocationStore, Revocations, Scope};
 pub use sessions::{
     Chain, MAX_SESSIONS, NewSession, Opened, Refreshable, Rotated, Rotation, Seen, SessionStore, Step, StoredSession,

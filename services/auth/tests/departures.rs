@@ -73,6 +73,10 @@ impl RoomService for Rooms {
         Err(Status::unimplemented("not used by this test"))
     }
 
+    async fn check_rooms(&self, _: Request<CheckRoomsRequest>) -> Result<Response<CheckRoomsResponse>, Status> {
+        Err(Status::unimplemented("not used by this test"))
+    }
+
     async fn list_members(&self, _: Request<ListMembersRequest>) -> Result<Response<ListMembersResponse>, Status> {
         Err(Status::unimplemented("not used by this test"))
     }

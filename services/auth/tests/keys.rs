@@ -164,6 +164,13 @@ async fn a_key_manages_users() {
         (changed.created, &*user.username, &*user.display_name, &*user.data),
         (false, "eve", "Eve", r#"{"a":1}"#)
     );
+    // No other user gets the former name while tokens may carry it; this user may take it back.
+    let other = Uuid::now_v7().to_string();
+    assert_eq!(signup(&mut client, "", "ADA", PASSWORD).await.unwrap_err().code, Code::UsernameTaken);
+    assert_eq!(put(&mut client, &actor, &other, "ada").await.unwrap_err().code, Code::UsernameTaken);
+    for name in ["Ada", "eve"] {
+        assert_eq!(put(&mut client, &actor, &id, name).await.unwrap().user.unwrap().username, name);
+    }
     // Absent fields stay.
     let user = put(&mut client, &actor, &id, "eve").await.unwrap().user.unwrap();
     assert_eq!((&*user.display_name, &*user.data), ("Eve", r#"{"a":1}"#));

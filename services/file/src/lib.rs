@@ -12,6 +12,7 @@ mod memory;
 mod metrics;
 mod name;
 mod object;
+mod own;
 mod owned;
 mod permits;
 mod quota;
@@ -69,7 +70,8 @@ pub async fn start(
     tokio::spawn(
         process.shutdown.clone().run_until_cancelled_owned(trial::run(objects.clone(), process.readiness.clone())),
     );
-    let relay = Arc::new(Relay::new(store.clone(), services.message.clone()));
+    let rights = Rights::new(services.room);
+    let relay = Arc::new(Relay::new(store.clone(), services.message.clone(), rights.clone()));
     let cleanup = Arc::new(Cleanup::new(store.clone(), objects.clone(), services.message));
     let sweep = Sweep::new(store.clone(), objects.clone(), config.orphan_age);
     tokio::spawn(process.shutdown.clone().run_until_cancelled_owned(relay.clone().run()));
@@ -81,7 +83,7 @@ pub async fn start(
     let files = Files {
         store,
         objects,
-        rights: Rights::new(services.room),
+        rights,
         relay,
         cleanup,
         max_size: config.max_file_size,

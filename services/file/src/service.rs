@@ -162,7 +162,8 @@ impl Files {
         }
     }
 
-    /// Lists a room's files or, without a room, the reader's own uploads, newest first.
+    /// Lists a room's files or, without a room, the reader's own uploads in rooms that the reader may read and without a
+    /// room, newest first.
     pub async fn list(&self, reader: &Reader, room: Option<Uuid>, limit: u32, page: &str) -> Result<Page> {
         if !(1..=200).contains(&limit) {
             return Err(Error::field("limit", "must be from 1 to 200"));
@@ -185,11 +186,17 @@ impl Files {
                 _ => return Err(Error::field("cursor", "belongs to another list")),
             },
         };
-        let mut files = self.store.list(of, below, limit + 1).await?;
-        let more = files.len() > limit as usize;
-        files.truncate(limit as usize);
-        let last = files.last().filter(|_| more).map(File::position);
-        Ok(Page { next: last.map(|at| cursor::encode(&(at.created_at_ms, at.id, whose))), files })
+        let (files, next) = match of {
+            Of::Uploader(user) => self.list_own(user, below, limit).await?,
+            Of::Room(_) => {
+                let mut files = self.store.list(of, below, limit + 1).await?;
+                let more = files.len() > limit as usize;
+                files.truncate(limit as usize);
+                let last = files.last().filter(|_| more).map(File::position);
+                (files, last)
+            }
+        };
+        Ok(Page { next: next.map(|at| cursor::encode(&(at.created_at_ms, at.id, whose))), files })
     }
 
     /// Deletes a file for its uploader, a manager of its room, or a moderator if it has a room. The log is updated

@@ -128,8 +128,8 @@ pub trait Store: Identity {
     /// Returns what a user stores.
     fn usage(&self, uploader: Uuid) -> BoxFuture<'_, Result<Usage>>;
 
-    /// Returns whether this upload was made, and its file still exists.
-    fn is_repeat(&self, upload: Upload) -> BoxFuture<'_, Result<bool>>;
+    /// Returns the file of an earlier upload, if it still exists.
+    fn first(&self, upload: Upload) -> BoxFuture<'_, Result<Option<File>>>;
 
     /// Returns the file with this id, ready or not.
     fn get(&self, id: Uuid) -> BoxFuture<'_, Result<Option<File>>>;

@@ -101,8 +101,10 @@ impl Files {
         let usage = self.usage_if_new(caller.id, &target).await?;
         let check_quota = |size: u64| usage.map_or(Ok(()), |usage| self.quota.check(usage.with(size)));
         check_quota(at_least)?;
-        if let Some(room) = target.room {
-            self.may_post(room, &caller).await?;
+        if let Some(room) = target.room
+            && let Some(first) = self.admit(room, &caller, target.client_message_id.as_deref(), DEFAULT_TIMEOUT).await?
+        {
+            return Ok(first);
         }
         let id = Uuid::now_v7();
         let mut writer = within_step_limit(self.objects.create(id, self.memory.parts(caller.id))).await?;
@@ -146,8 +148,11 @@ impl Files {
         let files = self.clone();
         let keeping = tokio::spawn(async move {
             let _permit = permit;
-            if let Some(room) = room.filter(|_| known.is_none()) {
-                files.may_post(room, &file.uploader).await?;
+            let client_message_id = file.client_message_id.as_deref();
+            if let Some(room) = room.filter(|_| known.is_none())
+                && let Some(first) = files.admit(room, &file.uploader, client_message_id, waits).await?
+            {
+                return Ok(first);
             }
             files.keep(writer, file, deadline).await
         });
@@ -204,7 +209,7 @@ impl Files {
             && match target.clone() {
                 // An upload without a room in its first part may still name one, which is part of its identity.
                 Target { room, client_message_id: Some(client_message_id) } if room.is_some() => {
-                    self.store.is_repeat(store::Upload { uploader, room, client_message_id }).await?
+                    self.store.first(store::Upload { uploader, room, client_message_id }).await?.is_some()
                 }
                 _ => true,
             };
@@ -217,6 +222,32 @@ impl Files {
             return Err(Error::new(Code::TooLarge, format!("a file must be at most {} bytes", self.max_size)));
         }
         Ok(())
+    }
+
+    /// Checks that a user may post in a room. A repeat of an upload that the room's log has gets the first one, as a
+    /// repeat of a message does, although the right of the user has ended since.
+    async fn admit(
+        &self,
+        room: Uuid,
+        user: &User,
+        client_message_id: Option<&str>,
+        waits: Duration,
+    ) -> Result<Option<Uploaded>> {
+        let refusal = match self.may_post(room, user).await {
+            Ok(()) => return Ok(None),
+            Err(error) if matches!(error.code, Code::NotFound | Code::Forbidden) => error,
+            Err(error) => return Err(error),
+        };
+        let Some(client_message_id) = client_message_id else { return Err(refusal) };
+        let upload =
+            store::Upload { uploader: user.id, room: Some(room), client_message_id: client_message_id.to_owned() };
+        match self.store.first(upload).await? {
+            Some(file) if file.ready => {
+                let message = self.announce(&file, Instant::now() + waits).await?;
+                Ok(Some(Uploaded { file, message, duplicate: true }))
+            }
+            _ => Err(refusal),
+        }
     }
 
     async fn may_post(&self, room: Uuid, user: &User) -> Result<()> {

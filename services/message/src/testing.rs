@@ -117,6 +117,12 @@ impl RoomService for Server<Rooms> {
         Ok(Response::new(room::Access { may_read: true, may_post, ..Default::default() }))
     }
 
+    async fn check_rooms(
+        &self,
+        _: Request<room::CheckRoomsRequest>,
+    ) -> Result<Response<room::CheckRoomsResponse>, Status> {
+        not_called()
+    }
     async fn create_room(&self, _: Request<room::CreateRoomRequest>) -> Result<Response<room::Room>, Status> {
         not_called()
     }

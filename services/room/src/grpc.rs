@@ -94,6 +94,16 @@ impl RoomService for RoomApi {
         Ok(Response::new(pb::Access { may_read, may_post, may_manage, private }))
     }
 
+    async fn check_rooms(
+        &self,
+        request: Request<pb::CheckRoomsRequest>,
+    ) -> Result<Response<pb::CheckRoomsResponse>, Status> {
+        let pb::CheckRoomsRequest { room_ids, user_id } = request.into_inner();
+        let ids = room_ids.iter().map(|id| text::id("roomIds", id)).collect::<Result<Vec<_>>>()?;
+        let visible = self.0.visible(ids, text::id("userId", &user_id)?).await?;
+        Ok(Response::new(pb::CheckRoomsResponse { room_ids: visible.iter().map(Uuid::to_string).collect() }))
+    }
+
     async fn list_members(
         &self,
         request: Request<pb::ListMembersRequest>,

@@ -30,6 +30,8 @@ const MAX_NAME: usize = 80;
 const MAX_DESCRIPTION: usize = 500;
 /// Longest search text, in Unicode scalar values.
 const MAX_QUERY: usize = 200;
+/// Maximum rooms that one call checks.
+const MAX_CHECKED: usize = 1000;
 /// How long a change waits in total for its event to be in the log.
 const EVENT_WAIT_LIMIT: Duration = Duration::from_secs(2);
 /// When a client may repeat a request that the log cannot serve before its upgrade is finished.
@@ -213,6 +215,14 @@ impl Rooms {
     /// Returns whether an operation fails with this error because an earlier attempt has done it.
     async fn was_done(&self, error: &Error, operation: Option<Uuid>, subject: Uuid) -> Result<bool> {
         Ok(error.code == Code::NotFound && self.store.operations().has_begun(operation, subject).await?)
+    }
+
+    /// Returns those of these rooms that a user may see.
+    pub async fn visible(&self, ids: Vec<Uuid>, user: Uuid) -> Result<Vec<Uuid>> {
+        if ids.len() > MAX_CHECKED {
+            return Err(Error::field("roomIds", format!("must be at most {MAX_CHECKED}")));
+        }
+        self.store.visible(ids, user).await
     }
 
     /// Waits until the log has a room's events up to `number`. The change stands in any case.

@@ -87,6 +87,9 @@ pub trait RoomStore {
     /// Returns a room, whether or not the reader may see it.
     fn get(&self, id: Uuid, reader: Option<Uuid>) -> BoxFuture<'_, Result<Option<Seen>>>;
 
+    /// Returns those of these rooms that a user may see: public rooms, and private rooms of which the user is a member.
+    fn visible(&self, ids: Vec<Uuid>, user: Uuid) -> BoxFuture<'_, Result<Vec<Uuid>>>;
+
     /// Returns up to `limit` rooms below a position, newest first: the public rooms, and the private rooms of which the
     /// reader is a member.
     fn list(&self, reader: Option<Uuid>, below: Position, limit: u32) -> BoxFuture<'_, Result<Vec<Seen>>>;

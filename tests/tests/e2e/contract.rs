@@ -186,6 +186,7 @@ async fn administration(api: &Api, key: &Account) -> anyhow::Result<()> {
     let account = api.call(Method::PATCH, "/api/auth/me", Some(&dora), Some(profile)).await?.expect(200)?;
     let picture = account["avatarUrl"].as_str().unwrap_or_default();
     ensure!(api.call(Method::GET, picture, None, None).await?.status == 200, "a picture");
+    api.send(api.request(Method::GET, picture).header("if-none-match", "*")).await?.expect(304)?;
     for act in ["suspend", "restore", "end-sessions"] {
         api.call(Method::POST, &format!("{path}/{act}"), Some(key), None).await?.expect(204)?;
     }

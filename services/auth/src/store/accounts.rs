@@ -194,7 +194,8 @@ pub trait AccountStore: Send + Sync {
     fn user(&self, id: Uuid) -> BoxFuture<'_, Result<Option<User>>>;
 
     /// Returns the account with a folded name. A deleted account keeps its folded name until
-    /// [`free_names`](Self::free_names).
+    /// [`free_names`](Self::free_names). For a former name that is reserved, it is the row of the reservation, which is
+    /// deleted, too.
     fn user_by_name(&self, folded: String) -> BoxFuture<'_, Result<Option<User>>>;
 
     /// Replaces the claims of a user, if they are of the same issuer and have last changed at `latest_ms` or before, or

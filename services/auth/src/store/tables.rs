@@ -30,6 +30,7 @@ pub static SCHEMA: Schema = Schema {
                 ("claimed_at_ms", Number),
                 ("shown_name", Text),
                 ("shown_folded", Text),
+                ("name_of", Id),
             ],
         ),
         Table::new("revocation_head", 1, &[("single", Flag), ("number", Number)]).seeded(),

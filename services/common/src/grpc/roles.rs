@@ -60,6 +60,7 @@ pub const CALLERS: &[(&str, &[Role])] = &[
     ("/confab.message.v1.MessageService/ReadLog", &[Gateway]),
     ("/confab.message.v1.MessageService/RoomsOpened", &[Room]),
     ("/confab.room.v1.RoomService/CheckAccess", &[Gateway, Message, File]),
+    ("/confab.room.v1.RoomService/CheckRooms", &[File]),
     ("/confab.room.v1.RoomService/CreateRoom", &[Gateway]),
     ("/confab.room.v1.RoomService/DeleteRoom", &[Gateway]),
     ("/confab.room.v1.RoomService/FilterAcquaintances", &[Gateway]),

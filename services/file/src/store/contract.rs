@@ -115,6 +115,12 @@ async fn upload_is_stored_once(store: Arc<dyn Store>) {
 
     assert_eq!(store.add(named(file(&ada))).await.unwrap(), roomless);
     assert_eq!(store.add(named(pending(&ada, room))).await.unwrap(), shared);
+    let first = async |room, id: &str| {
+        let upload = Upload { uploader: ada.id, room: Some(room), client_message_id: id.into() };
+        store.first(upload).await.unwrap()
+    };
+    assert_eq!(first(room, "1").await, Some(shared));
+    assert_eq!((first(room, "2").await, first(Uuid::now_v7(), "1").await), (None, None));
     // It remains the same upload after it was attached to a room.
     let other = Uuid::now_v7();
     assert!(store.attach(vec![roomless.id], other, ada.id).await.unwrap());

@@ -253,11 +253,10 @@ impl Store for PostgresStore {
         async move { Ok(self.query(USAGE, &[&uploader], usage).await?.pop().unwrap_or_default()) }.boxed()
     }
 
-    fn is_repeat(&self, upload: Upload) -> BoxFuture<'_, Result<bool>> {
+    fn first(&self, upload: Upload) -> BoxFuture<'_, Result<Option<File>>> {
         async move {
             let Upload { uploader, room, client_message_id } = &upload;
-            let first = self.query(FIRST, &[uploader, &room.unwrap_or_default(), client_message_id], id).await?;
-            Ok(!first.is_empty())
+            Ok(self.query(FIRST, &[uploader, &room.unwrap_or_default(), client_message_id], file).await?.pop())
         }
         .boxed()
     }

@@ -253,8 +253,8 @@ impl Store for SqliteStore {
         self.database.read(move |connection| usage(connection, uploader)).boxed()
     }
 
-    fn is_repeat(&self, upload: Upload) -> BoxFuture<'_, Result<bool>> {
-        self.database.read(move |connection| Ok(first(connection, &upload)?.is_some())).boxed()
+    fn first(&self, upload: Upload) -> BoxFuture<'_, Result<Option<File>>> {
+        self.database.read(move |connection| first(connection, &upload)).boxed()
     }
 
     fn get(&self, id: Uuid) -> BoxFuture<'_, Result<Option<File>>> {

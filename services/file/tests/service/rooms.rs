@@ -21,6 +21,8 @@ struct Members {
 #[derive(Default)]
 struct State {
     away: bool,
+    /// Of the previous release, without `CheckRooms`.
+    old: bool,
     rooms: HashMap<String, Members>,
 }
 
@@ -69,6 +71,11 @@ impl Rooms {
         self.state().away = away;
     }
 
+    /// Makes the service one of the previous release, which does not have `CheckRooms`.
+    pub fn is_old(&self, old: bool) {
+        self.state().old = old;
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock()
     }
@@ -89,6 +96,22 @@ impl RoomService for Rooms {
         let room = state.rooms.get(&room_id).cloned().unwrap_or_default();
         let access = room.members.get(&user_id).copied().unwrap_or(room.others);
         if access.may_read { Ok(Response::new(access)) } else { Err(confab_common::Error::not_found("room").into()) }
+    }
+
+    async fn check_rooms(&self, request: Request<CheckRoomsRequest>) -> Result<Response<CheckRoomsResponse>, Status> {
+        let state = self.state();
+        if state.away {
+            return Err(Status::unavailable("away"));
+        }
+        if state.old {
+            return Err(Status::unimplemented("unknown method"));
+        }
+        let CheckRoomsRequest { mut room_ids, user_id } = request.into_inner();
+        room_ids.retain(|id| {
+            let room = state.rooms.get(id).cloned().unwrap_or_default();
+            room.members.get(&user_id).copied().unwrap_or(room.others).may_read
+        });
+        Ok(Response::new(CheckRoomsResponse { room_ids }))
     }
 
     async fn create_room(&self, _: Request<CreateRoomRequest>) -> Result<Response<Room>, Status> {

@@ -113,6 +113,10 @@ const GET: &str = "/* get */
            (SELECT role FROM members WHERE room_id = rooms.id AND user_id = $2::uuid)
     FROM rooms WHERE id = $1";
 
+const VISIBLE: &str = "/* visible */
+    SELECT id FROM rooms
+    WHERE id = ANY($1) AND (NOT private OR EXISTS (SELECT FROM members WHERE room_id = rooms.id AND user_id = $2))";
+
 // Both parts end at the limit, and neither reads private rooms of other users: OFFSET 0 keeps Postgres from joining the
 // user's memberships with all rooms.
 const LIST: &str = "/* list */
@@ -205,6 +209,10 @@ impl RoomStore for PostgresStore {
 
     fn get(&self, id: Uuid, reader: Option<Uuid>) -> BoxFuture<'_, Result<Option<Seen>>> {
         async move { Ok(self.query(GET, &[&id, &reader], seen).await?.pop()) }.boxed()
+    }
+
+    fn visible(&self, ids: Vec<Uuid>, user: Uuid) -> BoxFuture<'_, Result<Vec<Uuid>>> {
+        async move { self.query(VISIBLE, &[&ids, &user], |row| row.get(0)).await }.boxed()
     }
 
     fn list(&self, reader: Option<Uuid>, below: Position, limit: u32) -> BoxFuture<'_, Result<Vec<Seen>>> {

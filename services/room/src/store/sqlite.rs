@@ -116,6 +116,10 @@ const GET: &str = "/* get */
            (SELECT role FROM members WHERE room_id = rooms.id AND user_id = ?2)
     FROM rooms WHERE id = ?1";
 
+const VISIBLE: &str = "/* visible */
+    SELECT id FROM rooms
+    WHERE id = ?1 AND (NOT private OR EXISTS (SELECT 1 FROM members WHERE room_id = rooms.id AND user_id = ?2))";
+
 // Both parts end at the limit, and neither reads private rooms of other users.
 const LIST: &str = "/* list */
     SELECT id, name, description, owner_id, owner_name, created_at_ms, revision, private,
@@ -209,6 +213,17 @@ impl RoomStore for SqliteStore {
             Ok(query(connection, GET, params![id.as_bytes(), parameter(reader)], seen)?.pop())
         };
         self.database.read(get).boxed()
+    }
+
+    fn visible(&self, ids: Vec<Uuid>, user: Uuid) -> BoxFuture<'_, Result<Vec<Uuid>>> {
+        let visible = move |connection: &Connection| {
+            let mut found = Vec::with_capacity(ids.len());
+            for room in &ids {
+                found.extend(query(connection, VISIBLE, [room.as_bytes(), user.as_bytes()], |row| id(row, 0))?);
+            }
+            Ok(found)
+        };
+        self.database.read(visible).boxed()
     }
 
     fn list(&self, reader: Option<Uuid>, below: Position, limit: u32) -> BoxFuture<'_, Result<Vec<Seen>>> {

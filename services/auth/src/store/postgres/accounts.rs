@@ -135,12 +135,17 @@ impl AccountStore for Postgres {
 
     fn free_names(&self, now_ms: i64, limit: u32) -> BoxFuture<'_, Result<u64>> {
         Box::pin(async move {
+            // A replica of the version before frees a reserved name, too, but keeps its row.
+            const UNRESERVE: &str = "/* free_names */ DELETE FROM users
+                WHERE id IN (SELECT id FROM users WHERE name_of IS NOT NULL AND coalesce(free_name_at_ms, 0) < $1
+                    ORDER BY id LIMIT $2 FOR UPDATE SKIP LOCKED)";
             // No name contains a colon.
             const SQL: &str = "/* free_names */ UPDATE users SET free_name_at_ms = NULL,
                     username_folded = 'deleted:' || id::text, username_skeleton = 'deleted:' || id::text
                 WHERE id IN (SELECT id FROM users WHERE free_name_at_ms < $1
                     ORDER BY free_name_at_ms LIMIT $2 FOR UPDATE SKIP LOCKED)";
-            self.0.execute(SQL, &[&now_ms, &i64::from(limit)]).await
+            let unreserved = self.0.execute(UNRESERVE, &[&now_ms, &i64::from(limit)]).await?;
+            Ok(unreserved + self.0.execute(SQL, &[&now_ms, &i64::from(limit)]).await?)
         })
     }
 

@@ -138,11 +138,15 @@ impl AccountStore for Sqlite {
 
     fn free_names(&self, now_ms: i64, limit: u32) -> BoxFuture<'_, Result<u64>> {
         Box::pin(self.0.write(move |connection| {
+            const UNRESERVE: &str = "/* free_names */ DELETE FROM users
+                WHERE id IN (SELECT id FROM users WHERE name_of IS NOT NULL AND coalesce(free_name_at_ms, 0) < ?1
+                    ORDER BY id LIMIT ?2)";
             // No name contains a colon.
             const SQL: &str = "/* free_names */ UPDATE users SET free_name_at_ms = NULL,
                     username_folded = 'deleted:' || lower(hex(id)), username_skeleton = 'deleted:' || lower(hex(id))
                 WHERE id IN (SELECT id FROM users WHERE free_name_at_ms < ?1 ORDER BY free_name_at_ms LIMIT ?2)";
-            Ok(connection.prepare_cached(SQL)?.execute(params![now_ms, limit])? as u64)
+            let unreserved = connection.prepare_cached(UNRESERVE)?.execute(params![now_ms, limit])?;
+            Ok((unreserved + connection.prepare_cached(SQL)?.execute(params![now_ms, limit])?) as u64)
         }))
     }
 

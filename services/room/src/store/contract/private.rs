@@ -5,6 +5,7 @@ use super::*;
 contract![
     names_are_unique_among_public_rooms_only,
     readers_see_public_rooms_and_their_own,
+    several_rooms_are_checked_at_once,
     pages_of_both_kinds_are_in_one_order,
 ];
 
@@ -48,6 +49,19 @@ async fn readers_see_public_rooms_and_their_own(store: Arc<dyn Store>) {
         let seen = store.get(hidden.id, reader).await.unwrap().unwrap();
         assert_eq!((seen.role, seen.is_visible()), (role, role.is_some()));
     }
+}
+
+async fn several_rooms_are_checked_at_once(store: Arc<dyn Store>) {
+    let (ada, bob) = (user(), user());
+    let (shown, hidden) = (made(&store, "Tea").await, made_private(&store, "Green tea", 900, &ada).await);
+    let ids = vec![hidden.id, Uuid::now_v7(), shown.id];
+    let visible = async |user: &User| {
+        let visible = store.visible(ids.clone(), user.id).await.unwrap();
+        visible.into_iter().collect::<BTreeSet<_>>()
+    };
+    assert_eq!(visible(&ada).await, BTreeSet::from([shown.id, hidden.id]));
+    assert_eq!(visible(&bob).await, BTreeSet::from([shown.id]));
+    assert!(store.visible(Vec::new(), ada.id).await.unwrap().is_empty());
 }
 
 async fn pages_of_both_kinds_are_in_one_order(store: Arc<dyn Store>) {

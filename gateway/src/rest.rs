@@ -38,8 +38,7 @@ pub fn routes(app: Arc<App>) -> anyhow::Result<Router> {
     let (operations, document) = operations().split_for_parts();
     // For load balancers that can only probe the port to which they send traffic.
     let alive = Router::new().route(LIVEZ, get(|| async { "alive\n" }));
-    let pages = docs::routes(&document)?.merge(alive).route_layer(from_fn(body::only_plain));
-    let routes = operations.merge(pages).route_layer(from_fn(body::name_encoding));
+    let routes = operations.merge(docs::routes(&document)?).merge(alive).route_layer(from_fn(body::only_plain));
     Ok(routes.method_not_allowed_fallback(problem::wrong_method).fallback(problem::unknown_route).with_state(app))
 }
 

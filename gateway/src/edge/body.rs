@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::header::{ACCEPT_ENCODING, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH};
-use axum::http::{HeaderMap, HeaderValue, Request, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, Request};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
@@ -22,36 +22,14 @@ pub const MAX_BODY: usize = 256 * 1024;
 /// How long a whole JSON body may take to arrive.
 const ARRIVES_WITHIN: Duration = Duration::from_secs(10);
 
-/// Checks that a body is not encoded: the size of a compressed body after decompression is not bounded by the bytes on
-/// the wire. Called after the caller is authenticated, so that an anonymous caller learns nothing about bodies.
-///
-/// # Errors
-/// `unsupported_media_type` for any other `Content-Encoding` than `identity`.
-pub fn check_plain(headers: &HeaderMap) -> Result<()> {
-    let is_plain = |coding: &HeaderValue| coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"identity");
-    if headers.get_all(CONTENT_ENCODING).iter().all(is_plain) {
-        return Ok(());
-    }
-    Err(Error::new(Code::UnsupportedMediaType, "Content-Encoding is not supported; send the body as it is"))
-}
-
-/// Rejects requests with an encoded body, on routes that need no caller.
+/// Rejects requests with a compressed body: its size after decompression is not bounded by the bytes on the wire.
 pub async fn only_plain(request: Request<Body>, next: Next) -> Response {
-    match check_plain(request.headers()) {
-        Ok(()) => next.run(request).await,
-        Err(error) => Problem(error).into_response(),
+    let is_plain = |coding: &HeaderValue| coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"identity");
+    if request.headers().get_all(CONTENT_ENCODING).iter().all(is_plain) {
+        return next.run(request).await;
     }
-}
-
-/// Adds to the rejection of an encoded body the encoding that the server accepts, and closes the connection, because the
-/// body is not read.
-pub async fn name_encoding(request: Request<Body>, next: Next) -> Response {
-    let is_encoded = check_plain(request.headers()).is_err();
-    let response = next.run(request).await;
-    if is_encoded && response.status() == StatusCode::UNSUPPORTED_MEDIA_TYPE {
-        return ([(ACCEPT_ENCODING, "identity"), (CONNECTION, "close")], response).into_response();
-    }
-    response
+    let error = Error::new(Code::UnsupportedMediaType, "Content-Encoding is not supported; send the body as it is");
+    ([(ACCEPT_ENCODING, "identity"), (CONNECTION, "close")], Problem(error)).into_response()
 }
 
 /// Reads the whole body of a request, at most `most` bytes. The bytes are counted for the client as they arrive.

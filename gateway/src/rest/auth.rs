@@ -18,7 +18,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
-use super::extract::{Caller, Json, Plain};
+use super::extract::{Caller, Json};
 use super::late::refuse_late;
 use super::openapi::examples;
 use super::openapi::problems::{Body, Called, Forbidden, InvalidCredentials, RateLimited, Unauthorized, UsernameTaken};
@@ -270,7 +270,7 @@ async fn head_of_logout(method: Method, uri: Uri) -> Response {
     responses((status = 200, description = "The public keys", body = KeySet, example = json!(examples::keys())), Called),
     security(())
 )]
-async fn jwks(State(app): State<Arc<App>>, _: Plain) -> Result<Response, Problem> {
+async fn jwks(State(app): State<Arc<App>>) -> Result<Response, Problem> {
     let headers = [(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "public, max-age=60")];
     Ok((headers, app.tokens.jwks().await?).into_response())
 }

@@ -17,7 +17,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::Deadline;
-use super::extract::{FileId, Plain};
+use super::extract::FileId;
 use super::files::{RESOURCE_POLICY, Validators, body, content_type};
 use super::openapi::problems::{Called, NotFound};
 use super::openapi::{bytes as answers, params};
@@ -49,7 +49,6 @@ pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
 )]
 async fn show(
     State(app): State<Arc<App>>,
-    _: Plain,
     FileId(id): FileId,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {

@@ -66,18 +66,6 @@ impl Turns {
     }
 }
 
-/// A request without an encoded body, on a route that needs no caller and reads no body.
-pub(super) struct Plain;
-
-impl<S: Send + Sync> FromRequestParts<S> for Plain {
-    type Rejection = Problem;
-
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
-        body::check_plain(&parts.headers)?;
-        Ok(Self)
-    }
-}
-
 /// The room id in a path.
 pub(super) struct RoomId(pub Uuid);
 
@@ -258,11 +246,8 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for OptionalJson<T> {
     }
 }
 
-/// The response to a request whose body is not JSON, or encoded.
+/// The response to a request whose body is not JSON.
 fn check_content_type(request: &Request) -> Option<Response> {
-    if let Err(encoded) = body::check_plain(request.headers()) {
-        return Some(Problem(encoded).into_response());
-    }
     let kind = request.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
     let kind = kind.and_then(|kind| kind.split(';').next()).unwrap_or_default().trim();
     if kind.eq_ignore_ascii_case("application/json") {

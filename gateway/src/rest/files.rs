@@ -29,7 +29,6 @@ use super::extract::{Actor, FileId, Params, Reader, Turns, identify, needs_user,
 use super::openapi::problems::{ByKey, Called, Unauthorized};
 use super::openapi::{examples, params};
 use crate::App;
-use crate::edge::body::check_plain;
 use crate::limits::{Act, RequestLimits, Subject};
 use crate::problem::Problem;
 use crate::views::{FileJson, FileUrl, LinkJson, Page, PresentFile, Time};
@@ -168,25 +167,17 @@ impl FromRequestParts<Arc<App>> for FileReader {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Problem> {
-        let reader = match identify(parts, app).await? {
-            Some(actor) => by(Some(&actor)),
-            None => without_token(Params::from_request_parts(parts, app).await, app)?,
-        };
-        check_plain(&parts.headers)?;
-        Ok(Self(reader))
-    }
-}
-
-/// The reader of a request without a token. A malformed query has no link.
-fn without_token(params: Result<Params, Problem>, app: &App) -> Result<proto::Reader, Problem> {
-    let needed = || Problem(unauthorized("a bearer token or a link is needed"));
-    let params = if app.config.anonymous_read { params? } else { params.map_err(|_| needed())? };
-    match (params.text("expires"), params.text("signature")) {
-        (None, None) if app.config.anonymous_read => Ok(by(None)),
-        (None, None) => Err(needed()),
-        (expires, signature) => {
-            let link = valid(expires, signature).ok_or_else(invalid_link)?;
-            Ok(proto::Reader { reader: Some(reader::Reader::Link(link)) })
+        if let Some(actor) = identify(parts, app).await? {
+            return Ok(Self(by(Some(&actor))));
+        }
+        let params = Params::from_request_parts(parts, app).await?;
+        match (params.text("expires"), params.text("signature")) {
+            (None, None) if app.config.anonymous_read => Ok(Self(by(None))),
+            (None, None) => Err(Problem(unauthorized("a bearer token or a link is needed"))),
+            (expires, signature) => {
+                let link = valid(expires, signature).ok_or_else(invalid_link)?;
+                Ok(Self(proto::Reader { reader: Some(reader::Reader::Link(link)) }))
+            }
         }
     }
 }

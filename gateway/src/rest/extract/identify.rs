@@ -1,5 +1,4 @@
-//! Extractors of the actor. They stand first in a handler's arguments, so that a request without a valid token is
-//! rejected before anything in it is judged.
+//! Extractors of the actor.
 
 use std::sync::Arc;
 
@@ -13,7 +12,6 @@ use super::actor::{Actor, CONFAB_USER, Key, unauthorized};
 use super::server_key::actor_of_key;
 use crate::App;
 use crate::edge;
-use crate::edge::body::check_plain;
 use crate::problem::Problem;
 use crate::tokens::{Identity, bearer, is_bearer};
 
@@ -21,9 +19,7 @@ impl FromRequestParts<Arc<App>> for Actor {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Problem> {
-        let actor = identify(parts, app).await?.ok_or_else(|| unauthorized("a bearer token is needed"))?;
-        check_plain(&parts.headers)?;
-        Ok(actor)
+        identify(parts, app).await?.ok_or_else(|| Problem(unauthorized("a bearer token is needed")))
     }
 }
 
@@ -49,10 +45,7 @@ impl FromRequestParts<Arc<App>> for Reader {
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Problem> {
         match identify(parts, app).await? {
             None if !app.config.anonymous_read => Err(Problem(unauthorized("a bearer token is needed"))),
-            actor => {
-                check_plain(&parts.headers)?;
-                Ok(Self(actor))
-            }
+            actor => Ok(Self(actor)),
         }
     }
 }
@@ -66,10 +59,7 @@ impl FromRequestParts<Arc<App>> for Admin {
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Problem> {
         match identify(parts, app).await? {
-            Some(Actor::Key(key)) => {
-                check_plain(&parts.headers)?;
-                Ok(Self(key))
-            }
+            Some(Actor::Key(key)) => Ok(Self(key)),
             Some(_) => Err(Problem(Error::new(Code::Forbidden, "only server keys without Confab-User may do this"))),
             None => Err(Problem(unauthorized("a server key is needed"))),
         }

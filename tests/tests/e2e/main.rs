@@ -25,6 +25,7 @@ mod recovery;
 mod rest;
 mod rolling;
 mod searching;
+mod security;
 mod shared_bucket;
 mod standby;
 mod starting;

@@ -5,7 +5,7 @@ mod auth;
 mod avatars;
 mod docs;
 mod extract;
-mod files;
+pub(crate) mod files;
 mod late;
 mod members;
 mod messages;

@@ -61,7 +61,8 @@ fn every_promise_has_tests_that_exist() {
 
 #[test]
 fn a_missing_test_is_found() {
-    let text = "everywhere!(\n    one,\n    two,\n);\n\nasync fn one() {}\nasync fn two() {}\nfn helper() {}\n\n#[tokio::test]\nasync fn three() {}\n    #[test]\n    fn four() { assert!(five()) }\nfn five() {}\n";
+    let text = "everywhere!(\n    one,\n    two,\n);\n\nasync fn one() {}\nasync fn two() {}\nfn helper() {}\n\n\
+                #[tokio::test]\nasync fn three() {}\n    #[test]\n    fn four() { assert!(five()) }\nfn five() {}\n";
     for name in ["one", "two", "three", "four"] {
         assert!(has_test(text, name), "{name}");
     }

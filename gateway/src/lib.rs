@@ -251,7 +251,7 @@ pub async fn run(program: Program, process: Process) -> anyhow::Result<()> {
         message: process.security.connect(Role::Message, &program.message_url).context("CONFAB_MESSAGE_URL")?,
         file: process.security.connect(Role::File, &program.file_url).context("CONFAB_FILE_URL")?,
     };
-    let (bus, key) = (program.bus.open()?, program.bus.key()?);
+    let (bus, key) = (program.bus.open(&process.readiness)?, program.bus.key()?);
     let gateway = start(&program.gateway, listen, services, bus, key.as_ref(), &process).await?;
     let listener = port.listen().with_context(taken)?;
     process.readiness.started();

@@ -95,7 +95,7 @@ pub async fn run(program: Program, process: Process) -> anyhow::Result<()> {
     }
     let room = process.security.connect(Role::Room, &room_url).context("CONFAB_ROOM_URL")?;
     let services = Services { room, ..Services::none() };
-    let bus = bus.open()?;
+    let bus = bus.open(&process.readiness)?;
     let server = start(&auth, &storage, bus.clone(), services, &process).await?;
     process.readiness.started();
     confab_common::grpc::serve(

@@ -12,6 +12,7 @@ pub mod error;
 #[cfg(feature = "failpoints")]
 pub mod failpoint;
 pub mod grpc;
+mod handshake;
 mod healthcheck;
 pub mod identity;
 pub mod issuers;

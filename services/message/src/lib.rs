@@ -63,7 +63,7 @@ pub async fn run(program: Program, process: Process) -> anyhow::Result<()> {
             let room = process.security.connect(Role::Room, &room_url)?;
             let file = process.security.connect(Role::File, &file_url)?;
             let services = Services { room, file, ..Services::none() };
-            let bus = bus.open()?;
+            let bus = bus.open(&process.readiness)?;
             let log = start(&message, &storage, bus.clone(), services, &process).await?;
             process.readiness.started();
             serve(&process, common.listen, common.drain, reflection.routes(log.server(), confab_proto::DESCRIPTORS)?)

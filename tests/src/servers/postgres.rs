@@ -104,6 +104,22 @@ impl Postgres {
         Ok(())
     }
 
+    /// Gives a prepared server a certificate and its key. Returns the arguments with which it accepts TLS.
+    ///
+    /// # Errors
+    /// When a file cannot be copied.
+    pub fn accept_tls(&self, (certificate, key): &(PathBuf, PathBuf)) -> anyhow::Result<Vec<String>> {
+        let mut arguments = vec!["-c".into(), "ssl=on".into()];
+        for (setting, from) in [("ssl_cert_file", certificate), ("ssl_key_file", key)] {
+            let file = self.work.join(setting);
+            fs::copy(from, &file)?;
+            fs::set_permissions(&file, Permissions::from_mode(0o600))?;
+            self.give(&file)?;
+            arguments.extend(["-c".into(), format!("{setting}={}", file.display())]);
+        }
+        Ok(arguments)
+    }
+
     /// Copies the files of a running server without a password, to become its hot standby.
     ///
     /// # Errors

@@ -23,6 +23,7 @@ mod private;
 mod realtime;
 mod recovery;
 mod rest;
+mod roles;
 mod rolling;
 mod searching;
 mod security;
@@ -30,6 +31,7 @@ mod shared_bucket;
 mod standby;
 mod starting;
 mod stickiness;
+mod tls;
 #[cfg(test)] // Likewise.
 mod tracing;
 mod upgrade;

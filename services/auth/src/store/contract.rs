@@ -34,6 +34,7 @@ mod audit;
 mod claims;
 mod invites;
 mod keys;
+mod privileges;
 mod refresh;
 mod sessions;
 mod skeletons;

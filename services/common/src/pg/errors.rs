@@ -6,6 +6,7 @@ use deadpool_postgres::PoolError;
 use tokio_postgres::error::{DbError, Severity, SqlState};
 
 use crate::Error;
+use crate::handshake::{POSTGRES, explain, no_tls};
 
 /// The reason why a reachable server is unusable.
 pub(super) const READ_ONLY: &str = "Postgres is read-only (a standby?)";
@@ -74,12 +75,24 @@ pub(super) fn reason(error: &(dyn std::error::Error + 'static)) -> String {
     match cause.downcast_ref::<DbError>() {
         _ if read_only => READ_ONLY.into(),
         Some(refusal) => refusal.message().into(),
-        None => cause.to_string(),
+        None => of_tls(error).unwrap_or_else(|| cause.to_string()),
     }
 }
 
-/// Returns whether the server is reachable but rejects the login.
+/// Returns the explanation of an error of TLS.
+fn of_tls(error: &(dyn std::error::Error + 'static)) -> Option<String> {
+    let explained = explain(error, &POSTGRES);
+    // The driver's error for a server without TLS has no type of its own.
+    let is_plain = |error: &(dyn std::error::Error + 'static)| error.to_string() == "server does not support TLS";
+    let mut causes = std::iter::successors(Some(error), |error| error.source());
+    explained.or_else(|| causes.any(is_plain).then(|| no_tls(&POSTGRES)))
+}
+
+/// Returns whether the server is reachable but rejects the login, or TLS with it cannot succeed.
 pub(super) fn refuses(error: &PoolError) -> bool {
+    if of_tls(error).is_some() {
+        return true;
+    }
     let PoolError::Backend(error) = error else { return false };
     // Invalid authorization: no such role, or a wrong password.
     error.code().is_some_and(|code| code.code().starts_with("28") || code == &SqlState::INVALID_CATALOG_NAME)

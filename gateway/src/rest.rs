@@ -6,7 +6,7 @@ mod avatars;
 mod directory;
 mod docs;
 mod extract;
-mod files;
+pub(crate) mod files;
 mod late;
 mod members;
 mod messages;

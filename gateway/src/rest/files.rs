@@ -4,7 +4,7 @@ mod conditions;
 mod disposition;
 mod download;
 mod filename;
-mod multipart;
+pub(crate) mod multipart;
 mod range;
 mod served;
 mod upload;

@@ -27,6 +27,7 @@ mod rest;
 mod roles;
 mod rolling;
 mod searching;
+mod security;
 mod shared_bucket;
 mod standby;
 mod starting;

@@ -101,7 +101,7 @@ impl Log {
     /// # Errors
     /// When the log is unreachable.
     pub async fn epoch(&self) -> Result<Option<Uuid>> {
-        let heads = self.message.clone().get_room_heads(request(GetRoomHeadsRequest::default(), FORMAT_CALL)).await?;
+        let heads = self.message.clone().get_room_heads(request(GetRoomHeadsRequest::default(), READ_CALL)).await?;
         let heads = heads.into_inner();
         Ok(Uuid::try_parse(&heads.epoch).ok().filter(|_| heads.format >= FORMAT_WITH_MEMBERS))
     }

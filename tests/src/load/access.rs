@@ -96,7 +96,7 @@ async fn tokens(access: &Access, cluster: &Cluster, issuer: &Issuer, figures: &m
         ));
         let foreign = (0..access.tokens).map(|number| Some(foreign(number).token)).collect::<Vec<_>>();
         let (none, own) = (vec![None; access.tokens], vec![Some(own.clone()); access.tokens]);
-        let mut cost = async |tokens| anyhow::Ok(cost(&api, tokens, &gateway).await? / access.tokens as f64);
+        let cost = async |tokens| anyhow::Ok(cost(&api, tokens, &gateway).await? / access.tokens as f64);
         let (none, own, foreign) = (cost(none).await?, cost(own).await?, cost(foreign).await?);
         figures.add("gateway cpu without a token", "µs", none);
         figures.add("check of an own token", "µs", own - none);

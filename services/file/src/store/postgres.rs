@@ -294,7 +294,7 @@ impl Store for PostgresStore {
     }
 
     fn operations(&self) -> &dyn Operations {
-        &self.0
+        &self.pool
     }
 
     fn rooms(&self, after: Uuid, limit: u32) -> BoxFuture<'_, Result<Vec<Uuid>>> {

@@ -154,7 +154,7 @@ async fn a_search_finds_the_present_names(url: StoreUrl) {
     let name = Name { username: "Grace".into(), folded: "grace".into(), skeleton: skeleton("grace") };
     let entry = Entry::new(Actor::default(), "user.change", ada.id);
     let change = ProfileChange { display_name: Some(Some("Hopper".into())), ..ProfileChange::default() };
-    store.change_user(ada.id, name, change, entry).await.unwrap().unwrap();
+    store.change_user(ada.id, name, change, reservation(1), entry).await.unwrap().unwrap();
     for former in ["ad", "love"] {
         assert_eq!(found(&store, former).await, [""; 0], "{former}");
     }

@@ -60,7 +60,7 @@ async fn created_and_joined_rooms_count(store: Arc<dyn Store>) {
         (Code::Conflict, "the user is in 4 rooms, the maximum for one user")
     );
     assert_eq!(get(&store, coffee.id).await.unwrap(), coffee);
-    assert_eq!(store.oldest(coffee.id).await.unwrap(), None);
+    assert_eq!(first(&store, coffee.id).await, None);
     assert_eq!(listed(&store, coffee.id).await.len(), 1);
     let another = by(&bob.user, MAXIMUM);
     assert_eq!(store.create(another.clone()).await.unwrap_err().code, Code::Conflict);

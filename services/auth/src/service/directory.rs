@@ -66,9 +66,12 @@ impl Accounts {
         let cursor = |found: &Match| self.cursors.seal(&prefix, &found.position());
         let next = matches.last().filter(|_| more).map(cursor).transpose()?;
         let is_listed = |found: &Match| found.by_username || !found.user.username_folded.starts_with(&prefix);
-        let listed = matches.into_iter().filter(is_listed);
-        let users = listed.map(|found| Ok((cursor(&found)?, found.user))).collect::<Result<Vec<_>>>()?;
-        Ok(FoundUsers { users: users.into_iter().map(|(cursor, user)| (user, cursor)).collect(), next })
+        let user = |found: Match| {
+            let cursor = cursor(&found)?;
+            Ok((found.user, cursor))
+        };
+        let users = matches.into_iter().filter(is_listed).map(user).collect::<Result<_>>()?;
+        Ok(FoundUsers { users, next })
     }
 }
 

@@ -43,7 +43,7 @@ pub(crate) fn is_rejected(error: &(dyn Error + 'static)) -> bool {
     matches!(find(error), Some(Fault::Tls(TlsError::InvalidCertificate(_))))
 }
 
-fn find(error: &(dyn Error + 'static)) -> Option<Fault<'_>> {
+fn find<'a>(error: &'a (dyn Error + 'static)) -> Option<Fault<'a>> {
     if let Some(fault) = error.downcast_ref() {
         return Some(Fault::Tls(fault));
     }

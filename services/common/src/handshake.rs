@@ -23,25 +23,44 @@ pub(crate) const REDIS: Server = Server {
     plain: "the port in the URL must be the `tls-port` of Redis; a URL without TLS begins with redis://",
 };
 
+/// Why a handshake failed.
+enum Fault<'a> {
+    Tls(&'a TlsError),
+    /// The server closed the connection in the middle of the handshake.
+    Ended,
+}
+
 /// Returns the explanation of an error that TLS caused, anywhere in its chain of causes.
 pub(crate) fn explain(error: &(dyn Error + 'static), server: &Server) -> Option<String> {
+    Some(match find(error)? {
+        Fault::Tls(fault) => describe(fault, server),
+        Fault::Ended => no_tls(server),
+    })
+}
+
+/// Returns whether the program rejected the certificate of the server. Another attempt would end in the same way.
+pub(crate) fn is_rejected(error: &(dyn Error + 'static)) -> bool {
+    matches!(find(error), Some(Fault::Tls(TlsError::InvalidCertificate(_))))
+}
+
+fn find<'a>(error: &'a (dyn Error + 'static)) -> Option<Fault<'a>> {
     if let Some(fault) = error.downcast_ref() {
-        return Some(describe(fault, server));
+        return Some(Fault::Tls(fault));
     }
     // The client of Redis shares its causes. The source of an error in an `Arc` is that of the shared error.
     if let Some(shared) = error.downcast_ref::<Arc<dyn Error + Send + Sync>>() {
-        return explain(&**shared, server);
+        return find(&**shared);
     }
     if let Some(failure) = error.downcast_ref::<io::Error>() {
-        // The text of `tokio-rustls`, when the server closes the connection in the middle of a handshake.
+        // The text of `tokio-rustls`.
         if failure.kind() == io::ErrorKind::UnexpectedEof && failure.to_string() == "tls handshake eof" {
-            return Some(no_tls(server));
+            return Some(Fault::Ended);
         }
         if let Some(cause) = failure.get_ref() {
-            return explain(cause, server);
+            return find(cause);
         }
     }
-    explain(error.source()?, server)
+    find(error.source()?)
 }
 
 /// Returns the explanation for a server that does not accept TLS.
@@ -105,9 +124,10 @@ mod tests {
             assert!(explained.contains(advice), "{explained}");
             let shared: Arc<dyn Error + Send + Sync> = Arc::new(error);
             assert_eq!(explain(&shared, &REDIS).unwrap(), explained);
+            assert_eq!(is_rejected(&shared), explained.contains("certificate of Redis"));
         }
         let ended = io::Error::new(io::ErrorKind::UnexpectedEof, "tls handshake eof");
-        assert!(explain(&ended, &POSTGRES).unwrap().contains("set `ssl = on` in Postgres"));
+        assert!(explain(&ended, &POSTGRES).unwrap().contains("set `ssl = on` in Postgres") && !is_rejected(&ended));
     }
 
     #[test]

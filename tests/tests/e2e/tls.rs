@@ -26,7 +26,7 @@ const UNTRUSTED: &str =
     "from an authority that this program does not trust: name the file of the authority in CONFAB_CA_FILE";
 const OTHER_HOST: &str = "is for another host";
 
-/// A Postgres and a Redis with certificates for 127.0.0.1. Redis requires certificates of its clients.
+/// A Postgres and a Redis with certificates for 127.0.0.1, which require certificates of their clients.
 struct Servers {
     postgres: Postgres,
     postgres_port: u16,
@@ -48,7 +48,7 @@ impl Servers {
         let postgres = Postgres::new(&directory.join("postgres"), port, false).unwrap();
         postgres.prepare(None).unwrap();
         let mut daemon = postgres.daemon(directory.join("postgres.pid"), directory.join("postgres.log"));
-        daemon.arguments.extend(postgres.accept_tls(&certificate).unwrap());
+        daemon.arguments.extend(postgres.accept_tls(&certificate, &authority.certificate()).unwrap());
         daemon.spawn().await.unwrap();
         let ready = async || postgres.is_ready().then_some(());
         eventually("Postgres is ready", STEP_LIMIT, ready)
@@ -66,15 +66,19 @@ impl Servers {
         Self { postgres, postgres_port: port, redis_port: port + 2, authority, client, guard }
     }
 
-    fn postgres(&self, options: &str) -> String {
-        format!("postgres://postgres@127.0.0.1:{}/confab?sslmode=verify-full{options}", self.postgres_port)
+    /// Returns the options that name the client certificate.
+    fn client(&self) -> String {
+        let (certificate, key) = &self.client;
+        format!("sslcert={}&sslkey={}", certificate.display(), key.display())
     }
 
-    /// Returns the URL of Redis with the client certificate.
+    fn postgres(&self, options: &str) -> String {
+        let (port, client) = (self.postgres_port, self.client());
+        format!("postgres://postgres@127.0.0.1:{port}/confab?sslmode=verify-full&{client}{options}")
+    }
+
     fn redis(&self, options: &str) -> String {
-        let (certificate, key) = &self.client;
-        let client = format!("sslcert={}&sslkey={}", certificate.display(), key.display());
-        format!("rediss://127.0.0.1:{}?{client}{options}", self.redis_port)
+        format!("rediss://127.0.0.1:{}?{}{options}", self.redis_port, self.client())
     }
 
     fn root(&self) -> String {

@@ -6,7 +6,7 @@ use deadpool_postgres::PoolError;
 use tokio_postgres::error::{DbError, Severity, SqlState};
 
 use crate::Error;
-use crate::handshake::{POSTGRES, explain, no_tls};
+use crate::handshake::{POSTGRES, explain, is_rejected, no_tls};
 
 /// The reason why a reachable server is unusable.
 pub(super) const READ_ONLY: &str = "Postgres is read-only (a standby?)";
@@ -81,16 +81,18 @@ pub(super) fn reason(error: &(dyn std::error::Error + 'static)) -> String {
 
 /// Returns the explanation of an error of TLS.
 fn of_tls(error: &(dyn std::error::Error + 'static)) -> Option<String> {
-    let explained = explain(error, &POSTGRES);
-    // The driver's error for a server without TLS has no type of its own.
-    let is_plain = |error: &(dyn std::error::Error + 'static)| error.to_string() == "server does not support TLS";
-    let mut causes = std::iter::successors(Some(error), |error| error.source());
-    explained.or_else(|| causes.any(is_plain).then(|| no_tls(&POSTGRES)))
+    if has_no_tls(error) { Some(no_tls(&POSTGRES)) } else { explain(error, &POSTGRES) }
 }
 
-/// Returns whether the server is reachable but rejects the login, or TLS with it cannot succeed.
+/// Returns whether the server has refused TLS. The driver's error has no type of its own.
+fn has_no_tls(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut causes = std::iter::successors(Some(error), |error| error.source());
+    causes.any(|cause| cause.to_string() == "server does not support TLS")
+}
+
+/// Returns whether the server is reachable but rejects the login or TLS, or has a certificate that is rejected.
 pub(super) fn refuses(error: &PoolError) -> bool {
-    if of_tls(error).is_some() {
+    if is_rejected(error) || has_no_tls(error) {
         return true;
     }
     let PoolError::Backend(error) = error else { return false };

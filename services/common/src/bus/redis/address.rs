@@ -15,7 +15,7 @@ use tokio::sync::Mutex;
 use tokio::time::timeout;
 
 use super::tls::take;
-use crate::handshake::{REDIS, explain, no_tls};
+use crate::handshake::{REDIS, explain};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// Time limit for finding the master. A Sentinel that does not answer takes one second of it.
@@ -115,7 +115,7 @@ fn reason(error: RedisError) -> String {
 /// The reason of a failure without an answer. A server without TLS waits for the rest of a command.
 fn silent(client: &Client) -> String {
     match client.get_connection_info().addr() {
-        ConnectionAddr::TcpTls { .. } => no_tls(&REDIS),
+        ConnectionAddr::TcpTls { .. } => format!("Redis does not answer; with TLS, {}", REDIS.plain),
         _ => "Redis does not answer".into(),
     }
 }

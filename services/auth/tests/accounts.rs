@@ -222,39 +222,30 @@ impl RoomService for Rooms {
     async fn create_room(&self, _: Request<CreateRoomRequest>) -> Result<Response<Room>, Status> {
         Err(Status::unimplemented("not used by this test"))
     }
-
     async fn list_rooms(&self, _: Request<ListRoomsRequest>) -> Result<Response<ListRoomsResponse>, Status> {
         Err(Status::unimplemented("not used by this test"))
     }
-
     async fn list_own_rooms(&self, _: Request<ListOwnRoomsRequest>) -> Result<Response<ListRoomsResponse>, Status> {
         Err(Status::unimplemented("not used by this test"))
     }
-
     async fn get_room(&self, _: Request<GetRoomRequest>) -> Result<Response<Room>, Status> {
         Err(Status::unimplemented("not used by this test"))
     }
-
     async fn update_room(&self, _: Request<UpdateRoomRequest>) -> Result<Response<Room>, Status> {
         Err(Status::unimplemented("not used by this test"))
     }
-
     async fn delete_room(&self, _: Request<DeleteRoomRequest>) -> Result<Response<DeleteRoomResponse>, Status> {
         Err(Status::unimplemented("not used by this test"))
     }
-
     async fn check_access(&self, _: Request<CheckAccessRequest>) -> Result<Response<Access>, Status> {
         Err(Status::unimplemented("not used by this test"))
     }
-
     async fn list_members(&self, _: Request<ListMembersRequest>) -> Result<Response<ListMembersResponse>, Status> {
         Err(Status::unimplemented("not used by this test"))
     }
-
     async fn set_member(&self, _: Request<SetMemberRequest>) -> Result<Response<SetMemberResponse>, Status> {
         Err(Status::unimplemented("not used by this test"))
     }
-
     async fn remove_member(&self, _: Request<RemoveMemberRequest>) -> Result<Response<RemoveMemberResponse>, Status> {
         Err(Status::unimplemented("not used by this test"))
     }

@@ -32,8 +32,8 @@ impl PostgresStore {
         Self { quota, ..self }
     }
 
-    /// Inserts the row of a file. Returns `false` when the upload is a repeat. The insert locks the uploader's usage, so
-    /// uploads of one user are judged one after the other.
+    /// Inserts the row of a file. Returns `false` when the upload is a repeat. The insert locks the uploader's usage,
+    /// so uploads of one user are judged one after the other.
     async fn insert(&self, uploader: Uuid, values: &[&(dyn ToSql + Sync)]) -> Result<bool> {
         let quota = self.quota;
         if quota.is_none() {

@@ -27,8 +27,8 @@ pub trait Application: Send + Sync + Sized + 'static {
         true
     }
 
-    /// Creates the data for a new session of a client at this address, from the headers of its first request. Returns it
-    /// with the number of header bytes that it keeps. The server counts these bytes until the application calls
+    /// Creates the data for a new session of a client at this address, from the headers of its first request. Returns
+    /// it with the number of header bytes that it keeps. The server counts these bytes until the application calls
     /// [`Outbox::release`](crate::outbox::Outbox::release).
     fn open(&self, headers: &HeaderMap, address: ClientAddress) -> (Self::Client, usize);
 

@@ -91,7 +91,8 @@ impl Table {
 }
 
 impl SignIns {
-    /// Registers a socket (at most `max`), then checks whether its token has been revoked. In this order, either this check or the task that disconnects revoked sockets notices a concurrent revocation.
+    /// Registers a socket (at most `max`), then checks whether its token has been revoked. In this order, either this
+    /// check or the task that disconnects revoked sockets notices a concurrent revocation.
     ///
     /// # Errors
     /// [`NotSignedIn::Revoked`]: the socket is registered. Otherwise, it is not.

@@ -27,7 +27,6 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::client::Socket;
-use super::sign_ins::MaxSockets;
 use super::work::start_lanes;
 use super::{Chat, Parts};
 use crate::clients::Clients;
@@ -274,7 +273,7 @@ impl World {
     pub fn known(&self, user: u128) -> Arc<Socket> {
         let (socket, user_id) = (self.client().socket, Uuid::from_u128(user));
         let identity = Identity { user_id, session_id: user_id, ..identity() };
-        self.chat.sign_ins.add(&socket, &identity, MaxSockets::default(), || false).unwrap();
+        self.chat.sign_ins.add(&socket, &identity, <_>::default(), || false).unwrap();
         self.chat.registry.identify(&socket, user_id);
         socket.outbox.take_some(9, usize::MAX);
         socket

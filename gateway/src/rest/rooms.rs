@@ -112,8 +112,8 @@ async fn create(
 
 /// List rooms
 ///
-/// Lists public rooms and the rooms of which the caller is a member, the newest first. A server key without `Confab-User`
-/// lists public rooms.
+/// Lists public rooms and the rooms of which the caller is a member, the newest first. A server key without
+/// `Confab-User` lists public rooms.
 ///
 /// With `mine=true`, the list contains only the rooms of which the caller is a member, the room with the most recent
 /// event first. The order is that of the time of the first page: each room is listed once, also if rooms become active

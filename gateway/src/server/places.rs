@@ -54,8 +54,8 @@ fn within(descriptors: u64, memory: u64, setting: usize, part: impl Fn(u64) -> u
     setting.min(usize::try_from(places).unwrap_or(usize::MAX)).max(1)
 }
 
-/// The number of sockets that one user or one address may have: the setting (0: no limit), but at most four fifths of the
-/// connections.
+/// The number of sockets that one user or one address may have: the setting (0: no limit), but at most four fifths of
+/// the connections.
 pub fn max_sockets(setting: usize, places: usize) -> usize {
     if setting == 0 { 0 } else { setting.min((places.div_ceil(TIMES_FREE + 1) * TIMES_FREE).min(places)) }
 }

@@ -198,8 +198,8 @@ impl Files {
         relayed.unwrap_or_else(|_| Err(Error::timeout())).map(Some)
     }
 
-    /// Returns what the uploader stores, if the upload is certainly no repeat. A repeat receives its first file, whatever
-    /// the uploader stores by now; while an upload may be one, only its last part decides.
+    /// Returns what the uploader stores, if the upload is certainly no repeat. A repeat receives its first file,
+    /// whatever the uploader stores by now; while an upload may be one, only its last part decides.
     async fn usage_if_new(&self, uploader: Uuid, target: &Target) -> Result<Option<Usage>> {
         if self.quota.is_none() {
             return Ok(None);

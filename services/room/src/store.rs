@@ -144,16 +144,16 @@ pub trait MemberStore {
     /// Returns up to `limit` rooms of which a user is a member.
     fn rooms_of(&self, user: Uuid, limit: u32) -> BoxFuture<'_, Result<Vec<Uuid>>>;
 
-    /// Returns the positions of all rooms of which a user is a member and whose [`Room::search`] contains `query`, in no
-    /// order. An empty query matches all rooms.
+    /// Returns the positions of all rooms of which a user is a member and whose [`Room::search`] contains `query`, in
+    /// no order. An empty query matches all rooms.
     fn own_rooms(&self, user: Uuid, query: String) -> BoxFuture<'_, Result<Vec<Position>>>;
 
     /// Returns those of these rooms of which the user is a member, in no order.
     fn read_own(&self, user: Uuid, rooms: Vec<Uuid>) -> BoxFuture<'_, Result<Vec<Seen>>>;
 
     /// Changes the members of the event's room, and adds the event to the outbox; its number is the new revision.
-    /// Returns `false` when the room is not at the revision before. `conflict` when the user who joins is in the maximum
-    /// number of rooms; `not_found` when the account of that user was deleted.
+    /// Returns `false` when the room is not at the revision before. `conflict` when the user who joins is in the
+    /// maximum number of rooms; `not_found` when the account of that user was deleted.
     fn change_members(&self, change: MemberChange) -> BoxFuture<'_, Result<bool>>;
 
     /// Records that the account of a user was deleted.

@@ -1,4 +1,4 @@
-//! The files' metadata in Postgres. Every call except an upload is a single statement, and so a transaction in one round
+//! The files' metadata in Postgres. Every call except `add` is a single statement, and so a transaction in one round
 //! trip.
 
 use confab_common::operations::Operations;
@@ -33,7 +33,7 @@ impl PostgresStore {
         Self { quota, ..self }
     }
 
-    /// Inserts the row of a file. Returns `false` when the upload is a repeat. The insert has locked the uploader's usage,
+    /// Inserts the row of a file. Returns `false` when the upload is a repeat. The insert locks the uploader's usage,
     /// so uploads of one user are judged one after the other.
     async fn insert(&self, uploader: Uuid, values: &[&(dyn ToSql + Sync)]) -> Result<bool> {
         let quota = self.quota;

@@ -157,8 +157,8 @@ fn insertion(file: &File, id: impl Fn(Uuid) -> String, bytes: &str) -> String {
     let client_message_id = client_message_id.as_ref().map_or("NULL".into(), |chosen| format!("'{chosen}'"));
     let (file_id, uploader_id, no_room) = (id(*file_id), id(uploader.id), id(Uuid::nil()));
     format!(
-        "INSERT INTO files (id, name, size, content_type, sha256, safe_inline, uploader_id, uploader_name, created_at_ms,
-            link_key, room_id, client_message_id, event_id, ready, upload_room)
+        "INSERT INTO files (id, name, size, content_type, sha256, safe_inline, uploader_id, uploader_name,
+            created_at_ms, link_key, room_id, client_message_id, event_id, ready, upload_room)
         VALUES ({file_id}, 'x', {size}, 'text/plain', '', false, {uploader_id}, 'ada', 1000, {bytes}, NULL,
             {client_message_id}, NULL, true, {no_room})
         ON CONFLICT (uploader_id, upload_room, client_message_id) DO NOTHING"

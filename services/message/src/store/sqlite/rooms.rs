@@ -28,8 +28,8 @@ pub fn head(connection: &Connection, (partition, room): RoomKey) -> Result<Head>
     Ok(head.unwrap_or_default())
 }
 
-/// Returns when the newest events of a room were appended; `seq` is its newest. A binary search finds the newest event up
-/// to `until_ms`: a client chooses the time, so the events after it must not be scanned.
+/// Returns when the newest events of a room were appended; `seq` is its newest. A binary search finds the newest event
+/// up to `until_ms`: a client chooses the time, so the events after it must not be scanned.
 pub fn last_times(connection: &Connection, (partition, room): RoomKey, seq: i64, until_ms: i64) -> Result<LastTimes> {
     let read = "/* last_times */ SELECT created_at FROM events WHERE partition = ?1 AND room_id = ?2 AND seq = ?3";
     let mut read = connection.prepare_cached(read)?;

@@ -207,8 +207,9 @@ impl AuthService for Service {
     }
 
     async fn delete_key(&self, request: Request<v1::DeleteKeyRequest>) -> Answer<v1::DeleteKeyResponse> {
+        let operation = operation(&request);
         let v1::DeleteKeyRequest { id, actor: by } = request.into_inner();
-        self.0.delete_key(key(&id)?, actor(by)?).await?;
+        self.0.delete_key(key(&id)?, actor(by)?, operation).await?;
         Ok(Response::new(v1::DeleteKeyResponse {}))
     }
 

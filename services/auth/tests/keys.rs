@@ -122,7 +122,12 @@ async fn a_key_creates_keys_with_its_own_scopes() {
     }
     let deleted = Actor { key_id: details.id.clone(), request_id: "r2".into() };
     let delete = |id: &str| call(DeleteKeyRequest { id: id.into(), actor: Some(actor.clone()) });
-    client.delete_key(delete(&details.id)).await.unwrap();
+    // The caller of the second attempt has received no answer to the first.
+    let operation = Uuid::now_v7();
+    for _ in 0..2 {
+        let message = delete(&details.id).into_inner();
+        client.delete_key(attempt(operation, message)).await.unwrap();
+    }
     for id in [&*details.id, "x", ""] {
         assert_eq!(code(client.delete_key(delete(id))).await, Some(Code::NotFound));
         assert_eq!(code(client.get_key(get(id))).await, Some(Code::NotFound));

@@ -47,11 +47,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
     responses(answers::Picture, answers::Known, NotFound, Called),
     security(())
 )]
-async fn show(
-    State(app): State<Arc<App>>,
-    FileId(id): FileId,
-    headers: HeaderMap,
-) -> Result<Response, Problem> {
+async fn show(State(app): State<Arc<App>>, FileId(id): FileId, headers: HeaderMap) -> Result<Response, Problem> {
     let deadline = Deadline::of(&app);
     let find = deadline.reading(GetAvatarRequest { file_id: id.to_string() });
     let owner = app.clients.auth.clone().get_avatar(find).await.map_err(refusal)?.into_inner();

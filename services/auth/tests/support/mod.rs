@@ -2,7 +2,6 @@
 
 #![allow(dead_code, clippy::unwrap_used)]
 
-
 use std::path::PathBuf;
 use std::time::Duration;
 

@@ -18,8 +18,7 @@ use super::*;
 use crate::store::sqlite::Sqlite;
 use crate::store::{
     AppendError, Appended, Body, Event, Head, Heads, Kind, LastTimes, Limit, Member, Opened, Outcome, Page, Readers,
-    Reopening,
-    RoomAccess, RoomHead, RoomKey, Window, client_id, delegated,
+    Reopening, RoomAccess, RoomHead, RoomKey, Window, client_id, delegated,
 };
 
 const PARTITIONS: u32 = 64;

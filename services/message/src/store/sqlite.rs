@@ -17,8 +17,7 @@ use uuid::Uuid;
 
 use super::{
     AppendError, Appended, Event, EventData, Head, Heads, LastTimes, Limit, Member, Opened, Page, Readers, Reopening,
-    RoomAccess,
-    RoomHead, RoomKey, Store, Window,
+    RoomAccess, RoomHead, RoomKey, Store, Window,
 };
 use append::append;
 use rows::{LIST_NEWEST_FIRST, LIST_OLDEST_FIRST, READ_LOG, epoch, find, mark_deleted, take};

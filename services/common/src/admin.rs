@@ -60,8 +60,12 @@ async fn serve(listener: TcpListener, router: Router) {
             }
         };
         connections.retain(|connection: &AbortOnDropHandle<()>| !connection.is_finished());
-        if connections.len() >= MAX_CONNECTIONS {
-            connections.pop_front();
+        if connections.len() >= MAX_CONNECTIONS
+            && let Some(oldest) = connections.pop_front()
+        {
+            oldest.abort();
+            // Its descriptor is free before the next accept: a busy runtime may drop an aborted task much later.
+            let _ = oldest.await;
         }
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())

@@ -23,6 +23,7 @@ mod accounts;
 mod hidden;
 mod issuers;
 mod keys;
+mod matrix;
 mod members;
 mod removal;
 mod visibility;

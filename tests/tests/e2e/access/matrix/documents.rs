@@ -1,0 +1,139 @@
+//! The tables for people say what the matrix says: the rights in `docs/who-may-what.md`, and the callers in
+//! `docs/grpc.md`.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use anyhow::{Context, bail, ensure};
+
+use super::grpc;
+use super::operations;
+use super::rest::MISSING;
+use super::table::{Kind, Line, Section, TEXT, parse};
+
+const RIGHTS: &str = include_str!("../../../../../docs/who-may-what.md");
+const GRPC: &str = include_str!("../../../../../docs/grpc.md");
+
+/// The columns of the matrix and the kinds of rooms that a column of the table of rights is about.
+const COLUMNS: [(&str, &[&str], &[Kind]); 7] = [
+    ("anonymous", &["ano"], BOTH),
+    ("anonymous, with the setting", &["opn"], BOTH),
+    ("other user or removed member, public room", &["str", "rem", "iss"], &[Kind::Public]),
+    ("other user or removed member, private room", &["str", "rem", "iss"], &[Kind::Private]),
+    ("member", &["mem", "ism"], BOTH),
+    ("admin", &["adm"], BOTH),
+    ("owner", &["own"], BOTH),
+];
+const BOTH: &[Kind] = &[Kind::Private, Kind::Public];
+
+/// Returns the rows below the header of a table, without the lines that only structure it.
+fn rows(text: &str, header: &str) -> Vec<Vec<String>> {
+    let lines = text.lines().skip_while(|line| !line.starts_with(header));
+    let cells = |line: &str| {
+        let cells = line.trim_matches('|').split('|').map(|cell| cell.trim().to_owned());
+        cells.collect::<Vec<_>>()
+    };
+    let rows = lines.take_while(|line| line.starts_with('|')).map(cells);
+    rows.filter(|row| !row[0].starts_with("**") && !row[0].starts_with("---")).collect()
+}
+
+/// Returns whether a cell of the table of rights says what a cell of the matrix says.
+fn agrees(said: &str, kind: Kind, cell: &str) -> anyhow::Result<bool> {
+    let (is_public, succeeds) = (kind == Kind::Public, cell.starts_with('2'));
+    // What follows a semicolon is about other objects.
+    Ok(match said.split(';').next().unwrap_or_default() {
+        "yes" | "no change" => succeeds,
+        "not listed" => cell == MISSING,
+        "public rooms" if is_public => succeeds,
+        "public rooms" => cell == MISSING,
+        "public rooms, else 404" if is_public => succeeds,
+        "public rooms, else 404" => cell == "404",
+        status if status.parse::<u16>().is_ok() => cell == status,
+        other => bail!("{other:?} has no meaning"),
+    })
+}
+
+/// Compares one act of the table of rights with a row of the matrix.
+fn compare(section: &Section, rights: &[String], lines: &[Line]) -> anyhow::Result<()> {
+    for ((name, columns, kinds), said) in COLUMNS.iter().zip(&rights[1..]) {
+        for line in lines.iter().filter(|line| kinds.contains(&line.kind)) {
+            for column in *columns {
+                let cell = &line.cells[section.column(column)?];
+                ensure!(agrees(said, line.kind, cell)?, "{name}: {said:?}, but {column} gets {cell} ({:?})", line.kind);
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn the_table_of_rights_agrees() {
+    let table = parse(TEXT).unwrap();
+    let rights = rows(RIGHTS, "| act | anonymous | anonymous, with the setting |");
+    let header = rights[0][1..].to_vec();
+    assert_eq!(header, COLUMNS.map(|(name, _, _)| name), "the columns of the table in docs/who-may-what.md");
+    let rights = rights[1..].iter().map(|row| (&*row[0], row)).collect::<BTreeMap<_, _>>();
+    let (mut named, mut wrong) = (BTreeSet::new(), Vec::new());
+    for section in [&table["rest"], &table["socket"]] {
+        for (row, act) in section.rows.iter().filter_map(|row| Some((row, row.act.as_deref()?))) {
+            named.insert(act);
+            let compared =
+                rights.get(act).context("there is no such act").and_then(|it| compare(section, it, &row.lines));
+            wrong.extend(compared.err().map(|error| format!("{act}: {}: {error:#}", row.request)));
+        }
+    }
+    assert!(wrong.is_empty(), "docs/who-may-what.md and the matrix differ:\n{}", wrong.join("\n"));
+    assert_eq!(
+        named,
+        rights.keys().copied().collect::<BTreeSet<_>>(),
+        "the acts in the matrix and in docs/who-may-what.md"
+    );
+}
+
+/// Returns the documented callers of each method.
+fn documented_callers() -> BTreeMap<String, BTreeSet<String>> {
+    let methods = operations::methods();
+    let mut callers = BTreeMap::new();
+    for row in rows(GRPC, "| calls | callers |").iter().skip(1) {
+        let words = row[0].split('`').skip(1).step_by(2).collect::<Vec<_>>();
+        let roles = row[1].split(", ").map(str::to_owned).collect::<BTreeSet<_>>();
+        let Some((service, names)) = words.split_first() else { continue };
+        let of_service = methods.iter().filter(|method| method.contains(&format!(".{service}/")));
+        for method in of_service {
+            let is_named = names.iter().any(|name| method.ends_with(&format!("/{name}")));
+            // The row with all others follows those with names.
+            if is_named || (names.is_empty() && !callers.contains_key(method)) {
+                callers.insert(method.clone(), roles.clone());
+            }
+        }
+    }
+    callers
+}
+
+#[test]
+fn the_table_of_grpc_callers_agrees() {
+    let table = parse(TEXT).unwrap();
+    let section = &table["grpc"];
+    let mut callers = BTreeMap::new();
+    for row in section.rows.iter().filter(|row| row.request != operations::HEALTH) {
+        let yes = grpc::CALLERS.iter().zip(&row.lines[0].cells).filter(|(_, word)| *word == "yes");
+        callers.insert(row.request.clone(), yes.map(|(caller, _)| (*caller).to_owned()).collect::<BTreeSet<_>>());
+    }
+    assert_eq!(callers, documented_callers(), "the callers in the matrix and in docs/grpc.md");
+}
+
+#[test]
+fn differences_are_found() {
+    let private = Kind::Private;
+    for (said, kind, cell, same) in [
+        ("yes; 403 for the owner's role", private, "200", true),
+        ("no change", private, "404", false),
+        ("public rooms, else 404", private, "404", true),
+        ("public rooms, else 404", Kind::Public, "404", false),
+        ("public rooms", private, MISSING, true),
+        ("not listed", private, "200", false),
+        ("403", private, "404", false),
+    ] {
+        assert_eq!(agrees(said, kind, cell).unwrap(), same, "{said} {cell}");
+    }
+    assert!(agrees("perhaps", private, "200").is_err());
+}

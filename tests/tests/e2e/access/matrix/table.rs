@@ -14,6 +14,8 @@ pub type Table = BTreeMap<String, Section>;
 pub struct Section {
     pub callers: Vec<String>,
     pub rows: Vec<Row>,
+    /// The first row of the last block.
+    block: usize,
 }
 
 /// A request with the expected answers.
@@ -26,7 +28,7 @@ pub struct Row {
 }
 
 /// The expected answers in one kind of room, one for each caller.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Line {
     pub kind: Kind,
     pub cells: Vec<String>,
@@ -70,6 +72,12 @@ impl Kind {
 }
 
 impl Section {
+    /// The rows of the last block.
+    fn block(&mut self) -> anyhow::Result<&mut [Row]> {
+        let rows = self.rows.get_mut(self.block..).filter(|rows| !rows.is_empty());
+        rows.context("a request must come first")
+    }
+
     /// Returns the column of a caller.
     ///
     /// # Errors
@@ -104,31 +112,40 @@ pub fn parse(text: &str) -> anyhow::Result<Table> {
 fn take(section: &mut Section, name: &str, line: &str) -> anyhow::Result<()> {
     if let Some(callers) = line.strip_prefix("callers ") {
         section.callers = words(callers);
-    } else if !line.starts_with(' ') {
-        // A gRPC method and its answers are on one line.
-        let (request, cells) = if name == "grpc" { line.split_once(' ').unwrap_or((line, "")) } else { (line, "") };
-        section.rows.push(Row { request: request.to_owned(), act: None, lines: Vec::new() });
-        if name == "grpc" {
-            expect(section, Kind::Any, cells)?;
-        }
-    } else {
+    } else if line.starts_with(' ') {
         let (word, rest) = line.trim_start().split_once(' ').context("a line has two parts")?;
         if word == "doc" {
-            let row = section.rows.last_mut().context("a request must come first")?;
-            row.act = Some(rest.trim().to_owned());
+            section.block()?.iter_mut().for_each(|row| row.act = Some(rest.trim().to_owned()));
         } else {
             expect(section, Kind::parse(word)?, rest)?;
         }
+    } else if name == "grpc" {
+        // A method and its answers are on one line.
+        let (method, cells) = line.split_once(' ').unwrap_or((line, ""));
+        request(section, method);
+        expect(section, Kind::Any, cells)?;
+    } else {
+        request(section, line);
     }
     Ok(())
+}
+
+/// Adds a request, to the last block if that has no answers yet.
+fn request(section: &mut Section, text: &str) {
+    if section.rows.last().is_none_or(|row| row.act.is_some() || !row.lines.is_empty()) {
+        section.block = section.rows.len();
+    }
+    section.rows.push(Row { request: text.to_owned(), act: None, lines: Vec::new() });
 }
 
 fn expect(section: &mut Section, kind: Kind, cells: &str) -> anyhow::Result<()> {
     let cells = words(cells);
     ensure!(cells.len() == section.callers.len(), "{} cells for {} callers", cells.len(), section.callers.len());
-    let row = section.rows.last_mut().context("a request must come first")?;
-    ensure!(row.lines.iter().all(|line| line.kind != kind), "a second line for these rooms");
-    row.lines.push(Line { kind, cells });
+    let line = Line { kind, cells };
+    for row in section.block()? {
+        ensure!(row.lines.iter().all(|line| line.kind != kind), "a second line for these rooms");
+        row.lines.push(line.clone());
+    }
     Ok(())
 }
 
@@ -138,12 +155,28 @@ fn words(text: &str) -> Vec<String> {
 
 #[test]
 fn a_table_is_read() {
-    let text = "# x\n[rest]\ncallers a | b\nGET /x {\"y\":\"z\"}\n  doc read x\n  any 200 | 401\n[grpc]\ncallers c\np.S/M yes\n";
+    let text = "# x
+[rest]
+callers a | b
+GET /w {\"y\":\"z\"}
+GET /x
+  doc read x
+  any 200 | 401
+GET /y
+  public 200 404
+[grpc]
+callers c
+p.S/M yes
+";
     let table = parse(text).unwrap();
-    let row = &table["rest"].rows[0];
-    assert_eq!((&*row.request, row.act.as_deref()), ("GET /x {\"y\":\"z\"}", Some("read x")));
-    assert_eq!((row.lines[0].kind, &row.lines[0].cells[..]), (Kind::Any, &["200".to_owned(), "401".to_owned()][..]));
-    assert_eq!((table["rest"].column("b").unwrap(), table["rest"].column("c").is_err()), (1, true));
+    let rest = &table["rest"];
+    for (row, request) in rest.rows.iter().zip([r#"GET /w {"y":"z"}"#, "GET /x"]) {
+        assert_eq!((&*row.request, row.act.as_deref()), (request, Some("read x")));
+        assert_eq!((row.lines.len(), row.lines[0].kind), (1, Kind::Any));
+        assert_eq!(row.lines[0].cells, ["200", "401"]);
+    }
+    assert_eq!((rest.rows[2].act.as_deref(), rest.rows[2].lines[0].kind), (None, Kind::Public));
+    assert_eq!((rest.column("b").unwrap(), rest.column("c").is_err()), (1, true));
     assert_eq!((&*table["grpc"].rows[0].request, &*table["grpc"].rows[0].lines[0].cells[0]), ("p.S/M", "yes"));
 }
 

@@ -24,6 +24,8 @@ const COLUMNS: [(&str, &[&str], &[Kind]); 7] = [
     ("owner", &["own"], BOTH),
 ];
 const BOTH: &[Kind] = &[Kind::Private, Kind::Public];
+/// The columns of the server keys without a user, in order.
+const KEYS: [&str; 6] = ["usr", "tok", "key", "aud", "roo", "msg"];
 
 /// Returns the rows below the header of a table, without the lines that only structure it.
 fn rows(text: &str, header: &str) -> Vec<Vec<String>> {
@@ -89,6 +91,50 @@ fn the_table_of_rights_agrees() {
     );
 }
 
+/// Returns whether a cell of the table of server keys says what a cell of the matrix says.
+fn agrees_on_keys(said: &str, kind: Kind, cell: &str) -> anyhow::Result<bool> {
+    let (is_public, succeeds) = (kind == Kind::Public, cell.starts_with('2'));
+    Ok(match said.split([' ', ';', ':', ',']).next().unwrap_or_default() {
+        "yes" => succeeds,
+        "public" if is_public => succeeds,
+        "public" => cell == MISSING,
+        status if status.parse::<u16>().is_ok() => cell == status,
+        other => bail!("{other:?} has no meaning"),
+    })
+}
+
+/// Compares one act of the table of server keys with a row of the matrix: with the answers to the keys whose scope
+/// covers the request.
+fn compare_keys(section: &Section, said: &str, lines: &[Line]) -> anyhow::Result<()> {
+    let first = section.column(KEYS[0])?;
+    for line in lines {
+        let answers = KEYS.iter().zip(&line.cells[first..]).filter(|(_, cell)| *cell != "403").collect::<Vec<_>>();
+        ensure!(!answers.is_empty(), "no key has the scope");
+        for (key, cell) in answers {
+            ensure!(agrees_on_keys(said, line.kind, cell)?, "{said:?}, but {key} gets {cell} ({:?})", line.kind);
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn the_table_of_server_keys_agrees() {
+    let table = parse(TEXT).unwrap();
+    let documented = rows(RIGHTS, "| act | key without a user |");
+    let documented = documented[1..].iter().map(|row| (&*row[0], &*row[1])).collect::<BTreeMap<_, _>>();
+    let (mut named, mut wrong) = (BTreeSet::new(), Vec::new());
+    for section in [&table["rest"], &table["socket"]] {
+        for (row, act) in section.rows.iter().filter_map(|row| Some((row, row.act_of_key.as_deref()?))) {
+            named.insert(act);
+            let said = documented.get(act).context("there is no such act");
+            let compared = said.and_then(|said| compare_keys(section, said, &row.lines));
+            wrong.extend(compared.err().map(|error| format!("{act}: {}: {error:#}", row.request)));
+        }
+    }
+    assert!(wrong.is_empty(), "docs/who-may-what.md and the matrix differ:\n{}", wrong.join("\n"));
+    assert_eq!(named, documented.keys().copied().collect::<BTreeSet<_>>(), "the acts of server keys");
+}
+
 /// Returns the documented callers of each method.
 fn documented_callers() -> BTreeMap<String, BTreeSet<String>> {
     let methods = operations::methods();
@@ -136,4 +182,10 @@ fn differences_are_found() {
         assert_eq!(agrees(said, kind, cell).unwrap(), same, "{said} {cell}");
     }
     assert!(agrees("perhaps", private, "200").is_err());
+    for (said, cell, same) in
+        [("yes, with `roomId`; without it 400", "200", true), ("400: it needs a user", "403", false)]
+    {
+        assert_eq!(agrees_on_keys(said, private, cell).unwrap(), same, "{said} {cell}");
+    }
+    assert!(agrees_on_keys("public rooms only", private, MISSING).unwrap());
 }

@@ -22,8 +22,10 @@ pub struct Section {
 #[derive(Debug)]
 pub struct Row {
     pub request: String,
-    /// The act in `docs/who-may-what.md`.
+    /// The act in the table of rights in `docs/who-may-what.md`.
     pub act: Option<String>,
+    /// The act in its table of server keys.
+    pub act_of_key: Option<String>,
     pub lines: Vec<Line>,
 }
 
@@ -114,10 +116,11 @@ fn take(section: &mut Section, name: &str, line: &str) -> anyhow::Result<()> {
         section.callers = words(callers);
     } else if line.starts_with(' ') {
         let (word, rest) = line.trim_start().split_once(' ').context("a line has two parts")?;
-        if word == "doc" {
-            section.block()?.iter_mut().for_each(|row| row.act = Some(rest.trim().to_owned()));
-        } else {
-            expect(section, Kind::parse(word)?, rest)?;
+        let act = Some(rest.trim().to_owned());
+        match word {
+            "doc" => section.block()?.iter_mut().for_each(|row| row.act.clone_from(&act)),
+            "key" => section.block()?.iter_mut().for_each(|row| row.act_of_key.clone_from(&act)),
+            kind => expect(section, Kind::parse(kind)?, rest)?,
         }
     } else if name == "grpc" {
         // A method and its answers are on one line.
@@ -132,10 +135,11 @@ fn take(section: &mut Section, name: &str, line: &str) -> anyhow::Result<()> {
 
 /// Adds a request, to the last block if that has no answers yet.
 fn request(section: &mut Section, text: &str) {
-    if section.rows.last().is_none_or(|row| row.act.is_some() || !row.lines.is_empty()) {
+    let ends = |row: &Row| row.act.is_some() || row.act_of_key.is_some() || !row.lines.is_empty();
+    if section.rows.last().is_none_or(ends) {
         section.block = section.rows.len();
     }
-    section.rows.push(Row { request: text.to_owned(), act: None, lines: Vec::new() });
+    section.rows.push(Row { request: text.to_owned(), act: None, act_of_key: None, lines: Vec::new() });
 }
 
 fn expect(section: &mut Section, kind: Kind, cells: &str) -> anyhow::Result<()> {
@@ -161,6 +165,7 @@ callers a | b
 GET /w {\"y\":\"z\"}
 GET /x
   doc read x
+  key read y
   any 200 | 401
 GET /y
   public 200 404
@@ -172,6 +177,7 @@ p.S/M yes
     let rest = &table["rest"];
     for (row, request) in rest.rows.iter().zip([r#"GET /w {"y":"z"}"#, "GET /x"]) {
         assert_eq!((&*row.request, row.act.as_deref()), (request, Some("read x")));
+        assert_eq!(row.act_of_key.as_deref(), Some("read y"));
         assert_eq!((row.lines.len(), row.lines[0].kind), (1, Kind::Any));
         assert_eq!(row.lines[0].cells, ["200", "401"]);
     }

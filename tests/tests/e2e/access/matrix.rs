@@ -1,6 +1,6 @@
-//! The authorisation matrix: every operation of the HTTP API, every socket event and every gRPC method, by every kind of
-//! caller. `matrix/matrix.txt` has the expected answers. The operations are those of the contract: an operation without
-//! a row fails, and so does a row without an operation.
+//! The authorisation matrix: every operation of the HTTP API, every socket event and every gRPC method, by every kind
+//! of caller. `matrix/matrix.txt` has the expected answers. The operations are those of the contract: an operation
+//! without a row fails, and so does a row without an operation.
 //!
 //! A new operation needs a block in `matrix.txt`: its request, and a line of answers for each kind of room. If the
 //! request needs an object that no row has used yet, `objects.rs` creates it.

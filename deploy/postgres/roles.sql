@@ -1,6 +1,7 @@
 -- Creates a schema and a role for each service. Only `confab_migrate` creates and alters tables; a service reads and
--- writes the tables of its own schema. Run this file once with psql, in an empty database, as an owner that may create
--- roles (a superuser, or the administrator of a managed server). The environment contains the passwords.
+-- writes the tables of its own schema. The migrations restrict this further: the message service only adds to the log,
+-- and the auth service only adds to the audit. Run this file once with psql, in an empty database, as an owner that may
+-- create roles (a superuser, or the administrator of a managed server). The environment contains the passwords.
 \set ON_ERROR_STOP on
 \getenv migrate_password MIGRATE_DB_PASSWORD
 \getenv auth_password AUTH_DB_PASSWORD

@@ -27,6 +27,10 @@ pub struct GatewayConfig {
     /// Whether anonymous callers may read public rooms, their messages and their files
     #[arg(long, env = "CONFAB_ANONYMOUS_READ", default_value_t = false, action = clap::ArgAction::Set, value_name = "true|false")]
     pub anonymous_read: bool,
+    /// Which other users a user finds: all (`all`), or those who are members of a room of which the user is a member,
+    /// too (`shared`) [default: `all`; `shared` if CONFAB_ISSUERS is set]
+    #[arg(long, env = "CONFAB_USER_DIRECTORY", value_name = "all|shared")]
+    pub user_directory: Option<UserDirectory>,
     /// Origins whose web pages may call the gateway, separated by commas; `*` allows all origins [default: localhost
     /// while the gateway listens on loopback, otherwise none]
     #[arg(long, env = "CONFAB_ALLOWED_ORIGINS", value_name = "ORIGINS", value_delimiter = ',', value_parser = origin)]
@@ -75,6 +79,23 @@ pub struct GatewayConfig {
     pub issuers: IssuersConfig,
 }
 
+/// Which other users a user finds
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum UserDirectory {
+    /// All users
+    All,
+    /// Users who are members of a common room
+    Shared,
+}
+
+impl GatewayConfig {
+    /// Which other users a user finds, also without the setting.
+    pub fn directory(&self) -> UserDirectory {
+        let default = || if self.issuers.is_set() { UserDirectory::Shared } else { UserDirectory::All };
+        self.user_directory.unwrap_or_else(default)
+    }
+}
+
 /// Settings of the traffic between gateways, by which any gateway accepts requests for a session of another gateway.
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Between gateways")]
@@ -113,6 +134,10 @@ pub struct RealtimeConfig {
     /// Most sockets of one user at this gateway, and never more than four fifths of the connections; 0 = no limit
     #[arg(long, env = "CONFAB_MAX_SOCKETS_PER_USER", default_value_t = 10_000, value_name = "COUNT")]
     pub max_sockets_per_user: usize,
+    /// Most sockets of one address at this gateway, over WebSocket and polling, and never more than four fifths of the
+    /// connections; 0 = no limit. All clients behind one NAT have one address
+    #[arg(long, env = "CONFAB_MAX_SOCKETS_PER_ADDRESS", default_value_t = 100_000, value_name = "COUNT")]
+    pub max_sockets_per_address: usize,
     /// Most sessions that have not sent CONNECT; above that, the gateway closes the oldest one of the address that has
     /// the most; 0 = no limit
     #[arg(long, env = "CONFAB_MAX_PENDING_SESSIONS", default_value_t = 4096, value_name = "COUNT")]
@@ -205,7 +230,22 @@ mod tests {
             (2000, 1000, 10_000)
         );
         assert_eq!((realtime.connect_timeout, realtime.max_packet), (Duration::from_secs(10), 1_114_112));
-        assert_eq!(realtime.max_pending_sessions, 4096);
+        assert_eq!((realtime.max_sockets_per_address, realtime.max_pending_sessions), (100_000, 4096));
+    }
+
+    #[test]
+    fn with_issuers_users_find_the_users_of_common_rooms() {
+        let entry = r#"[{"issuer": "https://a.example", "audience": "b", "keyFile": "c", "algorithms": ["EdDSA"]}]"#;
+        for (arguments, directory) in [
+            (&[][..], UserDirectory::All),
+            (&["--issuers", "[]"], UserDirectory::All),
+            (&["--issuers", entry], UserDirectory::Shared),
+            (&["--issuers", entry, "--user-directory", "all"], UserDirectory::All),
+            (&["--user-directory", "shared"], UserDirectory::Shared),
+        ] {
+            assert_eq!(with(arguments).unwrap().directory(), directory, "{arguments:?}");
+        }
+        assert!(with(&["--user-directory", "none"]).is_err());
     }
 
     #[test]

@@ -4,6 +4,7 @@ pub mod body;
 pub mod cors;
 pub mod hosts;
 
+use std::borrow::Cow;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, OnceLock};
 
@@ -145,6 +146,7 @@ async fn observe(State(trust): State<TraceTrust>, mut request: Request, next: Ne
     metrics::request(route.as_ref(), &method, answer.status(), took);
     // The path without the query, which may hold secrets.
     let (status, ms) = (answer.status().as_u16(), took.as_micros() as f64 / 1000.0);
+    let path = printable(&path);
     let user = context.0.user.get().map(tracing::field::display);
     if is_frequent(&path) {
         tracing::debug!(%method, %path, status, code, ms, request_id = context.0.id, user, "request");
@@ -156,6 +158,12 @@ async fn observe(State(trust): State<TraceTrust>, mut request: Request, next: Ne
         span.in_scope(|| tracing::info!(%method, %path, status, code, ms, request_id = context.0.id, user, "request"));
     }
     answer
+}
+
+/// The path for the log. A path may contain any UTF-8, and a log in the text format would keep the control characters
+/// in it, which a terminal obeys.
+fn printable(path: &str) -> Cow<'_, str> {
+    if path.is_ascii() { path.into() } else { path.escape_debug().to_string().into() }
 }
 
 /// Whether this path receives too many requests to log each at `info` and to trace each.
@@ -236,6 +244,18 @@ mod tests {
         assert_eq!(answer.headers[X_CONTENT_TYPE_OPTIONS], "nosniff");
         assert_eq!(answer.headers[CACHE_CONTROL], "no-store");
         assert_eq!(answer.headers[ACCESS_CONTROL_ALLOW_ORIGIN], "http://localhost:5173");
+    }
+
+    #[test]
+    fn a_logged_path_has_no_control_characters() {
+        for (path, logged) in [
+            ("/api/rooms/%1b[31m", "/api/rooms/%1b[31m"),
+            ("/tea/\u{9b}31m", "/tea/\\u{9b}31m"),
+            ("/tea/\u{202e}txt", "/tea/\\u{202e}txt"),
+            ("/чай", "/чай"),
+        ] {
+            assert_eq!(printable(path), logged);
+        }
     }
 
     #[tokio::test]

@@ -2,6 +2,7 @@
 
 mod acting;
 mod audit;
+mod backoff;
 mod chat;
 pub mod clients;
 pub mod config;
@@ -54,7 +55,7 @@ use acting::ActingUsers;
 use audit::Audit;
 use chat::{Chat, Parts};
 use clients::Clients;
-use config::{GatewayConfig, RealtimeConfig, peers};
+use config::{GatewayConfig, RealtimeConfig, UserDirectory, peers};
 use edge::TraceTrust;
 use edge::cors::Origins;
 use edge::hosts::Hosts;
@@ -75,6 +76,8 @@ pub struct App {
     pub audit: Audit,
     pub revocations: Revocations,
     pub config: GatewayConfig,
+    /// Which other users a user finds.
+    pub directory: UserDirectory,
     pub sender: Sender,
     pub pages: Pages,
 }
@@ -206,13 +209,14 @@ pub async fn start(
     let origins = Origins::new(config.allowed_origins.as_deref(), listen.ip().is_loopback());
     tracing::info!("pages of {origins} may call (CONFAB_ALLOWED_ORIGINS)");
     let places = places::for_clients(config);
-    let max_sockets_per_user = places::sockets_per_user(config.realtime.max_sockets_per_user, places);
+    let max_sockets_per_user = places::max_sockets(config.realtime.max_sockets_per_user, places);
+    let max_sockets_per_address = places::max_sockets(config.realtime.max_sockets_per_address, places);
     let hosts = Hosts::new(&config.public_hosts, listen.ip().is_loopback());
     let trust = if config.trust_traceparent { TraceTrust::All } else { TraceTrust::LinkOnly };
     let budget = Arc::new(Budget::new(config.realtime.max_outbox_bytes, revocations.pauses().clone()));
     let limits = Arc::new(Limits::open(&config.limits, &bus, key));
     let parts = Parts {
-        config: RealtimeConfig { max_sockets_per_user, ..config.realtime.clone() },
+        config: RealtimeConfig { max_sockets_per_user, max_sockets_per_address, ..config.realtime.clone() },
         clients: clients.clone(),
         sender: sender.clone(),
         tokens: tokens.clone(),
@@ -230,8 +234,8 @@ pub async fn start(
     let auth = || clients.auth.clone();
     let (keys, audit) = (ServerKeys::new(auth()), Audit::new(auth()));
     let acting = ActingUsers::new(auth(), revocations.clone());
-    let config = config.clone();
-    let app = Arc::new(App { clients, tokens, keys, acting, audit, revocations, config, sender, pages });
+    let (config, directory) = (config.clone(), config.directory());
+    let app = Arc::new(App { clients, tokens, keys, acting, audit, revocations, config, directory, sender, pages });
     let routes = rest::routes(app)?.layer(from_fn_with_state(limits, limits::apply));
     let routes = edge::around(routes.merge(confab_socketio::routes(&server)), origins, hosts, trust);
     Ok(Gateway { routes, server, places, budget, forward: listener })
@@ -251,7 +255,7 @@ pub async fn run(program: Program, process: Process) -> anyhow::Result<()> {
         message: process.security.connect(Role::Message, &program.message_url).context("CONFAB_MESSAGE_URL")?,
         file: process.security.connect(Role::File, &program.file_url).context("CONFAB_FILE_URL")?,
     };
-    let (bus, key) = (program.bus.open()?, program.bus.key()?);
+    let (bus, key) = (program.bus.open(&process.readiness)?, program.bus.key()?);
     let gateway = start(&program.gateway, listen, services, bus, key.as_ref(), &process).await?;
     let listener = port.listen().with_context(taken)?;
     process.readiness.started();

@@ -25,6 +25,7 @@ pub struct Metrics {
     pub deliveries: Counter,
     pub send_batch: Histogram,
     pub send_refused: Counter,
+    pub send_repeats: Counter,
     pub followed: Gauge,
     pub lag: Gauge,
     pub keeping_up: Gauge,
@@ -44,7 +45,7 @@ impl Metrics {
             REQUESTS,
             "Duration of HTTP requests until the head of the response, by route; unknown routes together"
         );
-        LIMITS.exist(&["origin", "pages", "rooms_per_socket", "sockets_per_user"]);
+        LIMITS.exist(&["origin", "pages", "rooms_per_socket", "sockets_per_user", "sockets_per_address"]);
         confab_socketio::METRICS.outbox_waits.exist(&["join", "page", "recovery", "send"]);
         let events = ["joinRoom", "leaveRoom", "message", "fileUpload", "auth"];
         let [joins, leaves, messages, uploads, renewals] = events.map(|event| {
@@ -79,6 +80,11 @@ impl Metrics {
             send_refused: counter(
                 "confab_send_refused_total",
                 "Sends refused because too many wait for the message service",
+                &[],
+            ),
+            send_repeats: counter(
+                "confab_send_repeats_total",
+                "Sends repeated because the message service rejected them as unavailable",
                 &[],
             ),
             followed: gauge("confab_follower_partitions", "Followed partitions of the log", &[]),

@@ -3,9 +3,10 @@
 mod admin;
 mod auth;
 mod avatars;
+mod directory;
 mod docs;
 mod extract;
-mod files;
+pub(crate) mod files;
 mod late;
 mod members;
 mod messages;
@@ -56,6 +57,7 @@ fn operations() -> OpenApiRouter<Arc<App>> {
         sessions::routes(),
         password::routes(),
         profile::routes(),
+        directory::routes(),
         rooms::routes(),
         members::routes(),
         messages::routes(),

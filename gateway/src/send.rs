@@ -2,44 +2,32 @@
 //!
 //! Each room belongs to one lane. A lane has one append in flight; when the answer arrives, the next append takes all
 //! events queued since. Queued messages share the cost of one call. The messages of one client to one room keep their
-//! order, even when an append is repeated to another replica.
+//! order, even when an append is repeated to another replica. An event that the message service rejects with
+//! `unavailable` is repeated until the send's deadline; the log recognises the repeat of an event that it has.
+
+mod held;
+mod job;
+mod lane;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use confab_common::grpc::{self, Call};
 use confab_common::telemetry::trace::Span;
-use confab_common::{Code, Error, Result};
-use confab_proto::message::v1::{AppendRequest, Event, NewEvent, Outcome, outcome};
+use confab_common::{Error, Result};
+use confab_proto::message::v1::NewEvent;
 use confab_proto::partition;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::clients::Clients;
-use crate::deleted::DeletedUsers;
 use crate::metrics::METRICS;
+use job::{Job, Load, QUEUE};
+
+pub use job::Sent;
 
 /// A power of two, so that a lane holds a contiguous range of partitions, the same on all gateways.
 const LANES: u32 = 8;
-/// Most events, and most bytes, queued in a lane.
-const QUEUE: usize = 4096;
-const QUEUE_BYTES: usize = 8 * 1024 * 1024;
-/// Most events, and most bytes, in one append.
-const BATCH: usize = 256;
-const BATCH_BYTES: usize = 256 * 1024;
-/// Bytes counted for an attached file: about the size of its metadata in the answer.
-const FILE: usize = 1024;
-
-/// A committed event.
-#[derive(Debug, Clone)]
-pub struct Sent {
-    /// The event as the log stores it.
-    pub event: Event,
-    /// `true` when an earlier send with the same id had already stored the event.
-    pub duplicate: bool,
-}
 
 /// Sends events to the message service; clones share the lanes.
 #[derive(Clone)]
@@ -49,16 +37,7 @@ pub struct Sender {
 
 struct Lane {
     jobs: mpsc::Sender<Job>,
-    /// Bytes in the queue.
-    bytes: Arc<AtomicUsize>,
-}
-
-struct Job {
-    event: NewEvent,
-    deadline: Instant,
-    answer: oneshot::Sender<Result<Sent>>,
-    /// The trace span of the send.
-    span: Span,
+    load: Arc<Load>,
 }
 
 /// A send whose outcome is pending.
@@ -71,7 +50,8 @@ impl Sending {
     /// Waits for the outcome until the deadline of the send.
     ///
     /// # Errors
-    /// The reason why the message service rejected the event; `timeout` when the outcome is unknown at the deadline.
+    /// The reason why the message service rejected the event; `unavailable` only when too little time is left for
+    /// another attempt. `timeout` when the outcome is unknown at the deadline.
     pub async fn outcome(self) -> Result<Sent> {
         match tokio::time::timeout_at(self.deadline, self.answer).await {
             Ok(Ok(outcome)) => outcome,
@@ -85,30 +65,24 @@ impl Sender {
     pub fn new(clients: &Clients) -> Self {
         let lane = |number| {
             let (jobs, queue) = mpsc::channel(QUEUE);
-            let bytes = Arc::<AtomicUsize>::default();
-            tokio::spawn(run(number, queue, bytes.clone(), clients.clone()));
-            Lane { jobs, bytes }
+            tokio::spawn(lane::run(number, queue, clients.clone()));
+            Lane { jobs, load: Arc::default() }
         };
         Self { lanes: (0..LANES).map(lane).collect() }
     }
 
-    /// Queues an event behind all earlier events of the same room.
+    /// Queues an event behind all earlier events of the same sender in the same room.
     ///
     /// # Errors
-    /// `unavailable` when the lane's queue is full.
+    /// `unavailable` when the lane is full.
     pub fn begin(&self, room: Uuid, event: NewEvent, timeout: Duration) -> Result<Sending> {
         let deadline = Instant::now() + timeout;
         let (answer, receiver) = oneshot::channel();
         let lane = &self.lanes[partition::of_room(room, LANES) as usize];
-        let size = size(&event);
-        if lane.bytes.load(Ordering::Relaxed) + size > QUEUE_BYTES {
-            return Err(too_much_waits());
-        }
-        lane.bytes.fetch_add(size, Ordering::Relaxed);
-        lane.jobs.try_send(Job { event, deadline, answer, span: Span::current() }).map_err(|_| {
-            lane.bytes.fetch_sub(size, Ordering::Relaxed);
-            too_much_waits()
-        })?;
+        let sender = event.sender.as_ref().and_then(|sender| sender.id.parse().ok()).unwrap_or_default();
+        let space = lane.load.add(&event).ok_or_else(too_much_waits)?;
+        let job = Job { event, line: (room, sender), deadline, answer, span: Span::current(), space };
+        lane.jobs.try_send(job).map_err(|_| too_much_waits())?;
         Ok(Sending { answer: receiver, deadline })
     }
 
@@ -126,89 +100,5 @@ fn too_much_waits() -> Error {
     Error::unavailable("the message service")
 }
 
-/// The bytes counted for an event.
-fn size(event: &NewEvent) -> usize {
-    event.content.len() + event.file_ids.len() * FILE
-}
-
-async fn run(lane: u32, mut queue: mpsc::Receiver<Job>, waiting: Arc<AtomicUsize>, clients: Clients) {
-    let mut jobs = Vec::with_capacity(BATCH);
-    loop {
-        if jobs.is_empty() && queue.recv_many(&mut jobs, BATCH).await == 0 {
-            return;
-        }
-        while jobs.len() < BATCH
-            && let Ok(job) = queue.try_recv()
-        {
-            jobs.push(job);
-        }
-        let mut bytes = 0;
-        let fit = jobs
-            .iter()
-            .take_while(|job| {
-                bytes += size(&job.event);
-                bytes <= BATCH_BYTES
-            })
-            .count();
-        let batch = jobs.drain(..fit.max(1)).collect::<Vec<_>>();
-        waiting.fetch_sub(batch.iter().map(|job| size(&job.event)).sum(), Ordering::Relaxed);
-        append(lane, batch, &clients).await;
-    }
-}
-
-async fn append(lane: u32, batch: Vec<Job>, clients: &Clients) {
-    let now = Instant::now();
-    let mut answers = Vec::with_capacity(batch.len());
-    let mut events = Vec::with_capacity(batch.len());
-    let mut longest = Duration::ZERO;
-    // One call carries events of several traces: its span belongs to the first trace.
-    let mut lead = Span::default();
-    for job in batch {
-        let left = job.deadline.saturating_duration_since(now);
-        // The sender of an expired job has already received `timeout`. The job is dropped, because the sender may
-        // already have repeated the message or sent newer ones.
-        if left.is_zero() || job.answer.is_closed() {
-            continue;
-        }
-        longest = longest.max(left);
-        events.push(NewEvent { timeout_ms: left.as_millis() as u32, traceparent: job.span.traceparent(), ..job.event });
-        if lead.is_none() {
-            lead = job.span;
-        }
-        answers.push(job.answer);
-    }
-    if events.is_empty() {
-        return;
-    }
-    METRICS.send_batch.record(events.len() as f64);
-    let call = Call::within(longest).attempt(Duration::from_secs(1)).keyed(lane.into());
-    let mut client = clients.message.clone();
-    match lead.instrument(client.append(grpc::request(AppendRequest { events }, call))).await {
-        Ok(response) => {
-            for (answer, outcome) in answers.into_iter().zip(response.into_inner().outcomes) {
-                let _ = answer.send(sent(outcome, &clients.deleted));
-            }
-        }
-        Err(status) => {
-            let error = Error::from(status);
-            for answer in answers {
-                let _ = answer.send(Err(error.clone()));
-            }
-        }
-    }
-}
-
-fn sent(outcome: Outcome, deleted: &DeletedUsers) -> Result<Sent> {
-    match outcome.result {
-        Some(outcome::Result::Event(mut event)) => {
-            // A repeated message may have files of other users.
-            deleted.hide_in_events(std::slice::from_mut(&mut event));
-            Ok(Sent { event, duplicate: outcome.duplicate })
-        }
-        Some(outcome::Result::Refusal(refusal)) => match Code::parse(&refusal.code).unwrap_or(Code::Internal) {
-            Code::Unavailable => Err(Error::unavailable("the message service")),
-            code => Err(Error::new(code, refusal.detail)),
-        },
-        None => Err(Error::internal("an append without an outcome")),
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -13,7 +13,7 @@ pub use file::{FileJson, FileUrl, LinkJson, PresentFile};
 pub use message::{MessageJson, Repeated};
 pub use page::{Page, Time};
 pub use room::{Details, MemberJson, RoleJson, RoomJson, Viewer, VisibilityJson};
-pub use user::{Account, Opened, Sessions};
+pub use user::{Account, Opened, ProfileJson, Sessions};
 
 #[cfg(test)]
 mod tests;

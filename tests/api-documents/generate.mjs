@@ -25,7 +25,7 @@ const requests = new Map(converted.item.flatMap((folder) => folder.item).map((it
 }));
 
 /** A request of the story, made of what the converter made of its operation. */
-function step(id, { status, body, form, before, keep = {}, token, key }) {
+function step(id, { status, body, form, before, keep = {}, token, key, query = {} }) {
   const { item, operation } = requests.get(id) ?? {};
   if (!item) throw new Error(`the document has no operation ${id}`);
   requests.delete(id);
@@ -40,6 +40,7 @@ function step(id, { status, body, form, before, keep = {}, token, key }) {
   for (const { header, url } of [request, ...item.response.map(({ originalRequest }) => originalRequest)]) {
     for (const part of [...(header ?? []), ...(url.query ?? [])]) if (optional.has(part.key)) part.value = "";
   }
+  for (const part of request.url.query ?? []) if (part.key in query) Object.assign(part, { value: query[part.key], disabled: false });
   for (const variable of request.url.variable ?? []) variable.value = `{{${variable.key}}}`;
   if (body) request.body.raw = JSON.stringify(body, null, 2);
   if (form) {

@@ -1,5 +1,5 @@
 // The order of the collection's operations, the values that each needs in addition to its example, and the variables
-// that each sets. `key`: with a server key. `page` is the status in Swagger UI, if an example contains a secret that the server does not know.
+// that each sets. `key`: with a server key. `query`: optional parameters of the URL. `page` is the status in Swagger UI, if an example contains a secret that the server does not know.
 
 /** The collection's variables. */
 export const variables = {
@@ -69,6 +69,9 @@ export const folders = [
     steps: {
       set_member: { status: 201, body: {}, before: anotherUser },
       list_members: { status: 200 },
+      show_user: { status: 200 },
+      // The page sends no optional parameters, and one of two is needed.
+      list_users: { status: 200, page: 400, query: { ids: "{{userId}}" } },
       remove_member: { status: 204 },
     },
   },

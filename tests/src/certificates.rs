@@ -1,8 +1,9 @@
-//! Certificates with which programs authenticate each other, made by the script that operators use.
+//! Certificates with which programs authenticate each other, made by the script that operators use; and those of the
+//! servers that programs use.
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, ensure};
@@ -55,6 +56,50 @@ pub fn settings(directory: &Path, program: &str) -> [(String, String); 3] {
         ("CONFAB_TLS_KEY_FILE".into(), file("tls.key")),
         ("CONFAB_TLS_CA_FILE".into(), file("ca.crt")),
     ]
+}
+
+/// A private authority that issues the certificates of servers.
+pub struct Authority(PathBuf);
+
+impl Authority {
+    /// Creates an authority in a new directory.
+    ///
+    /// # Errors
+    /// When the directory exists, or `openssl` fails.
+    pub fn create(directory: &Path) -> anyhow::Result<Self> {
+        fs::create_dir(directory)?;
+        let subject = "-days 2 -subj /CN=authority";
+        openssl(directory, &format!("req -x509 {NEW_KEY} -keyout ca.key -out ca.pem {subject}"))?;
+        Ok(Self(directory.to_path_buf()))
+    }
+
+    /// Returns the file of its own certificate.
+    pub fn certificate(&self) -> PathBuf {
+        self.0.join("ca.pem")
+    }
+
+    /// Issues a certificate for names such as `DNS:localhost` or `IP:127.0.0.1`. Returns its file and that of its key.
+    ///
+    /// # Errors
+    /// When `openssl` fails.
+    pub fn issue(&self, file: &str, names: &str) -> anyhow::Result<(PathBuf, PathBuf)> {
+        let extensions = format!("-addext subjectAltName={names} -addext basicConstraints=CA:FALSE");
+        openssl(&self.0, &format!("req {NEW_KEY} -keyout {file}.key -out {file}.csr -subj /CN={file} {extensions}"))?;
+        let authority = "-CA ca.pem -CAkey ca.key -CAcreateserial";
+        openssl(
+            &self.0,
+            &format!("x509 -req -in {file}.csr -out {file}.pem {authority} -days 2 -copy_extensions copyall"),
+        )?;
+        Ok((self.0.join(format!("{file}.pem")), self.0.join(format!("{file}.key"))))
+    }
+}
+
+const NEW_KEY: &str = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -noenc";
+
+fn openssl(directory: &Path, arguments: &str) -> anyhow::Result<()> {
+    let output = Command::new("openssl").args(arguments.split_whitespace()).current_dir(directory).output()?;
+    ensure!(output.status.success(), "openssl {arguments}: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(())
 }
 
 #[cfg(test)]

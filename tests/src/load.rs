@@ -3,6 +3,7 @@
 //! It runs on the same machine as the measured server, so it is frugal: a few threads, each with one epoll for its
 //! sockets, frames parsed in place, and only the necessary bytes of each message.
 
+pub mod access;
 pub mod attack;
 pub mod conversation;
 pub mod crowd;

@@ -1,10 +1,14 @@
-//! README.md, SECURITY.md and docs/: every link within the project resolves, the README links to every document, and
-//! inline code can be copied.
+//! The documents of the project: every link within the project resolves, the README links to every document in docs/,
+//! and inline code can be copied.
 #![allow(clippy::unwrap_used, reason = "all of it is tests")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Component, Path, PathBuf};
+
+/// The documents outside docs/.
+const OTHERS: [&str; 6] =
+    ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "gateway/socketio/README.md"];
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_path_buf()
@@ -14,9 +18,8 @@ fn root() -> PathBuf {
 fn documents() -> BTreeMap<PathBuf, String> {
     let docs =
         fs::read_dir(root().join("docs")).unwrap().map(|entry| PathBuf::from("docs").join(entry.unwrap().file_name()));
-    let documents = docs
-        .chain(["README.md", "SECURITY.md"].map(PathBuf::from))
-        .filter(|path| path.extension().is_some_and(|end| end == "md"));
+    let documents =
+        docs.chain(OTHERS.map(PathBuf::from)).filter(|path| path.extension().is_some_and(|end| end == "md"));
     documents.map(|path| (path.clone(), prose(&fs::read_to_string(root().join(path)).unwrap()))).collect()
 }
 

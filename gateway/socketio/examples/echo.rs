@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use axum::http::HeaderMap;
+use confab_socketio::net::ClientAddress;
 use confab_socketio::{Application, Config, Event, Malformed, Registry, Server, Session, routes};
 use uuid::Uuid;
 
@@ -11,7 +12,7 @@ struct Echo(Arc<Registry<()>>);
 impl Application for Echo {
     type Client = ();
 
-    fn open(&self, _: &HeaderMap) -> ((), usize) {
+    fn open(&self, _: &HeaderMap, _: ClientAddress) -> ((), usize) {
         ((), 0)
     }
 

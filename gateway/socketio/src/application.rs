@@ -7,6 +7,7 @@ use axum::http::request::Parts;
 use tokio::time::Instant;
 
 use crate::event::Event;
+use crate::net::ClientAddress;
 use crate::packet::Malformed;
 use crate::session::Session;
 
@@ -26,10 +27,10 @@ pub trait Application: Send + Sync + Sized + 'static {
         true
     }
 
-    /// Creates the data for a new session from the headers of its first request. Returns it with the number of header
-    /// bytes that it keeps. The server counts these bytes until the application calls
+    /// Creates the data for a new session of a client at this address, from the headers of its first request. Returns
+    /// it with the number of header bytes that it keeps. The server counts these bytes until the application calls
     /// [`Outbox::release`](crate::outbox::Outbox::release).
-    fn open(&self, headers: &HeaderMap) -> (Self::Client, usize);
+    fn open(&self, headers: &HeaderMap, address: ClientAddress) -> (Self::Client, usize);
 
     /// The client has sent CONNECT; `auth` is its JSON payload, or empty.
     /// <https://github.com/socketio/socket.io-protocol#connection-to-a-namespace>

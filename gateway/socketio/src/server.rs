@@ -112,7 +112,7 @@ impl<A: Application> Server<A> {
         headers: &axum::http::HeaderMap,
     ) -> Option<Arc<Session<A::Client>>> {
         let config = &self.config;
-        let (client, held) = self.app.open(headers);
+        let (client, held) = self.app.open(headers, address);
         let sid = [self.cluster.as_ref().map_or("", Cluster::own), &secret()].concat().into();
         let outbox = Outbox::of_unknown(self.budget().clone());
         let protocol = Protocol::new(config.max_events_per_second);

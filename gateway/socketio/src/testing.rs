@@ -23,7 +23,7 @@ pub struct Silent;
 impl Application for Silent {
     type Client = ();
 
-    fn open(&self, _: &HeaderMap) -> ((), usize) {
+    fn open(&self, _: &HeaderMap, _: ClientAddress) -> ((), usize) {
         ((), 0)
     }
 

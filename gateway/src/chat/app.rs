@@ -7,6 +7,7 @@ use axum::http::header::{AUTHORIZATION, ORIGIN};
 use axum::http::request::Parts;
 use confab_common::telemetry::trace::{self, Span};
 use confab_common::{Code, Error};
+use confab_socketio::net::ClientAddress;
 use confab_socketio::{Application, Event, Malformed};
 use serde_json::json;
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -54,12 +55,12 @@ impl Application for Chat {
 
     /// Keeps the token of the first request, if it has one. A token that is longer than any valid token is replaced
     /// with an empty one, which CONNECT rejects.
-    fn open(&self, headers: &HeaderMap) -> (Client, usize) {
+    fn open(&self, headers: &HeaderMap, address: ClientAddress) -> (Client, usize) {
         let token = headers.get(AUTHORIZATION).and_then(bearer);
         let token = token
             .map(|token| Box::<str>::from(Some(token).filter(|token| token.len() <= MAX_TOKEN).unwrap_or_default()));
         let bytes = token.as_ref().map_or(0, |token| token.len());
-        (Client::new(token), bytes)
+        (Client::new(token, address), bytes)
     }
 
     fn connect(self: &Arc<Self>, socket: &Arc<Socket>, auth: &str) {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use confab_common::Error;
 use confab_common::metrics::LIMITS;
+use confab_socketio::net::ClientAddress;
 use confab_socketio::outbox::{MAX_UNKNOWN, Outbox};
 use confab_socketio::{Ending, Frame, Malformed, Session};
 use parking_lot::{Mutex, MutexGuard};
@@ -17,6 +18,7 @@ use uuid::Uuid;
 use super::credential::Credential;
 use super::lanes::{Lanes, Pending};
 use super::recovery::Recovery;
+use crate::backoff::jitter;
 use crate::rooms::hub::{Arrival, Listener};
 use crate::tokens::Identity;
 
@@ -28,14 +30,17 @@ pub const MAX_SENDS: usize = 64;
 const MAX_JOINS: usize = 4;
 /// Bytes that a pending event occupies in addition to its text.
 pub const EVENT_OVERHEAD: usize = 512;
-/// Sockets whose clients must reconnect are closed at different times within this many milliseconds.
-const RESYNC_SPREAD_MS: u64 = 1000;
+/// Sockets whose clients must reconnect are closed at random times within this time, so that the clients do not all
+/// return at once.
+const RESYNC_SPREAD: Duration = Duration::from_secs(1);
 
 /// A Socket.IO client with its session.
 pub type Socket = Session<Client>;
 
 /// The gateway's data for a socket.
 pub struct Client {
+    /// The address of the first request.
+    pub address: ClientAddress,
     pub credential: Credential,
     /// The client's recovery offset, if it requested recovery in CONNECT.
     pub recovery: OnceLock<Box<Recovery>>,
@@ -108,10 +113,11 @@ impl EarlyEvent {
 
 impl Client {
     /// Creates the data of a client before CONNECT; `bearer` is the token of the first request.
-    pub fn new(bearer: Option<Box<str>>) -> Self {
+    pub fn new(bearer: Option<Box<str>>, address: ClientAddress) -> Self {
         let state =
             State { stage: Stage::Outside, bearer, early: Vec::new(), lanes: Lanes::default(), rooms: HashSet::new() };
         Self {
+            address,
             credential: Credential::default(),
             recovery: OnceLock::new(),
             state: Mutex::new(state),
@@ -383,7 +389,7 @@ impl Listener for Socket {
         if !self.client.is_returning.swap(true, Ordering::Relaxed) {
             let socket = self.clone();
             tokio::spawn(async move {
-                sleep(Duration::from_millis(socket.id() % RESYNC_SPREAD_MS)).await;
+                sleep(jitter(RESYNC_SPREAD)).await;
                 socket.close_now(Ending::Returned);
             });
         }

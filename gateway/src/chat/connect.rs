@@ -16,7 +16,7 @@ use super::context::Chat;
 use super::recovery::{Offset, Recovery};
 use super::renew::adopt;
 use super::restore::{Restored, restore};
-use super::sign_ins::NotSignedIn;
+use super::sign_ins::{MaxSockets, NotSignedIn};
 use super::work::start_lanes;
 use crate::metrics::METRICS;
 
@@ -71,10 +71,16 @@ pub async fn connect(chat: Arc<Chat>, socket: Arc<Socket>, auth: Auth) {
         socket.client.identify(identity.clone());
         chat.revocations.cause(identity.user_id, identity.sign_in()).is_some()
     };
-    let signed_in = chat.sign_ins.add(&socket, &identity, chat.config.max_sockets_per_user, is_revoked);
-    if signed_in == Err(NotSignedIn::TooMany) {
+    let (per_user, per_address) = (chat.config.max_sockets_per_user, chat.config.max_sockets_per_address);
+    let signed_in = chat.sign_ins.add(&socket, &identity, MaxSockets { per_user, per_address }, is_revoked);
+    let exceeded = match signed_in {
+        Err(NotSignedIn::TooManyOfUser) => Some("sockets_per_user"),
+        Err(NotSignedIn::TooManyOfAddress) => Some("sockets_per_address"),
+        Err(NotSignedIn::Revoked) | Ok(()) => None,
+    };
+    if let Some(limit) = exceeded {
         METRICS.connects.hit("limited");
-        LIMITS.hit("sockets_per_user");
+        LIMITS.hit(limit);
         return socket.close_now(Ending::Returned);
     }
     let (user, user_id) = (identity.user.id, identity.user_id);

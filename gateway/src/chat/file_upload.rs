@@ -1,14 +1,20 @@
-//! `fileUpload`: a file of up to 1 MiB over the socket. It takes the same path to the file service as a REST upload.
+//! `fileUpload`: a file of up to 1 MiB over the socket. It takes the same path to the file service as a REST upload. The
+//! gateway has the whole file, so it repeats an upload that the file service rejects with `unavailable`.
 
+use std::time::Duration;
+
+use bytes::Bytes;
 use confab_common::{Code, Error, Result};
 use confab_proto::file::v1::UploadResponse;
 use confab_proto::file::v1::upload_request::{Begin, Finish};
 use serde::Serialize;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout_at};
 
 use super::client::Socket;
 use super::context::Chat;
 use super::request::FileUpload;
+use crate::backoff::{Backoff, is_worth_it};
+use crate::clients::Clients;
 use crate::limits::Act;
 use crate::upload::Upload;
 use crate::views::{FileJson, MessageJson};
@@ -16,7 +22,8 @@ use crate::views::{FileJson, MessageJson};
 /// Size of a chunk for the file service, in bytes.
 const PIECE: usize = 64 * 1024;
 
-/// Sends the file to the file service, which shares it in the room.
+/// Sends the file to the file service, which shares it in the room. `unavailable` means that nothing was done, so the
+/// upload is then repeated while there is time.
 ///
 /// # Errors
 /// The error of the file service; `timeout` when the outcome is unknown at the deadline.
@@ -32,18 +39,33 @@ pub async fn send(chat: &Chat, socket: &Socket, file: FileUpload) -> Result<Uplo
         room_id: Some(file.room.to_string()),
         client_message_id: file.client_message_id,
     };
-    let within = clients.call.deadline;
-    let finish = Finish { timeout_ms: within.as_millis() as u32, ..Finish::default() };
-    let mut data = file.data;
-    let sent = async {
-        let mut upload = Upload::begin(clients, begin);
-        while !data.is_empty() {
-            upload.send(data.split_to(data.len().min(PIECE))).await?;
-        }
-        upload.finish(finish).await
-    };
     // The deadline starts here, because the event may have waited behind other events.
-    timeout(within, sent).await.unwrap_or_else(|_| Err(Error::timeout())).map(Uploaded)
+    let mut left = clients.call.deadline;
+    let deadline = Instant::now() + left;
+    let mut backoff = Backoff::default();
+    loop {
+        let attempt = upload(clients, begin.clone(), file.data.clone(), left);
+        let error = match timeout_at(deadline, attempt).await {
+            Ok(Ok(uploaded)) => return Ok(Uploaded(uploaded)),
+            Ok(Err(error)) if error.code == Code::Unavailable => error,
+            Ok(Err(error)) => return Err(error),
+            Err(_) => return Err(Error::timeout()),
+        };
+        let pause = backoff.pause();
+        if !is_worth_it(Instant::now() + pause, deadline) {
+            return Err(error);
+        }
+        sleep(pause).await;
+        left = deadline.saturating_duration_since(Instant::now());
+    }
+}
+
+async fn upload(clients: &Clients, begin: Begin, mut data: Bytes, left: Duration) -> Result<UploadResponse> {
+    let mut upload = Upload::begin(clients, begin);
+    while !data.is_empty() {
+        upload.send(data.split_to(data.len().min(PIECE))).await?;
+    }
+    upload.finish(Finish { timeout_ms: left.as_millis() as u32, ..Finish::default() }).await
 }
 
 /// A file that was shared in its room.

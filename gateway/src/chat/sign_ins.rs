@@ -1,10 +1,12 @@
-//! The connected sockets by the sign-in of their token and by their user, so that a revocation disconnects them.
+//! The connected sockets by the sign-in of their token and by their user, so that a revocation disconnects them, and
+//! their number at each address.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use confab_common::tables::shrink;
+use confab_socketio::net::ClientAddress;
 use parking_lot::Mutex;
 use uuid::Uuid;
 
@@ -24,6 +26,14 @@ struct Table {
     /// By the sign-in of the present token.
     sign_ins: Sockets,
     users: Sockets,
+    addresses: HashMap<ClientAddress, usize>,
+}
+
+/// The maximum number of sockets; 0 means no limit.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct MaxSockets {
+    pub per_user: usize,
+    pub per_address: usize,
 }
 
 /// Sockets by an id.
@@ -34,7 +44,9 @@ struct Sockets(HashMap<Uuid, Vec<Arc<Socket>>>);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NotSignedIn {
     /// The user has too many sockets.
-    TooMany,
+    TooManyOfUser,
+    /// The address has too many sockets.
+    TooManyOfAddress,
     /// The token has been revoked.
     Revoked,
 }
@@ -66,24 +78,42 @@ impl Sockets {
     }
 }
 
+impl Table {
+    /// Counts one socket less at an address.
+    fn leave(&mut self, address: ClientAddress) {
+        let Entry::Occupied(mut count) = self.addresses.entry(address) else { return };
+        *count.get_mut() -= 1;
+        if *count.get() == 0 {
+            count.remove();
+            shrink(&mut self.addresses);
+        }
+    }
+}
+
 impl SignIns {
-    /// Registers a socket (at most `max` per user; 0: no limit), then checks whether its token has been revoked. In
-    /// this order, either this check or the task that disconnects revoked sockets notices a concurrent revocation.
+    /// Registers a socket (at most `max`), then checks whether its token has been revoked. In this order, either this
+    /// check or the task that disconnects revoked sockets notices a concurrent revocation.
     ///
     /// # Errors
-    /// [`NotSignedIn::TooMany`]: the socket is not registered. [`NotSignedIn::Revoked`]: the socket is registered.
+    /// [`NotSignedIn::Revoked`]: the socket is registered. Otherwise, it is not.
     pub fn add(
         &self,
         socket: &Arc<Socket>,
         identity: &Identity,
-        max: usize,
+        max: MaxSockets,
         is_revoked: impl FnOnce() -> bool,
     ) -> Result<(), NotSignedIn> {
         {
             let mut table = self.table.lock();
-            if max != 0 && table.users.of(identity.user_id).len() >= max {
-                return Err(NotSignedIn::TooMany);
+            let reaches = |count: usize, max: usize| max != 0 && count >= max;
+            if reaches(table.users.of(identity.user_id).len(), max.per_user) {
+                return Err(NotSignedIn::TooManyOfUser);
             }
+            let at_address = table.addresses.get(&socket.client.address).copied().unwrap_or_default();
+            if reaches(at_address, max.per_address) {
+                return Err(NotSignedIn::TooManyOfAddress);
+            }
+            table.addresses.insert(socket.client.address, at_address + 1);
             table.users.add(identity.user_id, socket.clone());
             table.sign_ins.add(identity.session_id, socket.clone());
         }
@@ -107,7 +137,9 @@ impl SignIns {
         let credential = &socket.client.credential;
         if let (Some(identity), Some(sign_in)) = (credential.get(), credential.sign_in()) {
             table.sign_ins.remove(sign_in.session_id, socket);
-            table.users.remove(identity.user_id, socket);
+            if table.users.remove(identity.user_id, socket).is_some() {
+                table.leave(socket.client.address);
+            }
         }
     }
 
@@ -142,14 +174,45 @@ mod tests {
             socket.client.identify(identity.clone());
             true
         };
-        assert_eq!(sign_ins.add(&socket, &identity, 1, is_revoked), Err(NotSignedIn::Revoked));
-        assert_eq!(sign_ins.add(&other, &identity, 1, || panic!("not checked")), Err(NotSignedIn::TooMany));
+        let max = MaxSockets { per_user: 1, per_address: 0 };
+        assert_eq!(sign_ins.add(&socket, &identity, max, is_revoked), Err(NotSignedIn::Revoked));
+        let too_many = sign_ins.add(&other, &identity, max, || panic!("not checked"));
+        assert_eq!(too_many, Err(NotSignedIn::TooManyOfUser));
         sign_ins.remove(&other);
         assert_eq!(found(), (1, 1), "a socket without an identity");
         sign_ins.remove(&socket);
         sign_ins.remove(&socket);
         assert_eq!(found(), (0, 0));
-        assert_eq!(sign_ins.add(&other, &identity, 1, || false), Ok(()));
+        assert_eq!(sign_ins.add(&other, &identity, max, || false), Ok(()));
+    }
+
+    #[tokio::test]
+    async fn sockets_are_counted_by_address() {
+        let world = World::new(bus()).await;
+        let sign_ins = &world.chat.sign_ins;
+        let max = MaxSockets { per_user: 0, per_address: 2 };
+        let add = |socket: &Arc<Socket>, user: u128| {
+            let user_id = Uuid::from_u128(user);
+            let identity = Identity { user_id, session_id: user_id, ..identity() };
+            sign_ins.add(socket, &identity, max, || {
+                socket.client.identify(identity.clone());
+                false
+            })
+        };
+        let here = [(); 3].map(|()| world.client_at(1).socket);
+        let there = world.client_at(2).socket;
+        assert_eq!([add(&here[0], 8), add(&here[1], 9)], [Ok(()); 2]);
+        // The users differ, the address does not.
+        assert_eq!(add(&here[2], 10), Err(NotSignedIn::TooManyOfAddress));
+        assert!(sign_ins.of_user(Uuid::from_u128(10)).is_empty());
+        assert_eq!(add(&there, 10), Ok(()));
+        sign_ins.remove(&here[0]);
+        sign_ins.remove(&here[0]);
+        assert_eq!(add(&here[2], 10), Ok(()), "a removed socket frees one place, once");
+        for socket in here.iter().chain([&there]) {
+            sign_ins.remove(socket);
+        }
+        assert!(sign_ins.table.lock().addresses.is_empty());
     }
 
     #[tokio::test]
@@ -162,7 +225,7 @@ mod tests {
                 socket.client.identify(identity.clone());
                 false
             };
-            sign_ins.add(socket, &identity, 3, identify).unwrap();
+            sign_ins.add(socket, &identity, MaxSockets::default(), identify).unwrap();
         }
         let next = SignIn { session_id: Uuid::from_u128(10), ..identity.sign_in() };
         assert!(!sign_ins.renew(&sockets[1], next));

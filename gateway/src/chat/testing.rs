@@ -260,7 +260,12 @@ impl World {
 
     /// A client that has not connected.
     pub fn client(&self) -> Client {
-        let socket = self.server.open(Transport::POLLING, address(1), &HeaderMap::new()).unwrap();
+        self.client_at(1)
+    }
+
+    /// A client at this address.
+    pub fn client_at(&self, last: u8) -> Client {
+        let socket = self.server.open(Transport::POLLING, address(last), &HeaderMap::new()).unwrap();
         Client { server: self.server.clone(), socket, received: Vec::new(), seqs: Vec::new() }
     }
 
@@ -268,7 +273,7 @@ impl World {
     pub fn known(&self, user: u128) -> Arc<Socket> {
         let (socket, user_id) = (self.client().socket, Uuid::from_u128(user));
         let identity = Identity { user_id, session_id: user_id, ..identity() };
-        self.chat.sign_ins.add(&socket, &identity, 0, || false).unwrap();
+        self.chat.sign_ins.add(&socket, &identity, <_>::default(), || false).unwrap();
         self.chat.registry.identify(&socket, user_id);
         socket.outbox.take_some(9, usize::MAX);
         socket

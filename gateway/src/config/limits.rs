@@ -26,6 +26,14 @@ pub struct LimitsConfig {
     /// Wrong passwords for one account from one address. A correct password ends the count
     #[arg(long, env = "CONFAB_LIMIT_WRONG_PASSWORD", default_value = "10,2/m", value_name = "RATE")]
     pub limit_wrong_password: Rate,
+    /// Wrong passwords for one account from all addresses together. Logins wait only from addresses from which the user
+    /// has not logged in within the last 7 days
+    #[arg(long, env = "CONFAB_LIMIT_ACCOUNT_PASSWORD", default_value = "20,20/m", value_name = "RATE")]
+    pub limit_account_password: Rate,
+    /// Logins to one account with the correct password. A user who logs in again and again ends the oldest of 50
+    /// sessions each time, and the gateways remember each ended session until its last token expires
+    #[arg(long, env = "CONFAB_LIMIT_ACCOUNT_LOGIN", default_value = "300,6/m", value_name = "RATE")]
+    pub limit_account_login: Rate,
     /// Rooms that one user creates
     #[arg(long, env = "CONFAB_LIMIT_CREATE_ROOM", default_value = "200,1/s", value_name = "RATE")]
     pub limit_create_room: Rate,
@@ -170,6 +178,8 @@ mod tests {
         assert_eq!(config.limit_signup, per(60, Duration::from_secs(1)));
         assert_eq!(config.limit_login, per(300, Duration::from_millis(200)));
         assert_eq!(config.limit_wrong_password, per(10, Duration::from_secs(30)));
+        assert_eq!(config.limit_account_password, per(20, Duration::from_secs(3)));
+        assert_eq!(config.limit_account_login, per(300, Duration::from_secs(10)));
         assert_eq!(config.limit_create_room, per(200, Duration::from_secs(1)));
         assert_eq!(config.limit_change_room, per(300, Duration::from_millis(100)));
         assert_eq!(config.limit_join_room, per(2000, Duration::from_millis(10)));

@@ -11,6 +11,10 @@ pub enum Act {
     Login,
     /// One wrong password for an account from an address.
     WrongPassword,
+    /// One wrong password for an account from any address.
+    AccountPassword,
+    /// One login to an account with the correct password.
+    AccountLogin,
     /// One new room of a user.
     CreateRoom,
     /// One change of a room or its members by a user.
@@ -31,10 +35,12 @@ pub enum Act {
 
 impl Act {
     /// All acts, in the order of their variants.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::Signup,
         Self::Login,
         Self::WrongPassword,
+        Self::AccountPassword,
+        Self::AccountLogin,
         Self::CreateRoom,
         Self::ChangeRoom,
         Self::JoinRoom,
@@ -51,6 +57,8 @@ impl Act {
             Self::Signup => "signup",
             Self::Login => "login",
             Self::WrongPassword => "wrong_password",
+            Self::AccountPassword => "account_password",
+            Self::AccountLogin => "account_login",
             Self::CreateRoom => "create_room",
             Self::ChangeRoom => "change_room",
             Self::JoinRoom => "join_room",
@@ -67,7 +75,8 @@ impl Act {
         match self {
             Self::Signup => "signups from this address",
             Self::Login => "logins from this address",
-            Self::WrongPassword => "wrong passwords for this account",
+            Self::WrongPassword | Self::AccountPassword => "wrong passwords for this account",
+            Self::AccountLogin => "logins to this account",
             Self::CreateRoom => "new rooms",
             Self::ChangeRoom => "changes of rooms and members",
             Self::JoinRoom => "joins",
@@ -84,6 +93,8 @@ impl Act {
             Self::Signup => config.limit_signup,
             Self::Login => config.limit_login,
             Self::WrongPassword => config.limit_wrong_password,
+            Self::AccountPassword => config.limit_account_password,
+            Self::AccountLogin => config.limit_account_login,
             Self::CreateRoom => config.limit_create_room,
             Self::ChangeRoom => config.limit_change_room,
             Self::JoinRoom => config.limit_join_room,

@@ -86,6 +86,11 @@ impl Limits {
         self.rules[act as usize].map(|rule| self.limiter.bucket(rule, parts))
     }
 
+    /// The bucket of a name that is no act, under this rule; as [`bucket`](Self::bucket) otherwise.
+    pub(super) fn bucket_under(&self, rule: Rule, parts: &[&[u8]]) -> Bucket {
+        self.limiter.bucket(rule, parts)
+    }
+
     /// Records a decision and counts a rejection.
     pub fn quota(act: Act, bucket: &Bucket, decision: Decision) -> Quota {
         if !decision.is_allowed() {

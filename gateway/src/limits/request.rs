@@ -1,12 +1,13 @@
 //! The limits of one HTTP request. Every response states the limits that the request was charged for.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::{FromRequestParts, Request, State};
 use axum::http::request::Parts;
 use axum::middleware::Next;
 use axum::response::Response;
-use confab_common::limit::{Bucket, similar};
+use confab_common::limit::{Bucket, Decision, Rule, similar};
 use confab_common::{Code, Error, Result};
 use confab_socketio::net::ClientAddress;
 use parking_lot::Mutex;
@@ -15,6 +16,10 @@ use super::act::Act;
 use super::decide::{Limits, Subject};
 use super::quota::Quota;
 use crate::problem::Problem;
+
+/// A record of a correct password for an account from an address. A success takes a unit, so a bucket that is not full
+/// had one within the last 7 days, and one with a success each week is never full.
+const KNOWN: Rule = Rule { name: "known_address", burst: 2, per: Duration::from_secs(7 * 24 * 3600) };
 
 /// The rate limits, for the handler of a request. An extractor; a limit that a handler checks appears in the headers of
 /// its response, whether that is a success or an error.
@@ -62,17 +67,44 @@ impl RequestLimits {
         self.apply(self.limits.decide_now(act, subject))
     }
 
-    /// Begins an attempt to guess a password; must precede the check of the password.
+    /// Begins a login; must precede the check of the password.
+    ///
+    /// # Errors
+    /// `rate_limited` after too many wrong passwords for this account from this address; also after too many from all
+    /// addresses, unless the user has recently logged in from this address; also after too many logins to this account.
+    pub async fn attempt(&self, username: &str, address: ClientAddress) -> Result<Attempt> {
+        let mut attempt = self.confirmation(username, address).await?;
+        attempt.logins = self.limits.bucket(Act::AccountLogin, &[similar(username).as_bytes()]);
+        if let Some(bucket) = &attempt.logins {
+            let decision = bucket.peek().await;
+            if !decision.is_allowed() {
+                self.apply(Some(Limits::quota(Act::AccountLogin, bucket, decision)))?;
+            }
+        }
+        if let Some(account) = &attempt.account {
+            let decision = account.wrong.peek().await;
+            if !decision.is_allowed() && !account.is_known().await {
+                self.apply(Some(Limits::quota(Act::AccountPassword, &account.wrong, decision)))?;
+            }
+        }
+        Ok(attempt)
+    }
+
+    /// Begins an attempt of a user who is logged in, and confirms something with the password; must precede the check of
+    /// the password.
     ///
     /// # Errors
     /// `rate_limited` after too many wrong passwords for this account from this address.
-    pub async fn attempt(&self, username: &str, address: ClientAddress) -> Result<Attempt> {
+    pub async fn confirmation(&self, username: &str, address: ClientAddress) -> Result<Attempt> {
         let (name, address) = (similar(username), address.to_string());
-        let bucket = self.limits.bucket(Act::WrongPassword, &[name.as_bytes(), address.as_bytes()]);
+        let parts = [name.as_bytes(), address.as_bytes()];
+        let bucket = self.limits.bucket(Act::WrongPassword, &parts);
         if let Some(bucket) = &bucket {
             self.apply(Some(Limits::quota(Act::WrongPassword, bucket, bucket.peek().await)))?;
         }
-        Ok(Attempt { act: Act::WrongPassword, bucket, limits: self.clone() })
+        let wrong = self.limits.bucket(Act::AccountPassword, &parts[..1]);
+        let account = wrong.map(|wrong| Account { wrong, known: self.limits.bucket_under(KNOWN, &parts) });
+        Ok(Attempt { act: Act::WrongPassword, bucket, account, logins: None, limits: self.clone() })
     }
 
     /// Begins an attempt to guess a server key; must precede the look-up of the key. A wrong key counts as a login from
@@ -88,7 +120,7 @@ impl RequestLimits {
                 self.apply(Some(Limits::quota(Act::Login, bucket, decision)))?;
             }
         }
-        Ok(Attempt { act: Act::Login, bucket, limits: self.clone() })
+        Ok(Attempt { act: Act::Login, bucket, account: None, logins: None, limits: self.clone() })
     }
 
     fn apply(&self, quota: Option<Quota>) -> Result<()> {
@@ -105,12 +137,32 @@ impl RequestLimits {
     }
 }
 
+/// The buckets of an account that hold for all addresses together, and its record of one address.
+struct Account {
+    wrong: Bucket,
+    known: Bucket,
+}
+
+impl Account {
+    /// Whether the user has logged in from the address within the last 7 days.
+    async fn is_known(&self) -> bool {
+        match self.known.peek().await {
+            Decision::Allowed { remaining, .. } => remaining < KNOWN.burst,
+            Decision::Limited { .. } => true,
+        }
+    }
+}
+
 /// An attempt with a password or a server key that is not checked yet. Dropped without a result, for example when the
 /// auth service is unavailable, it counts for nothing.
 #[must_use = "a wrong password counts only if this is reported"]
 pub struct Attempt {
     act: Act,
     bucket: Option<Bucket>,
+    /// For passwords, if the limit over all addresses is on.
+    account: Option<Account>,
+    /// For logins, of which only those with the correct password count: the limit of the account.
+    logins: Option<Bucket>,
     limits: RequestLimits,
 }
 
@@ -140,6 +192,9 @@ impl Attempt {
             let decision = bucket.penalize(1).await;
             self.limits.state(Quota { act: self.act, rule: *bucket.rule(), decision });
         }
+        if let Some(account) = &self.account {
+            account.wrong.penalize(1).await;
+        }
     }
 
     /// The password was correct.
@@ -147,5 +202,15 @@ impl Attempt {
         if let Some(bucket) = &self.bucket {
             bucket.forget().await;
         }
+        // The guesses from other addresses go on counting.
+        if let Some(account) = &self.account {
+            account.known.penalize(1).await;
+        }
+        if let Some(bucket) = &self.logins {
+            bucket.penalize(1).await;
+        }
     }
 }
+
+#[cfg(test)]
+mod tests;

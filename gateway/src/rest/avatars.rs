@@ -6,7 +6,8 @@ use axum::extract::State;
 use axum::http::header::{
     CACHE_CONTROL, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue, REFERRER_POLICY,
 };
-use axum::response::{IntoResponse, Response};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{AppendHeaders, IntoResponse, Response};
 use confab_common::grpc::request;
 use confab_common::{Code, Error};
 use confab_proto::auth::v1::{GetAvatarRequest, UserRef};
@@ -17,7 +18,7 @@ use utoipa_axum::routes;
 
 use super::Deadline;
 use super::extract::FileId;
-use super::files::{RESOURCE_POLICY, body, content_type};
+use super::files::{RESOURCE_POLICY, Validators, body, content_type};
 use super::openapi::problems::{Called, NotFound};
 use super::openapi::{bytes as answers, params};
 use crate::App;
@@ -25,6 +26,8 @@ use crate::problem::Problem;
 
 /// Largest picture, in bytes.
 const MAX_SIZE: u64 = 1024 * 1024;
+/// A cache shows the picture of a deleted account for at most an hour, also while this server is unreachable.
+const CACHED: &str = "public, max-age=3600, immutable";
 
 pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
     OpenApiRouter::default().routes(routes!(show))
@@ -33,17 +36,18 @@ pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
 /// Show a picture
 ///
 /// Returns the bytes of a user's picture, while a user has it. Needs no token. Pages of any site may show it, and
-/// caches may keep it for a year, because a new picture has another URL.
+/// caches may keep it for an hour. A new picture has another URL, so a cache that asks again with the `ETag` receives 304,
+/// or 404 when no user has the picture any more.
 #[utoipa::path(
     get,
     path = "/api/avatars/{fileId}",
     operation_id = "show_avatar",
     tag = "Files",
-    params(params::File),
-    responses(answers::Picture, NotFound, Called),
+    params(params::File, params::IfNoneMatch, params::IfModifiedSince),
+    responses(answers::Picture, answers::Known, NotFound, Called),
     security(())
 )]
-async fn show(State(app): State<Arc<App>>, FileId(id): FileId) -> Result<Response, Problem> {
+async fn show(State(app): State<Arc<App>>, FileId(id): FileId, headers: HeaderMap) -> Result<Response, Problem> {
     let deadline = Deadline::of(&app);
     let find = deadline.reading(GetAvatarRequest { file_id: id.to_string() });
     let owner = app.clients.auth.clone().get_avatar(find).await.map_err(refusal)?.into_inner();
@@ -55,18 +59,27 @@ async fn show(State(app): State<Arc<App>>, FileId(id): FileId) -> Result<Respons
     if !is_picture(&file) {
         return Err(no_picture().into());
     }
+    let validators = Validators::of(&file);
+    let known = (
+        AppendHeaders(validators.headers()),
+        [
+            (CACHE_CONTROL, HeaderValue::from_static(CACHED)),
+            (RESOURCE_POLICY, HeaderValue::from_static("cross-origin")),
+        ],
+    );
+    if validators.is_known_to(&headers) {
+        return Ok((StatusCode::NOT_MODIFIED, known).into_response());
+    }
     let ask = DownloadRequest { reader, id: id.to_string(), offset: 0, length: file.size };
     let call = request(ask, app.clients.read.streaming_answer());
     let bytes = app.clients.file.clone().download(call).await.map_err(refusal)?.into_inner();
     let headers = [
         (CONTENT_TYPE, content_type(&file.content_type)),
         (CONTENT_LENGTH, HeaderValue::from(file.size)),
-        (CACHE_CONTROL, HeaderValue::from_static("public, max-age=31536000, immutable")),
         (CONTENT_SECURITY_POLICY, HeaderValue::from_static("sandbox; default-src 'none'")),
-        (RESOURCE_POLICY, HeaderValue::from_static("cross-origin")),
         (REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
     ];
-    Ok((headers, body(bytes, file.size).await?).into_response())
+    Ok((known, headers, body(bytes, file.size).await?).into_response())
 }
 
 /// Checks that a user may have this file as picture.
@@ -128,7 +141,7 @@ mod tests {
         assert_eq!((shown.status, &shown.bytes[..]), (200, &b"some bytes"[..]));
         for (name, value) in [
             ("content-type", "image/png"),
-            ("cache-control", "public, max-age=31536000, immutable"),
+            ("cache-control", CACHED),
             ("content-security-policy", "sandbox; default-src 'none'"),
             ("cross-origin-resource-policy", "cross-origin"),
             ("x-content-type-options", "nosniff"),
@@ -136,6 +149,15 @@ mod tests {
         ] {
             assert_eq!(shown.headers[name], value, "{name}");
         }
+        let tag = shown.headers["etag"].clone();
+        let again = async || {
+            send(&routes, Request::get(format!("/api/avatars/{picture}")).header("If-None-Match", tag.clone())).await
+        };
+        let known = again().await;
+        assert_eq!((known.status, known.bytes.len()), (304, 0));
+        assert_eq!((&known.headers["etag"], &known.headers["cache-control"]), (&tag, &shown.headers["cache-control"]));
+        files.remove(&picture);
+        assert_eq!(problem(&again().await), (404, "not_found"));
         for id in [
             files.put("a.txt", "text/plain", "some text"),
             files.put("large.png", "image/png", vec![0; MAX_SIZE as usize + 1]),

@@ -18,6 +18,7 @@ use confab_common::metrics::LIMITS;
 use confab_common::{Code, Error, Result, text};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use serde_json::value::RawValue;
 use tokio::time::timeout;
 use uuid::Uuid;
 
@@ -154,6 +155,15 @@ impl Params {
         }
     }
 
+    /// A flag, by default `false`.
+    pub fn flag(&self, name: &str) -> Result<bool> {
+        match self.text(name) {
+            None | Some("false") => Ok(false),
+            Some("true") => Ok(true),
+            Some(_) => Err(Error::field(name, "must be true or false")),
+        }
+    }
+
     /// The number of items that the client requests.
     pub fn limit(&self) -> Result<u32> {
         let Some(text) = self.text("limit") else { return Ok(DEFAULT_LIMIT) };
@@ -191,6 +201,27 @@ impl<S: Send + Sync, T: DeserializeOwned, const MOST: usize> FromRequest<S> for 
         }
         let body = body::read(request, MOST).await.map_err(unread)?;
         parse(&body).map(Self).map_err(|error| Problem(error).into_response())
+    }
+}
+
+/// A JSON object in the body, and the text of its field `data` as the client wrote it: other forms of a number or another
+/// order of keys may mean something to the app.
+#[derive(Debug)]
+pub(super) struct JsonWithData<T> {
+    pub object: T,
+    pub data: Option<String>,
+}
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonWithData<T> {
+    type Rejection = Response;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Response> {
+        if let Some(unsupported) = check_content_type(&request) {
+            return Err(unsupported);
+        }
+        let body = body::read(request, MAX_BODY).await.map_err(unread)?;
+        let object = parse(&body).map_err(|error| Problem(error).into_response())?;
+        Ok(Self { object, data: text_of(&body, "data") })
     }
 }
 
@@ -235,14 +266,23 @@ fn unread(error: Error) -> Response {
 
 /// Parses through a [`Value`], which limits the depth of all fields, including ignored ones.
 fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T> {
-    // A parser may ignore a byte-order mark (RFC 8259, section 8.1).
-    let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
-    let value: Value = serde_json::from_slice(body)
+    let value: Value = serde_json::from_slice(without_mark(body))
         .map_err(|error| Error::new(Code::InvalidRequest, format!("malformed JSON: {error}")))?;
     if !value.is_object() {
         return Err(Error::new(Code::InvalidRequest, "the body must be a JSON object"));
     }
     payload::read(value)
+}
+
+/// A parser may ignore a byte-order mark (RFC 8259, section 8.1).
+fn without_mark(body: &[u8]) -> &[u8] {
+    body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body)
+}
+
+/// The text of a field of an object. If the object has the field twice, the last one counts, as in [`parse`].
+fn text_of(body: &[u8], field: &str) -> Option<String> {
+    let fields: HashMap<String, &RawValue> = serde_json::from_slice(without_mark(body)).ok()?;
+    fields.get(field).map(|text| text.get().to_owned())
 }
 
 #[cfg(test)]

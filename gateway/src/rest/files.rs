@@ -4,7 +4,7 @@ mod conditions;
 mod disposition;
 mod download;
 mod filename;
-mod multipart;
+pub(crate) mod multipart;
 mod range;
 mod served;
 mod upload;
@@ -33,6 +33,7 @@ use crate::limits::{Act, RequestLimits, Subject};
 use crate::problem::Problem;
 use crate::views::{FileJson, FileUrl, LinkJson, Page, PresentFile, Time};
 
+pub(super) use conditions::Validators;
 pub(super) use download::{RESOURCE_POLICY, body};
 pub(super) use served::content_type;
 
@@ -46,8 +47,9 @@ pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
 
 /// List files
 ///
-/// Lists the caller's uploads or, with `roomId`, the files of that room, newest first. A server key without
-/// `Confab-User` must send `roomId`.
+/// Lists the caller's uploads or, with `roomId`, the files of that room, newest first. Uploads in rooms that the caller
+/// may not read any more are not listed; if there are very many of them, a page may have fewer files than `limit`
+/// although `nextCursor` is not null. A server key without `Confab-User` must send `roomId`.
 #[utoipa::path(
     get,
     path = "/api/files",

@@ -20,8 +20,9 @@ A private room exists only for its members: all other callers get 404 `not_found
 
 The back end of an app sends a server key in place of a token, never from a web page. With the header \
 `Confab-User: <user id>` it has exactly the rights of that user: with the scope `rooms` in the operations on rooms and \
-members, with the scope `messages` in those on messages and files. Without the header, it may read, change and delete \
-any room and its members (`rooms`), and read any room's messages and files and delete the files (`messages`); an \
+members, with the scope `messages` in those on messages and files, with the scope `users` in those that find users. \
+Without the header, it may read, change and delete \
+any room and its members (`rooms`), find all users (`users`), and read any room's messages and files and delete the files (`messages`); an \
 operation that needs an author returns 400. A missing scope is 403.
 
 Times are RFC 3339 in UTC with milliseconds; ids are UUIDv7. Unknown fields of a request are ignored. Every response \
@@ -39,6 +40,7 @@ pub(super) fn document() -> OpenApi {
         .license(Some(license));
     let tags = [
         ("Auth", "Accounts and tokens"),
+        ("Users", "Users: finding other users, and their profiles"),
         ("Rooms", "Rooms: a room has a name, members and a log of messages"),
         ("Messages", "Messages of a room, in the order of their `seq`"),
         ("Files", "Files: uploads, downloads and links"),

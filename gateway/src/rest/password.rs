@@ -60,7 +60,7 @@ async fn change(
     Json(given): Json<PasswordChange, MAX_CREDENTIALS>,
 ) -> Result<StatusCode, Problem> {
     check_account(&caller)?;
-    let attempt = limits.attempt(&caller.user.username, address).await?;
+    let attempt = limits.confirmation(&caller.user.username, address).await?;
     let change = ChangePasswordRequest {
         user_id: caller.user.id,
         session_id: caller.session_id.to_string(),

@@ -18,7 +18,7 @@ use utoipa_axum::routes;
 use super::Deadline;
 use super::auth::{HASHING, MAX_CREDENTIALS, check_account};
 use super::avatars::check_picture;
-use super::extract::{Caller, Json, unauthorized};
+use super::extract::{Caller, Json, JsonWithData, unauthorized};
 use super::late::refuse_late;
 use super::openapi::examples;
 use super::openapi::problems::{Body, Called, Forbidden, RateLimited, Unauthorized};
@@ -71,7 +71,7 @@ struct ProfileChange {
     #[serde(default, deserialize_with = "given")]
     #[schema(value_type = Option<String>, format = "uuid")]
     avatar_file_id: Option<Option<String>>,
-    /// An object that the app stores for the user, up to 4 KiB. The server does not interpret it.
+    /// An object that the app stores for the user, up to 4 KiB. The server keeps its text as it is sent.
     #[serde(default, deserialize_with = "given")]
     #[schema(value_type = Option<Object>)]
     data: Option<Option<Value>>,
@@ -84,12 +84,12 @@ pub(super) fn given<'de, T: Deserialize<'de>, D: Deserializer<'de>>(value: D) ->
 
 impl ProfileChange {
     /// The request to the auth service, in which an empty text clears a field.
-    fn of(self, user_id: String) -> Result<UpdateProfileRequest, Error> {
+    fn of(self, data: Option<String>, user_id: String) -> Result<UpdateProfileRequest, Error> {
         Ok(UpdateProfileRequest {
             user_id,
             display_name: or_cleared("displayName", self.display_name)?,
             avatar_file_id: or_cleared("avatarFileId", self.avatar_file_id)?,
-            data: data(self.data)?,
+            data: checked_data(self.data, data)?,
         })
     }
 }
@@ -102,12 +102,12 @@ pub(super) fn or_cleared(field: &str, change: Option<Option<String>>) -> Result<
     }
 }
 
-/// The text of changed `data`.
-pub(super) fn data(change: Option<Option<Value>>) -> Result<Option<String>, Error> {
+/// The text of changed `data`, as the client wrote it.
+pub(super) fn checked_data(change: Option<Option<Value>>, text: Option<String>) -> Result<Option<String>, Error> {
     let data = match change {
         None => None,
         Some(None) => Some("{}".to_owned()),
-        Some(Some(data)) if data.is_object() => Some(data.to_string()),
+        Some(Some(Value::Object(_))) => text,
         Some(Some(_)) => return Err(Error::field("data", "must be an object")),
     };
     if data.as_ref().is_some_and(|data| data.len() > MAX_DATA) {
@@ -134,10 +134,10 @@ pub(super) fn data(change: Option<Option<Value>>) -> Result<Option<String>, Erro
 async fn change(
     State(app): State<Arc<App>>,
     Caller(caller): Caller,
-    Json(change): Json<ProfileChange>,
+    JsonWithData { object: change, data }: JsonWithData<ProfileChange>,
 ) -> Result<Response, Problem> {
     let deadline = Deadline::of(&app);
-    let update = change.of(caller.user.id.clone())?;
+    let update = change.of(data, caller.user.id.clone())?;
     if let Some(file_id) = update.avatar_file_id.as_deref().filter(|id| !id.is_empty()) {
         check_picture(&app, &deadline, &caller.user, file_id).await?;
     }
@@ -177,7 +177,7 @@ async fn delete(
     Json(given): Json<Confirmation, MAX_CREDENTIALS>,
 ) -> Result<StatusCode, Problem> {
     check_account(&caller)?;
-    let attempt = limits.attempt(&caller.user.username, address).await?;
+    let attempt = limits.confirmation(&caller.user.username, address).await?;
     let client_address = address.to_string();
     let delete = DeleteAccountRequest { user_id: caller.user.id, password: given.password, client_address };
     let deleted = app.clients.auth.clone().delete_account(request(delete, HASHING)).await;

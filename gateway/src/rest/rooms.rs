@@ -10,7 +10,9 @@ use axum::response::{IntoResponse, Response};
 use confab_common::Error;
 use confab_common::grpc::request;
 use confab_proto::message::v1::GetRoomHeadsRequest;
-use confab_proto::room::v1::{CreateRoomRequest, DeleteRoomRequest, ListRoomsRequest, UpdateRoomRequest, Visibility};
+use confab_proto::room::v1::{
+    CreateRoomRequest, DeleteRoomRequest, ListOwnRoomsRequest, ListRoomsRequest, UpdateRoomRequest, Visibility,
+};
 use confab_socketio::net::ClientAddress;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -20,10 +22,10 @@ use utoipa_axum::routes;
 use uuid::Uuid;
 
 use super::Deadline;
-use super::extract::{Actor, Caller, Json, Params, Reader, RoomId, Turns};
+use super::extract::{Actor, Caller, Json, Params, Reader, RoomId, Turns, needs_user, unauthorized};
 use super::late::refuse_late;
 use super::messages::readable_events;
-use super::openapi::problems::{Body, ByKey, Called, RoomNameTaken, Unauthorized};
+use super::openapi::problems::{Body, ByKey, Called, RoomConflict, RoomNameTaken, Unauthorized};
 use super::openapi::{examples, params};
 use crate::App;
 use crate::limits::{Act, RequestLimits, Subject};
@@ -74,7 +76,7 @@ fn visibility(text: Option<&str>) -> Result<Option<Visibility>, Error> {
 /// Create a room
 ///
 /// Creates a room. The caller becomes its owner. Only members see a private room; for all other callers it does not
-/// exist.
+/// exist. A user who is in 1,000 rooms (`CONFAB_MAX_ROOMS_PER_USER`) cannot create another one.
 #[utoipa::path(
     post,
     path = "/api/rooms",
@@ -84,7 +86,7 @@ fn visibility(text: Option<&str>) -> Result<Option<Visibility>, Error> {
     responses(
         (status = 201, description = "The room was created", headers(("Location" = String, description = "The path of the room")),
             body = RoomJson, example = json!(examples::room(0))),
-        Body, Unauthorized, RoomNameTaken, ByKey, Called
+        Body, Unauthorized, RoomConflict, ByKey, Called
     ),
     security(("bearer" = []), ("key" = []))
 )]
@@ -110,14 +112,18 @@ async fn create(
 
 /// List rooms
 ///
-/// Lists public rooms and the rooms of which the caller is a member. A server key without `Confab-User` lists public
-/// rooms.
+/// Lists public rooms and the rooms of which the caller is a member, the newest first. A server key without
+/// `Confab-User` lists public rooms.
+///
+/// With `mine=true`, the list contains only the rooms of which the caller is a member, the room with the most recent
+/// event first. The order is that of the time of the first page: each room is listed once, also if rooms become active
+/// while the client reads the pages.
 #[utoipa::path(
     get,
     path = "/api/rooms",
     operation_id = "list_rooms",
     tag = "Rooms",
-    params(params::Limit, params::Cursor, params::Search),
+    params(params::Limit, params::Cursor, params::Search, params::Mine),
     responses(
         (status = 200, description = "A page of rooms", body = Page<RoomJson>, example = json!(examples::rooms())),
         Unauthorized, ByKey, Called
@@ -134,19 +140,26 @@ async fn list(
 ) -> Result<Response, Problem> {
     let (deadline, viewer) = (Deadline::of(&app), viewer(reader.as_ref()));
     let searcher = Subject::of(reader.as_ref().map(Actor::id), address);
-    let list = ListRoomsRequest {
-        // A server key without a user lists public rooms, as an anonymous caller.
-        caller: reader.as_ref().and_then(Actor::user).map(|user| user.user.clone()),
-        limit: params.limit()?,
-        cursor: params.cursor()?,
-        query: params.text("q").unwrap_or_default().into(),
-    };
-    if !list.query.is_empty() {
+    // A server key without a user lists public rooms, as an anonymous caller.
+    let caller = reader.as_ref().and_then(Actor::user).map(|user| user.user.clone());
+    let (limit, cursor, mine) = (params.limit()?, params.cursor()?, params.flag("mine")?);
+    let query = params.text("q").unwrap_or_default().to_owned();
+    if mine && caller.is_none() {
+        let error = if reader.is_none() { unauthorized("a bearer token is needed") } else { needs_user() };
+        return Err(Problem(error));
+    }
+    if !query.is_empty() {
         limits.check(Act::Search, searcher).await?;
     }
-    // The room service limits concurrent searches itself.
-    let _turn = if list.query.is_empty() { turns.next().await? } else { None };
-    let mut page = refuse_late(app.clients.room.clone().list_rooms(deadline.reading(list)).await).await?.into_inner();
+    // The room service limits concurrent searches of all rooms itself.
+    let _turn = if mine || query.is_empty() { turns.next().await? } else { None };
+    let mut service = app.clients.room.clone();
+    let listed = if mine {
+        service.list_own_rooms(deadline.reading(ListOwnRoomsRequest { caller, limit, cursor, query })).await
+    } else {
+        service.list_rooms(deadline.reading(ListRoomsRequest { caller, limit, cursor, query })).await
+    };
+    let mut page = refuse_late(listed).await?.into_inner();
     page.rooms.iter_mut().for_each(|room| app.clients.deleted.hide_in_room(room));
     let seqs = last_seqs(&app, &deadline, page.rooms.iter().map(|room| room.id.clone()).collect()).await?;
     let items = page.rooms.iter().zip(seqs).map(|(room, seq)| RoomJson::new(room, seq, viewer)).collect();
@@ -274,9 +287,12 @@ async fn last_seqs(
 ) -> Result<impl Iterator<Item = u64>, Problem> {
     let mut heads = std::collections::HashMap::new();
     if !room_ids.is_empty() {
-        let ask = deadline.reading(GetRoomHeadsRequest { room_ids: room_ids.clone() });
+        let ask = deadline.reading(GetRoomHeadsRequest { room_ids: room_ids.clone(), until_ms: None });
         let answer = app.clients.message.clone().get_room_heads(ask).await?.into_inner();
         heads.extend(answer.heads.into_iter().map(|head| (head.room_id, head.seq)));
     }
     Ok(room_ids.into_iter().map(move |id| heads.get(&id).copied().unwrap_or_default()))
 }
+
+#[cfg(test)]
+mod tests;

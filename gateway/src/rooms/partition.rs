@@ -213,7 +213,7 @@ impl<L: Listener + 'static> PartitionTask<L> {
     }
 
     /// Skips a hole that is too large to replay, if the database confirms it: hints are not trusted.
-    async fn give_up(&mut self, target: u64) {
+    async fn skip_hole(&mut self, target: u64) {
         match self.log.head(self.partition).await {
             Some((epoch, position)) if epoch == self.epoch && position.saturating_sub(self.position) <= MAX_HOLE => {
                 self.forget_hole();
@@ -229,7 +229,7 @@ impl<L: Listener + 'static> PartitionTask<L> {
         let Some((target, _)) = self.hole else { return };
         self.log.note_miss();
         if target - self.position > MAX_HOLE {
-            return self.give_up(target).await;
+            return self.skip_hole(target).await;
         }
         let Some(page) = self.log.read(self.partition, self.position, PAGE_BYTES).await else {
             self.hole = Some((target, Instant::now() + RETRY));

@@ -54,8 +54,9 @@ fn within(descriptors: u64, memory: u64, setting: usize, part: impl Fn(u64) -> u
     setting.min(usize::try_from(places).unwrap_or(usize::MAX)).max(1)
 }
 
-/// The number of sockets that one user may have: the setting (0: no limit), but at most four fifths of the connections.
-pub fn sockets_per_user(setting: usize, places: usize) -> usize {
+/// The number of sockets that one user or one address may have: the setting (0: no limit), but at most four fifths of
+/// the connections.
+pub fn max_sockets(setting: usize, places: usize) -> usize {
     if setting == 0 { 0 } else { setting.min((places.div_ceil(TIMES_FREE + 1) * TIMES_FREE).min(places)) }
 }
 
@@ -79,10 +80,10 @@ mod tests {
     }
 
     #[test]
-    fn one_user_can_have_four_fifths_of_the_connections() {
-        assert_eq!(sockets_per_user(10_000, 100_000), 10_000);
-        assert_eq!(sockets_per_user(10_000, 200), 160);
-        assert_eq!(sockets_per_user(10_000, 1), 1);
-        assert_eq!(sockets_per_user(0, 200), 0);
+    fn one_user_or_address_can_have_four_fifths_of_the_connections() {
+        assert_eq!(max_sockets(10_000, 100_000), 10_000);
+        assert_eq!(max_sockets(10_000, 200), 160);
+        assert_eq!(max_sockets(10_000, 1), 1);
+        assert_eq!(max_sockets(0, 200), 0);
     }
 }

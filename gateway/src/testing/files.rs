@@ -60,6 +60,11 @@ impl Files {
         self.state().refusal = Some(error);
     }
 
+    /// Accepts uploads again after [`refuse`](Self::refuse).
+    pub fn accept(&self) {
+        self.state().refusal = None;
+    }
+
     /// Stops reading uploads and sending downloads.
     pub fn stall(&self) {
         self.stalled.send_replace(true);
@@ -91,6 +96,11 @@ impl Files {
         };
         self.state().kept.insert(id.clone(), (file, bytes));
         id
+    }
+
+    /// Removes a file.
+    pub fn remove(&self, id: &str) {
+        self.state().kept.remove(id);
     }
 
     pub fn bytes(&self, id: &str) -> Option<Bytes> {

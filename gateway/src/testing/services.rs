@@ -11,9 +11,9 @@ use confab_proto::message::v1::{
     GetHeadsRequest, GetHeadsResponse, GetRoomHeadsRequest, GetRoomHeadsResponse, Head, RoomHead,
 };
 use confab_proto::room::v1::{
-    CreateRoomRequest, GetRoomRequest, ListMembersRequest, ListMembersResponse, ListRoomsResponse, Member,
-    RemoveMemberRequest, RemoveMemberResponse, Role, Room, SetMemberRequest, SetMemberResponse, UpdateRoomRequest,
-    Visibility,
+    CreateRoomRequest, GetRoomRequest, ListMembersRequest, ListMembersResponse, ListOwnRoomsRequest, ListRoomsResponse,
+    Member, RemoveMemberRequest, RemoveMemberResponse, Role, Room, SetMemberRequest, SetMemberResponse,
+    UpdateRoomRequest, Visibility,
 };
 use parking_lot::Mutex;
 use prost::Message;
@@ -126,6 +126,12 @@ pub fn room(method: &str, body: Bytes) -> Result<Vec<u8>, Error> {
         "ListRooms" => {
             Ok(ListRoomsResponse { rooms: vec![room(ROOM, "Tea".into())], next_cursor: "next".into() }.encode_to_vec())
         }
+        "ListOwnRooms" => {
+            let own = ListOwnRoomsRequest::decode(body).unwrap();
+            let name = format!("{} {}", own.caller.unwrap().username, own.query);
+            let next_cursor = own.cursor;
+            Ok(ListRoomsResponse { rooms: vec![room(ROOM, name)], next_cursor }.encode_to_vec())
+        }
         "GetRoom" if GetRoomRequest::decode(body.clone()).unwrap().id == ROOM => {
             Ok(room(ROOM, "Tea".into()).encode_to_vec())
         }
@@ -219,9 +225,10 @@ pub fn message() -> impl Fn(&str, Bytes) -> Result<Vec<u8>, Error> {
                 let heads = GetRoomHeadsRequest::decode(body).unwrap().room_ids.into_iter().map(|room_id| RoomHead {
                     room_id,
                     seq: 3,
-                    closed: false,
+                    ..RoomHead::default()
                 });
-                Ok(GetRoomHeadsResponse { epoch: "e".into(), heads: heads.collect(), format: 2 }.encode_to_vec())
+                let heads = heads.collect();
+                Ok(GetRoomHeadsResponse { epoch: "e".into(), heads, format: 2, ..<_>::default() }.encode_to_vec())
             }
             "GetHeads" => {
                 let partitions = GetHeadsRequest::decode(body).unwrap().partitions;

@@ -25,6 +25,39 @@ impl<'a> From<&'a UserRef> for UserJson<'a> {
     }
 }
 
+/// A user as other users see them.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = Profile)]
+pub struct ProfileJson<'a> {
+    /// UUIDv7; UUIDv5 for a user of the app's own issuer.
+    #[schema(format = "uuid")]
+    id: &'a str,
+    /// The current username, in the user's own spelling.
+    username: &'a str,
+    /// The name that clients show; null if the user has none.
+    #[schema(required)]
+    display_name: Option<&'a str>,
+    /// The URL of the user's picture, which may be relative to this server; null if the user has none.
+    #[schema(required, value_type = Option<String>, format = "uri-reference")]
+    avatar_url: Option<AvatarUrl<'a>>,
+}
+
+impl<'a> From<&'a User> for ProfileJson<'a> {
+    fn from(user: &'a User) -> Self {
+        let given = |text: &'a str| Some(text).filter(|text| !text.is_empty());
+        Self {
+            id: &user.id,
+            username: &user.username,
+            display_name: given(&user.display_name),
+            avatar_url: match given(&user.avatar_file_id) {
+                Some(file) => Some(AvatarUrl::File(file)),
+                None => given(&user.avatar_url).map(AvatarUrl::Elsewhere),
+            },
+        }
+    }
+}
+
 /// An account.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
@@ -47,15 +80,12 @@ pub struct Account<'a> {
 
 impl<'a> From<&'a User> for Account<'a> {
     fn from(user: &'a User) -> Self {
-        let given = |text: &'a str| Some(text).filter(|text| !text.is_empty());
+        let ProfileJson { id, username, display_name, avatar_url } = user.into();
         Self {
-            id: &user.id,
-            username: &user.username,
-            display_name: given(&user.display_name),
-            avatar_url: match given(&user.avatar_file_id) {
-                Some(file) => Some(AvatarUrl::File(file)),
-                None => given(&user.avatar_url).map(AvatarUrl::Elsewhere),
-            },
+            id,
+            username,
+            display_name,
+            avatar_url,
             // An auth service of the previous version leaves it empty.
             data: serde_json::from_str(&user.data).or_else(|_| serde_json::from_str("{}")).unwrap_or(RawValue::NULL),
             created_at: Time(user.created_at_ms),

@@ -27,7 +27,7 @@ pub async fn run(program: Program, process: Process) -> anyhow::Result<()> {
     let listen = common.listen;
     let taken = || format!("cannot listen on {listen}: is another Confab running? If not, set CONFAB_LISTEN");
     let port = Reserved::new(listen).with_context(taken)?;
-    let bus = parts.bus.open()?;
+    let bus = parts.bus.open(&process.readiness)?;
 
     // The services call each other: auth removes deleted users from rooms; message attaches files with file and, until
     // an upgrade of the log is finished, asks room about permissions; file asks room about permissions; room and file

@@ -2,7 +2,7 @@
 
 use confab_proto::auth::v1;
 
-use crate::service::{Refresh, Session};
+use crate::service::{FoundUsers, Refresh, Session};
 use crate::store::{Entry, ServerKey, State, StoredSession, User};
 
 impl From<Session> for v1::Session {
@@ -42,6 +42,13 @@ impl From<User> for v1::User {
             data: user.profile.data,
             avatar_url: picture.unwrap_or_default(),
         }
+    }
+}
+
+impl From<FoundUsers> for v1::SearchUsersResponse {
+    fn from(found: FoundUsers) -> Self {
+        let user = |(user, cursor): (User, String)| v1::FoundUser { user: Some(user.into()), cursor };
+        Self { users: found.users.into_iter().map(user).collect(), next_cursor: found.next.unwrap_or_default() }
     }
 }
 

@@ -1,5 +1,6 @@
 //! Converts gRPC requests to domain calls, and results back to gRPC.
 
+use confab_common::grpc::operation;
 use confab_common::{Error, text};
 use confab_proto::auth::v1;
 use confab_proto::auth::v1::auth_service_server::AuthService;
@@ -75,11 +76,13 @@ impl AuthService for Service {
     }
 
     async fn change_password(&self, request: Request<v1::ChangePasswordRequest>) -> Answer<v1::Revocations> {
+        let operation = operation(&request);
         let v1::ChangePasswordRequest { user_id, session_id, current_password, new_password, client_address } =
             request.into_inner();
         let (user_id, session_id) = (user(&user_id)?, text::id("sessionId", &session_id)?);
         let address = Client::parse(&client_address, "")?.address;
-        let ended = self.0.change_password(user_id, session_id, current_password, new_password, address).await?;
+        let (current, new) = (current_password, new_password);
+        let ended = self.0.change_password(user_id, session_id, current, new, address, operation).await?;
         Ok(added(ended))
     }
 
@@ -97,9 +100,10 @@ impl AuthService for Service {
     }
 
     async fn delete_account(&self, request: Request<v1::DeleteAccountRequest>) -> Answer<v1::Revocations> {
+        let operation = operation(&request);
         let v1::DeleteAccountRequest { user_id, password, client_address } = request.into_inner();
         let address = Client::parse(&client_address, "")?.address;
-        let ended = self.0.delete_own(user(&user_id)?, password, address).await?;
+        let ended = self.0.delete_own(user(&user_id)?, password, address, operation).await?;
         Ok(added(ended))
     }
 
@@ -140,6 +144,18 @@ impl AuthService for Service {
             _ => return Err(Error::field("username", "cannot go together with id").into()),
         };
         Ok(Response::new(found.into()))
+    }
+
+    async fn get_users(&self, request: Request<v1::GetUsersRequest>) -> Answer<v1::GetUsersResponse> {
+        let ids = request.into_inner().ids;
+        let ids = ids.iter().map(|id| text::id("ids", id)).collect::<Result<Vec<_>, Error>>()?;
+        let users = self.0.users(ids).await?.into_iter().map(Into::into).collect();
+        Ok(Response::new(v1::GetUsersResponse { users }))
+    }
+
+    async fn search_users(&self, request: Request<v1::SearchUsersRequest>) -> Answer<v1::SearchUsersResponse> {
+        let v1::SearchUsersRequest { query, limit, cursor } = request.into_inner();
+        Ok(Response::new(self.0.search_users(&query, limit, &cursor).await?.into()))
     }
 
     async fn get_jwks(&self, _: Request<v1::GetJwksRequest>) -> Answer<v1::Jwks> {
@@ -191,8 +207,9 @@ impl AuthService for Service {
     }
 
     async fn delete_key(&self, request: Request<v1::DeleteKeyRequest>) -> Answer<v1::DeleteKeyResponse> {
+        let operation = operation(&request);
         let v1::DeleteKeyRequest { id, actor: by } = request.into_inner();
-        self.0.delete_key(key(&id)?, actor(by)?).await?;
+        self.0.delete_key(key(&id)?, actor(by)?, operation).await?;
         Ok(Response::new(v1::DeleteKeyResponse {}))
     }
 

@@ -3,6 +3,7 @@
 mod client;
 mod config;
 mod convert;
+mod cursors;
 mod grpc;
 mod hashing;
 mod key;
@@ -33,6 +34,7 @@ pub use config::{AuthArgs, AuthConfig, Command, KeyCommand, Program, SignupMode}
 pub use grpc::Service;
 pub use store::SCHEMA;
 
+use cursors::CursorKeys;
 use key::SigningKeys;
 use password::Passwords;
 use publish::Publisher;
@@ -75,7 +77,8 @@ pub async fn start(
     tokio::spawn(process.shutdown.clone().run_until_cancelled_owned(upkeep(store.clone())));
     let relay = Relay::new(store.clone(), services.room);
     tokio::spawn(process.shutdown.clone().run_until_cancelled_owned(relay.run()));
-    let accounts = Accounts::new(store, Passwords::start()?, issuer, config.signup, Publisher::new(bus));
+    let (cursors, publisher) = (CursorKeys::new(&keys)?, Publisher::new(bus));
+    let accounts = Accounts::new(store, Passwords::start()?, issuer, cursors, config.signup, publisher);
     Ok(AuthServiceServer::new(Service::new(accounts))
         .max_decoding_message_size(MAX_MESSAGE)
         .max_encoding_message_size(MAX_MESSAGE))
@@ -95,7 +98,7 @@ pub async fn run(program: Program, process: Process) -> anyhow::Result<()> {
     }
     let room = process.security.connect(Role::Room, &room_url).context("CONFAB_ROOM_URL")?;
     let services = Services { room, ..Services::none() };
-    let bus = bus.open()?;
+    let bus = bus.open(&process.readiness)?;
     let server = start(&auth, &storage, bus.clone(), services, &process).await?;
     process.readiness.started();
     confab_common::grpc::serve(
@@ -173,6 +176,16 @@ async fn upkeep(store: Arc<dyn Store>) {
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot purge revocations, sessions, invites, names and audit entries now")
+            }
+        }
+        // Repeated, because replicas of an earlier release may change accounts at the same time.
+        match service::renew_names(store.as_ref()).await {
+            Ok(0) => {}
+            Ok(renewed) => {
+                tracing::info!(renewed, "made names findable that a program of an earlier release had changed")
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot make names findable now that a program of an earlier release has changed")
             }
         }
         // Repeated, because replicas of an earlier release may create accounts at the same time.

@@ -6,13 +6,13 @@ use std::sync::Arc;
 
 use confab_common::grpc::{MAX_MESSAGE, Transport, request};
 use confab_common::outbox::{self, BATCH, DELIVERY, Swept};
-use confab_common::{Code, Result};
+use confab_common::{Code, Result, text};
 use confab_proto::auth::v1::UserRef;
 use confab_proto::room::v1::RemoveUserRequest;
 use confab_proto::room::v1::room_service_client::RoomServiceClient;
 use uuid::Uuid;
 
-use crate::store::{Leaving, Store};
+use crate::store::{Leaving, State, Store};
 
 /// Relays removals to the room service.
 pub struct Relay {
@@ -53,12 +53,26 @@ impl Relay {
     }
 
     async fn remove(&self, leaving: &Leaving) -> Result<()> {
-        let user = UserRef { id: leaving.user_id.to_string(), username: leaving.username.clone() };
+        let user = Some(UserRef { id: leaving.user_id.to_string(), username: leaving.username.clone() });
+        let (mut active, mut inactive) = (Vec::new(), Vec::new());
         loop {
-            let ask = request(RemoveUserRequest { user: Some(user.clone()) }, DELIVERY);
-            if !self.room.clone().remove_user(ask).await?.into_inner().more {
+            let ask = RemoveUserRequest { user: user.clone(), looks_up_heirs: true, active, inactive };
+            let answer = self.room.clone().remove_user(request(ask, DELIVERY)).await?.into_inner();
+            if !answer.more {
                 return self.store.has_left(leaving.user_id).await;
             }
+            (active, inactive) = self.look_up(answer.candidates).await?;
         }
+    }
+
+    /// Returns which of the candidates for the ownership of rooms are active, and which are not.
+    async fn look_up(&self, candidates: Vec<String>) -> Result<(Vec<String>, Vec<String>)> {
+        let (mut active, mut inactive) = (Vec::new(), Vec::new());
+        for candidate in candidates {
+            let user = self.store.user(text::id("candidates", &candidate)?).await?;
+            let is_active = user.is_some_and(|user| user.state == State::Active);
+            if is_active { &mut active } else { &mut inactive }.push(candidate);
+        }
+        Ok((active, inactive))
     }
 }

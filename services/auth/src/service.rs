@@ -2,6 +2,7 @@
 
 mod audit;
 mod claims;
+mod directory;
 mod invites;
 mod keys;
 mod lifecycle;
@@ -24,6 +25,7 @@ use uuid::Uuid;
 
 use crate::client::Client;
 use crate::config::SignupMode;
+use crate::cursors::CursorKeys;
 use crate::password::{self, Passwords};
 use crate::publish::Publisher;
 use crate::refresh::{RefreshKeys, RefreshToken};
@@ -35,6 +37,7 @@ use crate::turns::Ticket;
 use crate::username::{self, Username};
 
 pub use claims::Claims;
+pub use directory::{FoundUsers, renew_names};
 pub use keys::{NewKey, create_key_as_operator};
 pub use passwords::create_reset;
 pub use profiles::Change;
@@ -88,6 +91,7 @@ pub struct Accounts {
     store: Arc<dyn Store>,
     passwords: Passwords,
     issuer: Issuer,
+    cursors: CursorKeys,
     signup: SignupMode,
     publisher: Publisher,
     /// The addresses and names of recent logins. Only a login with the correct password adds an entry.
@@ -100,11 +104,12 @@ impl Accounts {
         store: Arc<dyn Store>,
         passwords: Passwords,
         issuer: Issuer,
+        cursors: CursorKeys,
         signup: SignupMode,
         publisher: Publisher,
     ) -> Self {
         let known = Cache::builder().max_capacity(MAX_KNOWN).time_to_live(KNOWN_FOR).build();
-        Self { store, passwords, issuer, signup, publisher, known, hasher: RandomState::new() }
+        Self { store, passwords, issuer, cursors, signup, publisher, known, hasher: RandomState::new() }
     }
 
     /// Creates an account and its first session. A repeat with the same id, name and password opens another session.

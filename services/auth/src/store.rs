@@ -12,6 +12,7 @@ mod accounts;
 mod audit;
 #[cfg(test)]
 mod contract;
+mod directory;
 mod invites;
 mod keys;
 mod postgres;
@@ -28,9 +29,10 @@ use confab_common::store::{StorageConfig, StoreUrl};
 pub use accounts::{AccountStore, Claimed, Deletion, Leaving, Profile, ProfileChange, State, User};
 pub use accounts::{DELETED, is_deleted, name_taken, no_invite, wrong_credentials};
 pub use audit::{Actor, AuditPosition, AuditStore, Entry};
+pub use directory::{DirectoryStore, Match, MatchPosition, ShownName};
 pub use invites::{Invite, InviteStore, PasswordReset, Redeemed};
 pub use keys::{KeyStore, ServerKey};
-pub use profiles::{Name, ProfileStore};
+pub use profiles::{Name, ProfileStore, Reservation};
 pub use revocations::{Cut, Revocation, RevocationStore, Revocations, Scope};
 pub use sessions::{
     Chain, MAX_SESSIONS, NewSession, Opened, Refreshable, Rotated, Rotation, Seen, SessionStore, Step, StoredSession,
@@ -42,12 +44,19 @@ pub type Sha256 = [u8; 32];
 
 /// The operations of a store. Both implementations pass the same contract tests.
 pub trait Store:
-    AccountStore + ProfileStore + SessionStore + RevocationStore + InviteStore + KeyStore + AuditStore
+    AccountStore + ProfileStore + DirectoryStore + SessionStore + RevocationStore + InviteStore + KeyStore + AuditStore
 {
 }
 
 impl<T> Store for T where
-    T: AccountStore + ProfileStore + SessionStore + RevocationStore + InviteStore + KeyStore + AuditStore
+    T: AccountStore
+        + ProfileStore
+        + DirectoryStore
+        + SessionStore
+        + RevocationStore
+        + InviteStore
+        + KeyStore
+        + AuditStore
 {
 }
 

@@ -123,6 +123,11 @@ pub fn folded(typed: &str) -> String {
     text::fold(&mapped(typed))
 }
 
+/// Returns the number of characters of a typed name after composition.
+pub fn length(typed: &str) -> usize {
+    mapped(typed).chars().count()
+}
+
 /// Returns the folded form of earlier releases.
 pub fn former(typed: &str) -> String {
     NFC.normalize(&NFC.normalize(typed.trim()).to_lowercase()).into_owned()

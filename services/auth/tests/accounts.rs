@@ -4,23 +4,19 @@
 
 mod support;
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
 use confab_auth::{AuthConfig, Program, SignupMode};
 use confab_common::clock::now_ms;
-use confab_common::grpc::{Services, in_process};
+use confab_common::grpc::Services;
 use confab_common::process::Process;
-use confab_common::testing::{directory, eventually};
+use confab_common::testing::directory;
 use confab_common::{Code, Error};
 use confab_proto::auth::v1::*;
-use confab_proto::room::v1::room_service_server::{RoomService, RoomServiceServer};
-use confab_proto::room::v1::*;
 use futures::future::join_all;
-use parking_lot::Mutex;
 use support::*;
-use tonic::{Request, Response, Status};
+use tonic::{Response, Status};
 use uuid::Uuid;
 
 const PASSWORD: &str = "correct horse";
@@ -131,16 +127,6 @@ async fn a_password_change_ends_all_other_sessions() {
     assert!(claims(&next)["iat"].as_i64().unwrap() >= ended[1].not_before);
 }
 
-/// What a revocation is about.
-struct RevocationRef;
-
-impl RevocationRef {
-    fn of(revocation: &Revocation) -> (RevocationKind, String) {
-        let id = if revocation.user_id.is_empty() { &revocation.session_id } else { &revocation.user_id };
-        (revocation.kind(), id.clone())
-    }
-}
-
 #[tokio::test]
 async fn a_suspended_user_is_recognised_only_by_the_right_password() {
     let (mut client, _process) = start(directory(), bus()).await;
@@ -202,112 +188,6 @@ async fn every_rejected_login_costs_a_hash() {
     // Without the hash, a rejection takes a hundredth of the time.
     let most = least.iter().max().unwrap();
     assert!(least.iter().all(|took| *took > *most / 5), "{least:?}");
-}
-
-/// A room service from which a user is removed in three steps.
-#[derive(Clone, Default)]
-struct Rooms(Arc<Mutex<Vec<UserRef>>>);
-
-#[tonic::async_trait]
-impl RoomService for Rooms {
-    async fn remove_user(&self, request: Request<RemoveUserRequest>) -> Result<Response<RemoveUserResponse>, Status> {
-        let mut removed = self.0.lock();
-        removed.push(request.into_inner().user.unwrap());
-        match removed.len() {
-            1 => Err(Status::unavailable("not now")),
-            count => Ok(Response::new(RemoveUserResponse { more: count < 4 })),
-        }
-    }
-
-    async fn create_room(&self, _: Request<CreateRoomRequest>) -> Result<Response<Room>, Status> {
-        Err(Status::unimplemented("not used by this test"))
-    }
-
-    async fn list_rooms(&self, _: Request<ListRoomsRequest>) -> Result<Response<ListRoomsResponse>, Status> {
-        Err(Status::unimplemented("not used by this test"))
-    }
-
-    async fn get_room(&self, _: Request<GetRoomRequest>) -> Result<Response<Room>, Status> {
-        Err(Status::unimplemented("not used by this test"))
-    }
-
-    async fn update_room(&self, _: Request<UpdateRoomRequest>) -> Result<Response<Room>, Status> {
-        Err(Status::unimplemented("not used by this test"))
-    }
-
-    async fn delete_room(&self, _: Request<DeleteRoomRequest>) -> Result<Response<DeleteRoomResponse>, Status> {
-        Err(Status::unimplemented("not used by this test"))
-    }
-
-    async fn check_access(&self, _: Request<CheckAccessRequest>) -> Result<Response<Access>, Status> {
-        Err(Status::unimplemented("not used by this test"))
-    }
-
-    async fn list_members(&self, _: Request<ListMembersRequest>) -> Result<Response<ListMembersResponse>, Status> {
-        Err(Status::unimplemented("not used by this test"))
-    }
-
-    async fn set_member(&self, _: Request<SetMemberRequest>) -> Result<Response<SetMemberResponse>, Status> {
-        Err(Status::unimplemented("not used by this test"))
-    }
-
-    async fn remove_member(&self, _: Request<RemoveMemberRequest>) -> Result<Response<RemoveMemberResponse>, Status> {
-        Err(Status::unimplemented("not used by this test"))
-    }
-}
-
-#[tokio::test]
-async fn a_deleted_user_leaves_all_rooms_and_a_tombstone() {
-    let (data_dir, bus, rooms) = (directory(), bus(), Rooms::default());
-    // Without a room service, the removal waits.
-    let (mut client, process) = start(data_dir.clone(), bus.clone()).await;
-    let session = signup(&mut client, "", "Ada", PASSWORD).await.unwrap();
-    let user_id = user_id(&session);
-    let delete = |password: &str| {
-        let (user_id, password) = (user_id.clone(), password.into());
-        call(DeleteAccountRequest { user_id, password, client_address: String::new() })
-    };
-    assert_eq!(code(client.delete_account(delete("wrong horse"))).await, Some(Code::Forbidden));
-    let ended = client.delete_account(delete(PASSWORD)).await.unwrap().into_inner().revocations;
-    assert_eq!(
-        ended.iter().map(RevocationRef::of).collect::<Vec<_>>(),
-        [(RevocationKind::Unspecified, session_id(&session)), (RevocationKind::Blocked, user_id.clone()),]
-    );
-    assert_eq!(code(client.delete_account(delete(PASSWORD))).await, Some(Code::NotFound));
-    let again = client
-        .delete_user(call(DeleteUserRequest { user_id: user_id.clone(), actor: None }))
-        .await
-        .unwrap()
-        .into_inner();
-    assert!(again.revocations.is_empty());
-    let by_id = GetUserRequest { id: user_id.clone(), username: String::new() };
-    let shown = client.get_user(call(by_id.clone())).await.unwrap().into_inner();
-    assert_eq!((shown.username.as_str(), shown.state()), ("deleted", AccountState::Deleted));
-    let by_name = GetUserRequest { id: String::new(), username: "ada".into() };
-    assert_eq!(code(client.get_user(call(by_name))).await, Some(Code::NotFound));
-    assert_eq!(login(&mut client, "Ada", PASSWORD).await.unwrap_err().code, Code::InvalidCredentials);
-    assert_eq!(signup(&mut client, "", "ada", PASSWORD).await.unwrap_err().code, Code::UsernameTaken);
-    assert_eq!(signup(&mut client, &user_id, "Ada", PASSWORD).await.unwrap_err().code, Code::Conflict);
-    let restore = RestoreUserRequest { user_id: user_id.clone(), actor: None };
-    assert_eq!(code(client.restore_user(call(restore))).await, Some(Code::Conflict));
-    drop(client);
-    process.shutdown.cancel();
-
-    let database = rusqlite::Connection::open(data_dir.join("auth.db")).unwrap();
-    let count = |sql: &str| database.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap();
-    assert_eq!(count("SELECT count(*) FROM leaving"), 1);
-    let services = Services { room: in_process(RoomServiceServer::new(rooms.clone())), ..Services::none() };
-    // 30 days later.
-    assert_eq!(database.execute("UPDATE users SET free_name_at_ms = 1", []).unwrap(), 1);
-    let (mut client, _process) = restart(data_dir, bus, services).await;
-    eventually(|| count("SELECT count(*) FROM leaving") == 0).await;
-    let user = UserRef { id: user_id.clone(), username: "Ada".into() };
-    assert_eq!(*rooms.0.lock(), vec![user; 4], "repeated until the user is in no room");
-    eventually(|| count("SELECT count(*) FROM users WHERE free_name_at_ms IS NOT NULL") == 0).await;
-    signup(&mut client, "", "ada", PASSWORD).await.unwrap();
-    assert_eq!(client.get_user(call(by_id)).await.unwrap().into_inner(), shown);
-    let blocked = revocations(&mut client).await.into_iter().any(|entry| entry.kind() == RevocationKind::Blocked);
-    assert!(blocked, "for ever");
 }
 
 #[tokio::test]

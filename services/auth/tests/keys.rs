@@ -122,7 +122,12 @@ async fn a_key_creates_keys_with_its_own_scopes() {
     }
     let deleted = Actor { key_id: details.id.clone(), request_id: "r2".into() };
     let delete = |id: &str| call(DeleteKeyRequest { id: id.into(), actor: Some(actor.clone()) });
-    client.delete_key(delete(&details.id)).await.unwrap();
+    // The caller of the second attempt has received no answer to the first.
+    let operation = Uuid::now_v7();
+    for _ in 0..2 {
+        let message = delete(&details.id).into_inner();
+        client.delete_key(attempt(operation, message)).await.unwrap();
+    }
     for id in [&*details.id, "x", ""] {
         assert_eq!(code(client.delete_key(delete(id))).await, Some(Code::NotFound));
         assert_eq!(code(client.get_key(get(id))).await, Some(Code::NotFound));
@@ -164,6 +169,13 @@ async fn a_key_manages_users() {
         (changed.created, &*user.username, &*user.display_name, &*user.data),
         (false, "eve", "Eve", r#"{"a":1}"#)
     );
+    // No other user gets the former name while tokens may carry it; this user may take it back.
+    let other = Uuid::now_v7().to_string();
+    assert_eq!(signup(&mut client, "", "ADA", PASSWORD).await.unwrap_err().code, Code::UsernameTaken);
+    assert_eq!(put(&mut client, &actor, &other, "ada").await.unwrap_err().code, Code::UsernameTaken);
+    for name in ["Ada", "eve"] {
+        assert_eq!(put(&mut client, &actor, &id, name).await.unwrap().user.unwrap().username, name);
+    }
     // Absent fields stay.
     let user = put(&mut client, &actor, &id, "eve").await.unwrap().user.unwrap();
     assert_eq!((&*user.display_name, &*user.data), ("Eve", r#"{"a":1}"#));

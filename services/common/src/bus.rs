@@ -21,6 +21,7 @@ use tokio::time::timeout;
 use crate::Secret;
 use crate::cluster_key::SigningKey;
 use crate::metrics::BUS;
+use crate::readiness::Readiness;
 
 pub(crate) use self::redis::Address as RedisAddress;
 
@@ -77,10 +78,18 @@ impl Bus {
     /// # Errors
     /// When the URL has none of these forms. An unreachable Redis is not an error.
     pub fn open(url: &Secret, key: Option<&SigningKey>) -> anyhow::Result<Self> {
+        Self::reporting(url, key, &Readiness::default())
+    }
+
+    /// Like [`Bus::open`]; `/readyz` reports an outage of Redis.
+    ///
+    /// # Errors
+    /// As [`Bus::open`].
+    pub fn reporting(url: &Secret, key: Option<&SigningKey>, readiness: &Readiness) -> anyhow::Result<Self> {
         LazyLock::force(&BUS);
         Ok(match address(url)? {
             None => Self(Arc::new(local::Local::default())),
-            Some(address) => Self(Arc::new(redis::Redis::open(address, key))),
+            Some(address) => Self(Arc::new(redis::Redis::open(address, key, readiness.clone()))),
         })
     }
 

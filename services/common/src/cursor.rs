@@ -8,7 +8,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use crate::{Error, Result};
 
 /// Longest cursor that is decoded, in characters.
-const MAX_LEN: usize = 1024;
+const MAX_LEN: usize = 4096;
 
 pub fn encode<T: Serialize>(position: &T) -> String {
     URL_SAFE_NO_PAD.encode(serde_json::to_vec(position).unwrap_or_default())

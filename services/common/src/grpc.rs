@@ -7,6 +7,7 @@ mod failure;
 mod measure;
 mod names;
 mod network;
+mod operation;
 mod peer;
 mod reflection;
 mod replicas;
@@ -20,8 +21,11 @@ mod traced;
 mod transport;
 mod urls;
 
+use std::time::Duration;
+
 pub use names::PeerNames;
 pub use network::connect;
+pub use operation::operation;
 pub use peer::{Peer, caller};
 pub use reflection::Reflection;
 pub use role::{Role, Roles};
@@ -35,6 +39,8 @@ pub use urls::{targets, urls};
 /// Largest gRPC message, sent or received, in bytes (8 MiB). All generated clients and servers use it.
 pub const MAX_MESSAGE: usize = 8 * 1024 * 1024;
 
+/// Maximum age of a connection to a service. A caller then connects again, with its present certificate and roles.
+const MAX_CONNECTION_AGE: Duration = Duration::from_secs(3600);
 /// Concurrent calls and streams on one connection; further calls wait.
 const MAX_STREAMS: u32 = 1024;
 /// HTTP/2 window of one stream: unread bytes in transit (256 KiB).

@@ -12,6 +12,7 @@ pub mod error;
 #[cfg(feature = "failpoints")]
 pub mod failpoint;
 pub mod grpc;
+mod handshake;
 mod healthcheck;
 pub mod identity;
 pub mod issuers;
@@ -19,6 +20,7 @@ pub mod limit;
 pub mod listen;
 pub mod memory;
 pub mod metrics;
+pub mod operations;
 pub mod outbox;
 pub mod pace;
 pub mod pg;

@@ -1,6 +1,8 @@
 //! Delivers the events of an outbox to another service. Calls that wait for their own entries retry. A background sweep
-//! delivers entries whose call ended early or whose process died.
+//! delivers entries whose call ended early or whose process died. Pauses between attempts double up to a maximum, and
+//! have jitter, so that calls and replicas that failed together do not retry together.
 
+use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
 use tokio::time::sleep;
@@ -23,6 +25,32 @@ const LONGEST_PAUSE_OF_SWEEP: Duration = Duration::from_secs(2);
 /// service is back.
 const LONGEST_PAUSE_OF_CALL: Duration = Duration::from_millis(200);
 
+/// The pauses between attempts that fail.
+struct Backoff {
+    /// Upper bound of the next pause.
+    next: Duration,
+    longest: Duration,
+}
+
+impl Backoff {
+    fn up_to(longest: Duration) -> Self {
+        Self { next: FIRST_PAUSE, longest }
+    }
+
+    /// Returns the next pause: a random time between half of the bound and the bound, which doubles each time.
+    fn pause(&mut self) -> Duration {
+        let bound = self.next;
+        self.next = (bound * 2).min(self.longest);
+        // Each `RandomState` has other keys, so the hash of nothing is a random number.
+        let random = RandomState::new().hash_one(()) as f64 / u64::MAX as f64;
+        bound.mul_f64(0.5 + random / 2.0)
+    }
+
+    fn reset(&mut self) {
+        self.next = FIRST_PAUSE;
+    }
+}
+
 /// The result of one sweep.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Swept {
@@ -35,29 +63,28 @@ pub struct Swept {
 /// Delivers a call's own entries: retries with growing pauses until an attempt returns an outcome. May be dropped at
 /// any time, because the sweep continues the delivery.
 pub async fn deliver<T, F: Future<Output = Option<T>>>(mut attempt: impl FnMut() -> F) -> T {
-    let mut pause = FIRST_PAUSE;
+    let mut backoff = Backoff::up_to(LONGEST_PAUSE_OF_CALL);
     loop {
         if let Some(outcome) = attempt().await {
             return outcome;
         }
-        sleep(pause).await;
-        pause = (pause * 2).min(LONGEST_PAUSE_OF_CALL);
+        sleep(backoff.pause()).await;
     }
 }
 
 /// Sweeps the outbox without end: again at once while entries are relayed, and with growing pauses while no entry can
 /// be relayed.
 pub async fn sweep<F: Future<Output = Result<Swept>>>(mut sweep: impl FnMut() -> F) {
-    let mut pause = FIRST_PAUSE;
+    let mut backoff = Backoff::up_to(LONGEST_PAUSE_OF_SWEEP);
     loop {
         match sweep().await {
             Ok(Swept { found: 0, .. }) => {
-                pause = FIRST_PAUSE;
+                backoff.reset();
                 sleep(SWEEP_EVERY).await;
                 continue;
             }
             Ok(Swept { relayed: 1.., .. }) => {
-                pause = FIRST_PAUSE;
+                backoff.reset();
                 continue;
             }
             Ok(Swept { found, .. }) => {
@@ -65,8 +92,7 @@ pub async fn sweep<F: Future<Output = Result<Swept>>>(mut sweep: impl FnMut() ->
             }
             Err(error) => tracing::warn!(%error, "cannot deliver the outbox's events to the log; retrying"),
         }
-        sleep(pause).await;
-        pause = (pause * 2).min(LONGEST_PAUSE_OF_SWEEP);
+        sleep(backoff.pause()).await;
     }
 }
 
@@ -88,7 +114,23 @@ mod tests {
             (*tries.lock() == 6).then_some("relayed")
         });
         assert_eq!(outcome.await, "relayed");
-        assert_eq!(begin.elapsed().as_millis(), 25 + 50 + 100 + 200 + 200);
+        let (longest, waited) = (25 + 50 + 100 + 200 + 200, begin.elapsed().as_millis());
+        assert!((longest / 2..=longest).contains(&waited), "{waited}");
+    }
+
+    #[test]
+    fn pauses_double_up_to_the_longest_and_have_jitter() {
+        let pauses = || {
+            let mut backoff = Backoff::up_to(LONGEST_PAUSE_OF_SWEEP);
+            std::array::from_fn::<_, 12, _>(|_| backoff.pause())
+        };
+        let (first, second) = (pauses(), pauses());
+        let mut bound = FIRST_PAUSE;
+        for pause in first {
+            assert!(pause >= bound / 2 && pause <= bound, "{pause:?} {bound:?}");
+            bound = (bound * 2).min(LONGEST_PAUSE_OF_SWEEP);
+        }
+        assert_ne!(first, second);
     }
 
     #[tokio::test(start_paused = true)]
@@ -113,6 +155,12 @@ mod tests {
             }
         });
         let _ = timeout(Duration::from_secs(60), sweeping).await;
-        assert_eq!(*when.lock(), [0, 0, 1000, 1025, 1075, 1075, 1100, 2100]);
+        let when = when.lock();
+        let pauses = when.windows(2).map(|pair| pair[1] - pair[0]).collect::<Vec<_>>();
+        let bounds = [(0, 0), (1000, 1001), (12, 26), (25, 51), (0, 0), (12, 26), (1000, 1001)];
+        assert_eq!(pauses.len(), bounds.len(), "{when:?}");
+        for (pause, (least, most)) in pauses.into_iter().zip(bounds) {
+            assert!((least..=most).contains(&pause), "{when:?}");
+        }
     }
 }

@@ -11,6 +11,7 @@ use crate::cluster_key::ClusterKey;
 use crate::config::Migrate;
 use crate::pg::{self, PostgresConfig};
 use crate::process::Process;
+use crate::readiness::Readiness;
 use crate::sqlite;
 
 /// How long a command waits for an unreachable store.
@@ -56,7 +57,8 @@ impl StorageConfig {
 #[command(next_help_heading = "Bus")]
 pub struct BusConfig {
     /// The bus, which announces new events immediately: `local:`; between several processes `redis://…`, with TLS
-    /// `rediss://…`, or a master found by Sentinels, `redis+sentinel://host:26379,host:26379/master`
+    /// `rediss://…`, or a master found by Sentinels, `redis+sentinel://host:26379,host:26379/master`. With TLS, the
+    /// options `sslrootcert`, `sslcert` and `sslkey` of the URL name files of certificates, as in URLs of Postgres
     #[arg(long, env = "CONFAB_BUS", default_value = "local:", hide_env_values = true, value_name = "URL")]
     pub bus: Secret,
     /// Signs messages on the bus and requests between gateways. Every program of a cluster must have the same key.
@@ -92,17 +94,17 @@ impl BusConfig {
         self.cluster_key.as_ref().map(ClusterKey::parse).transpose()
     }
 
-    /// Opens the configured bus.
+    /// Opens the configured bus. `/readyz` reports an outage of Redis.
     ///
     /// # Errors
     /// When a setting is wrong.
-    pub fn open(&self) -> anyhow::Result<Bus> {
+    pub fn open(&self, readiness: &Readiness) -> anyhow::Result<Bus> {
         self.check()?;
         let key = self.key()?;
         if key.is_none() && !self.is_local() {
             tracing::warn!("CONFAB_INSECURE_BUS=true: any program that reaches the bus can forge messages and logouts");
         }
-        Bus::open(&self.bus, key.as_ref().map(|key| &key.bus))
+        Bus::reporting(&self.bus, key.as_ref().map(|key| &key.bus), readiness)
     }
 
     fn is_local(&self) -> bool {
@@ -166,7 +168,7 @@ mod tests {
                 error.starts_with("CONFAB_CLUSTER_KEY is not set") && error.contains("CONFAB_INSECURE_BUS=true"),
                 "{error}"
             );
-            assert!(config(redis, None, false).open().is_err());
+            assert!(config(redis, None, false).open(&Readiness::default()).is_err());
             assert!(config(redis, Some(KEY), false).check().is_ok() && config(redis, None, true).check().is_ok());
         }
         assert!(config("local:", None, false).check().is_ok());
@@ -178,7 +180,7 @@ mod tests {
             for bus in ["local:", "redis://localhost"] {
                 for bad in ["", "hunter2", "0123456789abcdef"] {
                     let config = config(bus, Some(bad), insecure);
-                    for error in [config.check().unwrap_err(), config.open().err().unwrap()] {
+                    for error in [config.check().unwrap_err(), config.open(&Readiness::default()).err().unwrap()] {
                         assert!(
                             error.to_string().starts_with("CONFAB_CLUSTER_KEY must be at least 32 random bytes"),
                             "{error}"

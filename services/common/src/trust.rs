@@ -7,8 +7,8 @@ use std::sync::{Arc, OnceLock};
 use anyhow::{Context, ensure};
 use base64::prelude::{BASE64_STANDARD, Engine};
 use rustls::RootCertStore;
-use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 static OWN: OnceLock<Authorities> = OnceLock::new();
 
@@ -72,6 +72,22 @@ impl Authorities {
     pub fn pem(&self) -> &str {
         &self.pem
     }
+}
+
+/// Reads a client certificate and its key from the files that the options `sslcert` and `sslkey` of a URL name.
+///
+/// # Errors
+/// When a file cannot be used. The message names the option.
+pub(crate) fn identity(
+    certificate: &Path,
+    key: &Path,
+) -> anyhow::Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)> {
+    let chain = CertificateDer::pem_file_iter(certificate).and_then(Iterator::collect);
+    let chain = chain
+        .with_context(|| format!("its option `sslcert`: {} is not a certificate in PEM", certificate.display()))?;
+    let key = PrivateKeyDer::from_pem_file(key)
+        .with_context(|| format!("its option `sslkey`: {} is not an unencrypted key in PEM", key.display()))?;
+    Ok((chain, key))
 }
 
 fn read(file: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {

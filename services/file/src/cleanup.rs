@@ -130,7 +130,7 @@ impl Cleanup {
         if rooms.is_empty() {
             return Ok(Uuid::nil());
         }
-        let question = GetRoomHeadsRequest { room_ids: rooms.iter().map(Uuid::to_string).collect() };
+        let question = GetRoomHeadsRequest { room_ids: rooms.iter().map(Uuid::to_string).collect(), until_ms: None };
         let heads = self.message.clone().get_room_heads(request(question, CALL.reading())).await?.into_inner().heads;
         for room in heads.iter().filter(|head| head.closed).filter_map(|head| Uuid::try_parse(&head.room_id).ok()) {
             while self.store.empty(room, BATCH).await? > 0 {}

@@ -8,6 +8,7 @@ use confab_common::store::{StorageConfig, StoreUrl};
 use confab_common::{Secret, grpc, program};
 
 use crate::object::{self, ObjectsConfig};
+use crate::quota::Quota;
 
 /// The largest file size that can be configured, in bytes (64 GiB).
 pub const LARGEST: u64 = 64 << 30;
@@ -28,6 +29,13 @@ pub struct FileConfig {
     /// Largest file, in bytes; at most 64 GiB
     #[arg(long, env = "CONFAB_MAX_FILE_SIZE", default_value_t = 100 << 20, value_name = "BYTES", value_parser = file_size)]
     pub max_file_size: u64,
+    /// Most files that one user stores, with pictures and files in rooms; an upload above that fails with 413; 0 = no
+    /// limit
+    #[arg(long, env = "CONFAB_MAX_FILES_PER_USER", default_value_t = 100_000, value_name = "N")]
+    pub max_files_per_user: u64,
+    /// Most bytes of all files of one user together; an upload above that fails with 413; 0 = no limit
+    #[arg(long, env = "CONFAB_MAX_BYTES_PER_USER", default_value_t = 10 << 30, value_name = "BYTES")]
+    pub max_bytes_per_user: u64,
     /// Maximum concurrent uploads in one process. One user alone gets nearly half of them, fewer the more users upload;
     /// a further upload waits 2 s and then fails with 429, or with 503 when the maximum is reached
     #[arg(long, env = "CONFAB_MAX_UPLOADS", default_value_t = 100, value_name = "N", value_parser = at_least_one)]
@@ -72,6 +80,11 @@ impl FileConfig {
     /// When the URL is wrong.
     pub fn store(&self, storage: &StorageConfig) -> anyhow::Result<StoreUrl> {
         StoreUrl::parse("CONFAB_FILE_STORE", self.file_store.as_ref(), &storage.data_dir, "file.db")
+    }
+
+    /// Returns what one user may store.
+    pub(crate) fn quota(&self) -> Quota {
+        Quota { files: self.max_files_per_user, bytes: self.max_bytes_per_user }
     }
 
     /// Validates the settings without side effects.
@@ -144,6 +157,8 @@ mod tests {
         assert_eq!(program.common.listen.port(), 50054);
         let FileConfig {
             max_file_size,
+            max_files_per_user,
+            max_bytes_per_user,
             max_uploads,
             upload_memory,
             orphan_age,
@@ -153,6 +168,7 @@ mod tests {
             ..
         } = program.service.file;
         assert_eq!((max_file_size, max_uploads, upload_memory), (104_857_600, 100, 134_217_728));
+        assert_eq!((max_files_per_user, max_bytes_per_user), (100_000, 10_737_418_240));
         assert_eq!((orphan_age, sweep_every), (Duration::from_secs(86_400), Duration::from_secs(3600)));
         assert_eq!((link_ttl, media_link_ttl), (Duration::from_secs(300), Duration::from_secs(21_600)));
     }

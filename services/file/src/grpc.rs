@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use confab_common::grpc::operation;
 use confab_common::{Code, Error, Result, text};
 use confab_proto::auth::v1::UserRef;
 use confab_proto::file::v1 as pb;
@@ -78,8 +79,9 @@ impl FileService for FileApi {
         &self,
         request: Request<pb::DeleteFileRequest>,
     ) -> Result<Response<pb::DeleteFileResponse>, Status> {
+        let operation = operation(&request);
         let pb::DeleteFileRequest { caller, id, moderator } = request.into_inner();
-        self.0.delete(file_id(&id)?, &required(caller)?, moderator).await?;
+        self.0.delete(file_id(&id)?, &required(caller)?, moderator, operation).await?;
         Ok(Response::new(pb::DeleteFileResponse {}))
     }
 

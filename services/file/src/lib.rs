@@ -12,8 +12,10 @@ mod memory;
 mod metrics;
 mod name;
 mod object;
+mod own;
 mod owned;
 mod permits;
+mod quota;
 mod relay;
 mod rights;
 mod service;
@@ -26,6 +28,7 @@ use std::sync::{Arc, LazyLock};
 
 use anyhow::{Context, ensure};
 use confab_common::grpc::{MAX_MESSAGE, Role, Services, serve};
+use confab_common::operations;
 use confab_common::process::Process;
 use confab_common::store::{StorageConfig, StoreUrl};
 use confab_proto::file::v1::file_service_server::FileServiceServer;
@@ -67,19 +70,24 @@ pub async fn start(
     tokio::spawn(
         process.shutdown.clone().run_until_cancelled_owned(trial::run(objects.clone(), process.readiness.clone())),
     );
-    let relay = Arc::new(Relay::new(store.clone(), services.message.clone()));
+    let rights = Rights::new(services.room);
+    let relay = Arc::new(Relay::new(store.clone(), services.message.clone(), rights.clone()));
     let cleanup = Arc::new(Cleanup::new(store.clone(), objects.clone(), services.message));
     let sweep = Sweep::new(store.clone(), objects.clone(), config.orphan_age);
     tokio::spawn(process.shutdown.clone().run_until_cancelled_owned(relay.clone().run()));
     tokio::spawn(process.shutdown.clone().run_until_cancelled_owned(cleanup.clone().run()));
     tokio::spawn(process.shutdown.clone().run_until_cancelled_owned(sweep.run(config.sweep_every)));
+    let recent = store.clone();
+    let forget = async move { operations::keep_bounded(recent.operations()).await };
+    tokio::spawn(process.shutdown.clone().run_until_cancelled_owned(forget));
     let files = Files {
         store,
         objects,
-        rights: Rights::new(services.room),
+        rights,
         relay,
         cleanup,
         max_size: config.max_file_size,
+        quota: config.quota(),
         links: LinkLife { media: config.media_link_ttl, other: config.link_ttl },
         uploads: TransferPermits::new(Transfer::Upload, config.max_uploads),
         downloads: TransferPermits::new(Transfer::Download, config.max_downloads),
@@ -91,8 +99,11 @@ pub async fn start(
 
 async fn open(config: &FileConfig, storage: &StorageConfig) -> anyhow::Result<Arc<dyn Store>> {
     Ok(match config.store(storage)? {
-        StoreUrl::Sqlite(path) => Arc::new(SqliteStore::open(&path)?),
-        StoreUrl::Postgres(url) => Arc::new(PostgresStore::open(&url, &storage.postgres).await?),
+        StoreUrl::Sqlite(path) => Arc::new(SqliteStore::open(&path)?.with_quota(config.quota())),
+        StoreUrl::Postgres(url) => {
+            let store = PostgresStore::open(&url, &storage.postgres).await?;
+            Arc::new(store.with_quota(config.quota()))
+        }
     })
 }
 

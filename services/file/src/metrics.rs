@@ -28,7 +28,8 @@ pub struct Metrics {
 
 impl Metrics {
     fn new() -> Self {
-        LIMITS.exist(&["file_size", "uploads", "uploads_per_user", "upload_memory", "downloads", "downloads_per_user"]);
+        LIMITS.exist(&["file_size", "files_per_user", "bytes_per_user", "uploads", "uploads_per_user"]);
+        LIMITS.exist(&["upload_memory", "downloads", "downloads_per_user"]);
         Self {
             uploads: gauge("confab_file_uploads", "Uploads in progress", &[]),
             upload_memory: gauge("confab_file_upload_memory_bytes", "Memory used by upload parts", &[]),

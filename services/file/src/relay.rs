@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use confab_common::clock::now_ms;
 use confab_common::grpc::{MAX_MESSAGE, Transport, request};
 use confab_common::outbox::{self, BATCH, DELIVERY, Swept, TURN_LIMIT};
 use confab_common::telemetry::trace::Span;
@@ -13,25 +14,32 @@ use confab_common::{Code, Error, Result};
 use confab_proto::message::v1::message_service_client::MessageServiceClient;
 use confab_proto::message::v1::outcome;
 use confab_proto::message::v1::{AppendRequest, Kind, NewEvent, Outcome};
+use futures::future::join_all;
 use uuid::Uuid;
 
 use crate::convert;
+use crate::rights::Rights;
 use crate::store::{File, Store};
 
 pub use confab_proto::message::v1::Event;
+
+/// How long a file waits for the log to open its room, or to learn that its uploader is a member (24 h): longer than any
+/// outage of the log. After that, the log has probably lost the room.
+const LOG_BEHIND_LIMIT_MS: i64 = 24 * 3600 * 1000;
 
 /// Relays the events of files to the log.
 pub struct Relay {
     store: Arc<dyn Store>,
     message: MessageServiceClient<Transport>,
+    rights: Rights,
 }
 
 impl Relay {
-    pub fn new(store: Arc<dyn Store>, message: Transport) -> Self {
+    pub fn new(store: Arc<dyn Store>, message: Transport, rights: Rights) -> Self {
         let message = MessageServiceClient::new(message)
             .max_decoding_message_size(MAX_MESSAGE)
             .max_encoding_message_size(MAX_MESSAGE);
-        Self { store, message }
+        Self { store, message, rights }
     }
 
     /// Appends the event of a file that was uploaded to a room, and retries until the log has it; the file is then
@@ -75,10 +83,11 @@ impl Relay {
 
     /// Appends the events of files, records the results in the store, and returns the outcome of each.
     async fn append(&self, files: &[File]) -> Result<Vec<Result<Event>>> {
-        let events = files.iter().filter_map(new_event).collect();
+        let events = files.iter().map(new_event).collect::<Option<Vec<_>>>();
+        let events = events.ok_or_else(|| Error::internal("a pending file has an event and a room"))?;
         let answer = self.message.clone().append(request(AppendRequest { events }, DELIVERY)).await?.into_inner();
-        let verdicts =
-            files.iter().zip(answer.outcomes).map(|(file, outcome)| verdict(file, outcome)).collect::<Vec<_>>();
+        let outcomes = files.iter().zip(answer.outcomes);
+        let verdicts = join_all(outcomes.map(|(file, outcome)| self.verdict(file, outcome))).await;
         let (mut published, mut refused) = (Vec::new(), Vec::new());
         for (file, verdict) in files.iter().zip(&verdicts).filter(|(file, _)| !file.ready) {
             match verdict {
@@ -97,6 +106,27 @@ impl Relay {
             self.store.abandon(refused).await?;
         }
         Ok(verdicts)
+    }
+
+    /// Returns the event that the log has for a file, or the reason why it has none. The log may be behind the room
+    /// service: it has not opened a new room, or does not have the event of a new member yet. Then the rejection is not
+    /// final.
+    async fn verdict(&self, file: &File, outcome: Outcome) -> Result<Event> {
+        match verdict(file, outcome) {
+            Err(error) if error.code == Code::NotFound && !file.ready && self.may_be_behind(file).await => {
+                Err(Error::unavailable("the room's log").because(error))
+            }
+            verdict => verdict,
+        }
+    }
+
+    async fn may_be_behind(&self, file: &File) -> bool {
+        let Some(room) = file.room else { return false };
+        if now_ms().saturating_sub(file.created_at_ms) > LOG_BEHIND_LIMIT_MS {
+            return false;
+        }
+        // Without an answer, the room service may still confirm the right to post.
+        self.rights.now(room, Some(file.uploader.id)).await.map_or(true, |access| access.post)
     }
 }
 

@@ -1,12 +1,14 @@
 //! Users' permissions in rooms: the room service's answers. Those of public rooms are cached for less than one second;
 //! in a private room a removal ends the permissions at once.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use confab_common::grpc::{Call, Transport, request};
 use confab_common::{Code, Error, Result};
-use confab_proto::room::v1::CheckAccessRequest;
 use confab_proto::room::v1::room_service_client::RoomServiceClient;
+use confab_proto::room::v1::{CheckAccessRequest, CheckRoomsRequest};
+use futures::stream::{self, StreamExt, TryStreamExt};
 use moka::future::Cache;
 use uuid::Uuid;
 
@@ -14,6 +16,8 @@ use uuid::Uuid;
 const FRESH: Duration = Duration::from_millis(900);
 /// Maximum cached answers.
 const CAPACITY: u64 = 100_000;
+/// Concurrent calls to a room service that checks one room at a time.
+const CONCURRENT_CHECKS: usize = 16;
 const CALL: Call = Call::within(Duration::from_millis(1500)).attempt(Duration::from_millis(700)).reading();
 
 /// A reader's permissions in a room; all `false` if the room is hidden from the reader.
@@ -28,7 +32,8 @@ pub struct Access {
 /// The room and the user; `None` is an anonymous reader.
 type Key = (Uuid, Option<Uuid>);
 
-/// A cache of permissions.
+/// A cache of permissions; clones share it.
+#[derive(Clone)]
 pub struct Rights {
     room: RoomServiceClient<Transport>,
     fresh: Cache<Key, Access>,
@@ -67,6 +72,30 @@ impl Rights {
         self.ask(CheckAccessRequest { room_id, user_id, moderator: false }).await
     }
 
+    /// Returns those of these rooms that a user may read now, from one call of the room service.
+    ///
+    /// # Errors
+    /// When no room replica answers.
+    pub async fn readable(&self, rooms: BTreeSet<Uuid>, user: Uuid) -> Result<BTreeSet<Uuid>> {
+        if rooms.is_empty() {
+            return Ok(rooms);
+        }
+        let question =
+            CheckRoomsRequest { room_ids: rooms.iter().map(Uuid::to_string).collect(), user_id: user.to_string() };
+        match self.room.clone().check_rooms(request(question, CALL)).await {
+            Ok(answer) => Ok(answer.get_ref().room_ids.iter().filter_map(|id| id.parse().ok()).collect()),
+            // A room service of the previous release, during an upgrade.
+            Err(status) if status.code() == tonic::Code::Unimplemented => self.readable_one_by_one(rooms, user).await,
+            Err(status) => Err(unanswered(status.into())),
+        }
+    }
+
+    async fn readable_one_by_one(&self, rooms: BTreeSet<Uuid>, user: Uuid) -> Result<BTreeSet<Uuid>> {
+        let check = async |room: Uuid| Ok::<_, Error>(self.of(room, Some(user)).await?.read.then_some(room));
+        let checked = stream::iter(rooms).map(check).buffer_unordered(CONCURRENT_CHECKS);
+        Ok(checked.try_collect::<Vec<_>>().await?.into_iter().flatten().collect())
+    }
+
     /// Returns the permissions of a server key without a user in a room.
     ///
     /// # Errors
@@ -88,9 +117,12 @@ impl Rights {
                 })
             }
             Err(error) if error.code == Code::NotFound => Ok(Access::default()),
-            // The call only reads, so the outcome is known: nothing was done.
-            Err(error) if error.code == Code::Timeout => Err(Error::unavailable("the room service")),
-            Err(error) => Err(error),
+            Err(error) => Err(unanswered(error)),
         }
     }
+}
+
+/// The calls only read, so the outcome of a call without an answer is known: nothing was done.
+fn unanswered(error: Error) -> Error {
+    if error.code == Code::Timeout { Error::unavailable("the room service") } else { error }
 }

@@ -15,6 +15,7 @@ use crate::memory::Memory;
 use crate::object::Content;
 use crate::owned::Owned;
 use crate::permits::{TransferPermit, TransferPermits};
+use crate::quota::Quota;
 use crate::relay::Relay;
 use crate::rights::{Access, Rights};
 use crate::store::{File, Forget, Of, Position, Store, User};
@@ -37,6 +38,8 @@ pub struct Files {
     pub cleanup: Arc<Cleanup>,
     /// Largest file, in bytes.
     pub max_size: u64,
+    /// What one user may store. The store decides; the service rejects uploads earlier if it can.
+    pub quota: Quota,
     pub links: LinkLife,
     /// Permits for uploads, and memory for their parts.
     pub uploads: TransferPermits,
@@ -159,7 +162,8 @@ impl Files {
         }
     }
 
-    /// Lists a room's files or, without a room, the reader's own uploads, newest first.
+    /// Lists a room's files or, without a room, the reader's own uploads in rooms that the reader may read and without a
+    /// room, newest first.
     pub async fn list(&self, reader: &Reader, room: Option<Uuid>, limit: u32, page: &str) -> Result<Page> {
         if !(1..=200).contains(&limit) {
             return Err(Error::field("limit", "must be from 1 to 200"));
@@ -182,16 +186,32 @@ impl Files {
                 _ => return Err(Error::field("cursor", "belongs to another list")),
             },
         };
-        let mut files = self.store.list(of, below, limit + 1).await?;
-        let more = files.len() > limit as usize;
-        files.truncate(limit as usize);
-        let last = files.last().filter(|_| more).map(File::position);
-        Ok(Page { next: last.map(|at| cursor::encode(&(at.created_at_ms, at.id, whose))), files })
+        let (files, next) = match of {
+            Of::Uploader(user) => self.list_own(user, below, limit).await?,
+            Of::Room(_) => {
+                let mut files = self.store.list(of, below, limit + 1).await?;
+                let more = files.len() > limit as usize;
+                files.truncate(limit as usize);
+                let last = files.last().filter(|_| more).map(File::position);
+                (files, last)
+            }
+        };
+        Ok(Page { next: next.map(|at| cursor::encode(&(at.created_at_ms, at.id, whose))), files })
     }
 
     /// Deletes a file for its uploader, a manager of its room, or a moderator if it has a room. The log is updated
-    /// before the answer if possible within one second, otherwise soon after.
-    pub async fn delete(&self, id: Uuid, caller: &User, is_moderator: bool) -> Result<()> {
+    /// before the answer if possible within one second, otherwise soon after. A repeat of the same operation succeeds,
+    /// too.
+    pub async fn delete(&self, id: Uuid, caller: &User, is_moderator: bool, operation: Option<Uuid>) -> Result<()> {
+        match self.try_to_delete(id, caller, is_moderator, operation).await {
+            Err(error) if error.code == Code::NotFound && self.store.operations().has_begun(operation, id).await? => {
+                Ok(())
+            }
+            deleted => deleted,
+        }
+    }
+
+    async fn try_to_delete(&self, id: Uuid, caller: &User, is_moderator: bool, operation: Option<Uuid>) -> Result<()> {
         let file = self.find(id, Some(caller.id)).await?;
         // In a private room, the uploader's right ends with the membership.
         if let Some(room) = file.room {
@@ -213,6 +233,7 @@ impl Files {
             return Err(unknown());
         }
         let file = self.marked_ready(file).await?;
+        self.store.operations().begin(operation, id).await?;
         if !self.store.delete(id).await? {
             return Err(unknown());
         }

@@ -7,10 +7,12 @@ pub mod sqlite;
 pub mod tables;
 
 use confab_common::Result;
+use confab_common::operations::Operations;
 use futures::future::BoxFuture;
 use uuid::Uuid;
 
 use crate::link::LinkKey;
+use crate::quota::Usage;
 
 /// A user who performs an action.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,6 +57,15 @@ impl File {
     fn upload_room(&self) -> Uuid {
         self.room.filter(|_| self.event.is_some()).unwrap_or_default()
     }
+}
+
+/// The identity of an upload with a `clientMessageId`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Upload {
+    pub uploader: Uuid,
+    /// The room that the upload names.
+    pub room: Option<Uuid>,
+    pub client_message_id: String,
 }
 
 /// A position in a list of files, which is ordered by creation.
@@ -111,8 +122,14 @@ pub trait Identity: Send + Sync + 'static {
 /// deletions to report to the log. A change and its entries in the queues are written in one transaction.
 pub trait Store: Identity {
     /// Adds a file, unless its uploader already made an upload with that `clientMessageId` to that room. Returns the
-    /// file in the store.
+    /// file in the store. `too_large` when a new file exceeds the quota of its uploader.
     fn add(&self, file: File) -> BoxFuture<'_, Result<File>>;
+
+    /// Returns what a user stores.
+    fn usage(&self, uploader: Uuid) -> BoxFuture<'_, Result<Usage>>;
+
+    /// Returns the file of an earlier upload, if it still exists.
+    fn first(&self, upload: Upload) -> BoxFuture<'_, Result<Option<File>>>;
 
     /// Returns the file with this id, ready or not.
     fn get(&self, id: Uuid) -> BoxFuture<'_, Result<Option<File>>>;
@@ -136,6 +153,9 @@ pub trait Store: Identity {
 
     /// Deletes a file. Returns `false` when it does not exist.
     fn delete(&self, id: Uuid) -> BoxFuture<'_, Result<bool>>;
+
+    /// Returns the recent operations that succeed only once.
+    fn operations(&self) -> &dyn Operations;
 
     /// Returns up to `limit` rooms that have files, with ids above `after` in ascending order.
     fn rooms(&self, after: Uuid, limit: u32) -> BoxFuture<'_, Result<Vec<Uuid>>>;

@@ -18,9 +18,10 @@ use crate::link::LinkKey;
 use crate::metrics::UnderWay;
 use crate::name;
 use crate::object::Writer;
+use crate::quota::Usage;
 use crate::relay::Event;
 use crate::service::{Files, OBJECT_STEP_LIMIT, within_step_limit};
-use crate::store::{File, User};
+use crate::store::{self, File, User};
 
 use intake::Intake;
 
@@ -97,8 +98,13 @@ impl Files {
         let Begin { caller, name, content_type, at_least, target } = begin;
         self.check_size(at_least)?;
         let permit = self.uploads.take(caller.id).await?;
-        if let Some(room) = target.room {
-            self.may_post(room, &caller).await?;
+        let usage = self.usage_if_new(caller.id, &target).await?;
+        let check_quota = |size: u64| usage.map_or(Ok(()), |usage| self.quota.check(usage.with(size)));
+        check_quota(at_least)?;
+        if let Some(room) = target.room
+            && let Some(first) = self.admit(room, &caller, target.client_message_id.as_deref(), DEFAULT_TIMEOUT).await?
+        {
+            return Ok(first);
         }
         let id = Uuid::now_v7();
         let mut writer = within_step_limit(self.objects.create(id, self.memory.parts(caller.id))).await?;
@@ -112,6 +118,7 @@ impl Files {
                 Part::Chunk(chunk) => {
                     intake.take(&chunk);
                     self.check_size(intake.size())?;
+                    check_quota(intake.size())?;
                     within_step_limit(writer.write(chunk)).await?;
                 }
                 Part::Finish(late, timeout) => break (late, timeout),
@@ -141,8 +148,11 @@ impl Files {
         let files = self.clone();
         let keeping = tokio::spawn(async move {
             let _permit = permit;
-            if let Some(room) = room.filter(|_| known.is_none()) {
-                files.may_post(room, &file.uploader).await?;
+            let client_message_id = file.client_message_id.as_deref();
+            if let Some(room) = room.filter(|_| known.is_none())
+                && let Some(first) = files.admit(room, &file.uploader, client_message_id, waits).await?
+            {
+                return Ok(first);
             }
             files.keep(writer, file, deadline).await
         });
@@ -188,12 +198,56 @@ impl Files {
         relayed.unwrap_or_else(|_| Err(Error::timeout())).map(Some)
     }
 
+    /// Returns what the uploader stores, if the upload is certainly no repeat. A repeat receives its first file,
+    /// whatever the uploader stores by now; while an upload may be one, only its last part decides.
+    async fn usage_if_new(&self, uploader: Uuid, target: &Target) -> Result<Option<Usage>> {
+        if self.quota.is_none() {
+            return Ok(None);
+        }
+        let usage = self.store.usage(uploader).await?;
+        let may_be_repeat = usage.named > 0
+            && match target.clone() {
+                // An upload without a room in its first part may still name one, which is part of its identity.
+                Target { room, client_message_id: Some(client_message_id) } if room.is_some() => {
+                    self.store.first(store::Upload { uploader, room, client_message_id }).await?.is_some()
+                }
+                _ => true,
+            };
+        Ok((!may_be_repeat).then_some(usage))
+    }
+
     fn check_size(&self, size: u64) -> Result<()> {
         if size > self.max_size {
             LIMITS.hit("file_size");
             return Err(Error::new(Code::TooLarge, format!("a file must be at most {} bytes", self.max_size)));
         }
         Ok(())
+    }
+
+    /// Checks that a user may post in a room. A repeat of an upload that the room's log has gets the first one, as a
+    /// repeat of a message does, although the right of the user has ended since.
+    async fn admit(
+        &self,
+        room: Uuid,
+        user: &User,
+        client_message_id: Option<&str>,
+        waits: Duration,
+    ) -> Result<Option<Uploaded>> {
+        let refusal = match self.may_post(room, user).await {
+            Ok(()) => return Ok(None),
+            Err(error) if matches!(error.code, Code::NotFound | Code::Forbidden) => error,
+            Err(error) => return Err(error),
+        };
+        let Some(client_message_id) = client_message_id else { return Err(refusal) };
+        let upload =
+            store::Upload { uploader: user.id, room: Some(room), client_message_id: client_message_id.to_owned() };
+        match self.store.first(upload).await? {
+            Some(file) if file.ready => {
+                let message = self.announce(&file, Instant::now() + waits).await?;
+                Ok(Some(Uploaded { file, message, duplicate: true }))
+            }
+            _ => Err(refusal),
+        }
     }
 
     async fn may_post(&self, room: Uuid, user: &User) -> Result<()> {

@@ -21,12 +21,23 @@ pub type Answer = Result<(Uuid, Outcome)>;
 
 /// Appends events in their order and answers each. `until` is when the last of their callers stops waiting. An event
 /// without an answer was not appended, because a head is locked: the head of its own partition or of another partition
-/// in the batch.
+/// in the batch. No event is appended after one of its room that failed, unless that one cannot be stored.
 pub async fn append(store: &dyn Store, batch: &[Arc<EventData>], until: Instant) -> Vec<Option<Answer>> {
     let first_of = first_of_each_identity(batch);
     let mut answers: Vec<Option<Answer>> = vec![None; batch.len()];
     let mut parts = parts(batch, &first_of);
-    while let Some(part) = parts.pop() {
+    let mut stopped = HashSet::new();
+    while let Some(mut part) = parts.pop() {
+        part.retain(|i| {
+            let is_behind = stopped.contains(&batch[*i].room);
+            if is_behind {
+                answers[*i] = Some(Err(Error::unavailable("the log")));
+            }
+            !is_behind
+        });
+        if part.is_empty() {
+            continue;
+        }
         let chosen: Vec<_> = part.iter().map(|i| batch[*i].clone()).collect();
         let outcome = if Instant::now() < until {
             append_whole(store, &chosen, until).await
@@ -50,6 +61,9 @@ pub async fn append(store: &dyn Store, batch: &[Arc<EventData>], until: Instant)
             }
             Err(AppendError::Failed(error)) => error,
         };
+        if error.code != Code::Internal {
+            stopped.extend(part.iter().map(|i| batch[*i].room));
+        }
         part.into_iter().for_each(|i| answers[i] = Some(Err(error.clone())));
     }
     (0..batch.len())

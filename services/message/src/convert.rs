@@ -7,7 +7,7 @@ use confab_proto::message::v1 as pb;
 use confab_proto::room::v1 as room_pb;
 use uuid::Uuid;
 
-use crate::store::{AccessChange, Event, File, Kind, Member, Role, RoomHead};
+use crate::store::{AccessChange, Event, File, Kind, LastTimes, Member, Role, RoomHead};
 
 /// Converts an event to its public form.
 pub fn event(event: &Event) -> pb::Event {
@@ -130,8 +130,10 @@ pub fn new_file(file: file_pb::File, room_id: &str) -> Result<File> {
     })
 }
 
-pub fn room_head(head: RoomHead) -> pb::RoomHead {
-    pb::RoomHead { room_id: head.room.to_string(), seq: head.seq, closed: head.closed }
+pub fn room_head((head, times): (RoomHead, LastTimes)) -> pb::RoomHead {
+    let RoomHead { room, seq, closed } = head;
+    let (last_event_at_ms, last_event_until_ms) = (times.newest, times.until);
+    pb::RoomHead { room_id: room.to_string(), seq, closed, last_event_at_ms, last_event_until_ms }
 }
 
 /// Converts the kind of an event in a request; `None` if this version does not have the kind.

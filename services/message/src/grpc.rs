@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use confab_common::grpc::{MAX_MESSAGE, Peer, Role, caller};
-use confab_common::{Code, Error, Result};
+use confab_common::{Code, Error, Result, text};
 use confab_proto::message::v1 as pb;
 use confab_proto::message::v1::message_service_server::{MessageService, MessageServiceServer};
 use confab_proto::room::v1::Visibility;
@@ -14,7 +14,7 @@ use uuid::Uuid;
 use crate::check::NewEvent;
 use crate::convert;
 use crate::service::{History, Sent, Service};
-use crate::store::Window;
+use crate::store::{LastTimes, Reopening, Window};
 
 pub struct Grpc(Arc<Service>);
 
@@ -79,11 +79,14 @@ impl MessageService for Grpc {
         &self,
         request: Request<pb::GetRoomHeadsRequest>,
     ) -> Result<Response<pb::GetRoomHeadsResponse>, Status> {
-        let heads = self.0.room_heads(&request.into_inner().room_ids).await?;
+        let pb::GetRoomHeadsRequest { room_ids, until_ms } = request.into_inner();
+        let (heads, times) = self.0.room_heads(&room_ids, until_ms).await?;
+        let times = times.into_iter().chain(std::iter::repeat(LastTimes::default()));
         Ok(Response::new(pb::GetRoomHeadsResponse {
             epoch: heads.epoch.to_string(),
-            heads: heads.heads.into_iter().map(convert::room_head).collect(),
+            heads: heads.heads.into_iter().zip(times).map(convert::room_head).collect(),
             format: self.0.format(),
+            has_times: until_ms.is_some(),
         }))
     }
 
@@ -100,7 +103,12 @@ impl MessageService for Grpc {
         let request = request.into_inner();
         let private = request.visibility() == Visibility::Private;
         let members = convert::members("members", &request.members)?;
-        self.0.open_room(&request.room_id, private, members).await?;
+        if request.epoch.is_empty() {
+            self.0.open_room(&request.room_id, private, members).await?;
+        } else {
+            let (epoch, partial) = (text::id("epoch", &request.epoch)?, request.partial);
+            self.0.reopen_room(&request.room_id, Reopening { epoch, private, members, partial }).await?;
+        }
         Ok(Response::new(pb::OpenRoomResponse {}))
     }
 

@@ -25,6 +25,7 @@ use confab_common::Code;
 use confab_common::bus::Bus;
 use confab_common::grpc::{Role, Services, serve};
 use confab_common::process::Process;
+use confab_common::readiness::{Condition, Readiness};
 use confab_common::store::{StorageConfig, StoreUrl};
 use confab_proto::message::v1::message_service_server::MessageServiceServer;
 
@@ -45,6 +46,8 @@ use store::sqlite::Sqlite;
 const OPEN_PAUSE: Duration = Duration::from_millis(250);
 /// How often the service checks that the database is still the same.
 const WATCH_EVERY: Duration = Duration::from_secs(1);
+/// The condition that a replica does not meet when the log has a newer format.
+const CURRENT_PROGRAM: &str = "a program of the log's format";
 /// Lanes into Postgres: enough to keep it busy while some wait for its disk.
 const LANES: usize = 4;
 
@@ -63,7 +66,7 @@ pub async fn run(program: Program, process: Process) -> anyhow::Result<()> {
             let room = process.security.connect(Role::Room, &room_url)?;
             let file = process.security.connect(Role::File, &file_url)?;
             let services = Services { room, file, ..Services::none() };
-            let bus = bus.open()?;
+            let bus = bus.open(&process.readiness)?;
             let log = start(&message, &storage, bus.clone(), services, &process).await?;
             process.readiness.started();
             serve(&process, common.listen, common.drain, reflection.routes(log.server(), confab_proto::DESCRIPTORS)?)
@@ -121,15 +124,51 @@ pub async fn start(
     let lanes = Lanes::start(lanes, config.partitions, &store, &hints);
     let (rights, files) = (Rights::new(services.room), Files::new(services.file));
     let service = Arc::new(Service::new(store.clone(), config.partitions, state, lanes, rights, files));
-    let watch = watch(store, service.clone(), config.partitions);
-    tokio::spawn(process.shutdown.clone().run_until_cancelled_owned(watch));
+    // Added when the format is known, so that a database that is away is not reported as an outdated program.
+    let current = process.readiness.condition(CURRENT_PROGRAM);
+    let format = Format { service: service.clone(), readiness: process.readiness.clone(), current };
+    format.report();
+    tokio::spawn(process.shutdown.clone().run_until_cancelled_owned(watch(store, format, config.partitions)));
     opened.set(true);
     Ok(Log(service))
 }
 
-/// Renews the epoch when a different database has replaced the opened one, and follows the format until it is the
-/// newest.
-async fn watch(store: Arc<dyn Store>, service: Arc<Service>, partitions: u32) {
+/// The log's format beside that of this program.
+struct Format {
+    service: Arc<Service>,
+    readiness: Readiness,
+    current: Condition,
+}
+
+impl Format {
+    /// Makes the replica unready while the log has a newer format than this program, so that no caller waits for it.
+    fn report(&self) {
+        let (format, own) = (self.service.format(), store::FORMAT);
+        let is_outdated = format > own;
+        let wrong =
+            format!("the log has format {format}, and this program has format {own}: replace it by a newer one");
+        self.readiness.note("log format", is_outdated.then_some(wrong));
+        self.current.set(!is_outdated);
+    }
+
+    async fn reread(&self) {
+        let before = self.service.format();
+        if let Err(error) = self.service.read_format().await {
+            tracing::debug!(%error, "cannot read the log's format now");
+        }
+        let format = self.service.format();
+        if format == before {
+            return;
+        }
+        if format > store::FORMAT {
+            tracing::error!(format, own = store::FORMAT, "the log was raised to a newer format; replace this replica");
+        }
+        self.report();
+    }
+}
+
+/// Renews the epoch when a different database has replaced the opened one, and follows the format.
+async fn watch(store: Arc<dyn Store>, format: Format, partitions: u32) {
     loop {
         tokio::time::sleep(WATCH_EVERY).await;
         if let Ok(false) = store.is_as_opened().await
@@ -137,11 +176,7 @@ async fn watch(store: Arc<dyn Store>, service: Arc<Service>, partitions: u32) {
         {
             tracing::warn!(%error, "the opened database was replaced by another");
         }
-        if service.format() < store::FORMAT
-            && let Err(error) = service.read_format().await
-        {
-            tracing::debug!(%error, "cannot read the log's format now");
-        }
+        format.reread().await;
     }
 }
 

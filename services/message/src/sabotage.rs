@@ -12,8 +12,8 @@ use uuid::Uuid;
 use crate::batch::Answer;
 use crate::publish::Hints;
 use crate::store::{
-    AppendError, Appended, Event, EventData, Head, Heads, Limit, Member, Opened, Outcome, Page, Readers, RoomAccess,
-    RoomHead, RoomKey, Store, Window, delegated,
+    AppendError, Appended, Event, EventData, Head, Heads, LastTimes, Limit, Member, Opened, Outcome, Page, Readers,
+    Reopening, RoomAccess, RoomHead, RoomKey, Store, Window, delegated,
 };
 
 /// Marks the suffix of an identity that makes an event new although it is a repeat. The suffix is removed from what the

@@ -20,7 +20,9 @@ use crate::check::{Checked, NewEvent, check};
 use crate::files::Files;
 use crate::lanes::Lanes;
 use crate::rights::{Right, Rights};
-use crate::store::{Event, EventData, FORMAT, Head, Heads, Kind, Limit, Opened, Outcome, Page, RoomHead, Store};
+use crate::store::{
+    Event, EventData, FORMAT, Head, Heads, Kind, LastTimes, Limit, Opened, Outcome, Page, RoomHead, Store,
+};
 
 /// Maximum events in one append call.
 const MAX_EVENTS: usize = 1024;
@@ -82,6 +84,7 @@ impl Service {
     /// # Errors
     /// `too_large` for more than 1024 events.
     pub async fn append(&self, events: Vec<Result<NewEvent>>) -> Result<(Uuid, Vec<Sent>)> {
+        self.check_format()?;
         if events.len() > MAX_EVENTS {
             return Err(Error::new(Code::TooLarge, format!("at most {MAX_EVENTS} events at once")));
         }
@@ -145,6 +148,7 @@ impl Service {
     /// # Errors
     /// `invalid_request` for a partition that the log does not have; when the database fails.
     pub async fn read_log(&self, partition: u32, after: u64, limit: u32, max_bytes: u32) -> Result<Page> {
+        self.check_format()?;
         self.check_partition(partition)?;
         let limit = Limit {
             events: at_most(limit, LOG_PAGE.events, LOG_PAGE.events),
@@ -170,16 +174,25 @@ impl Service {
         Ok(heads)
     }
 
-    /// Returns the heads of rooms.
+    /// Returns the heads of rooms, with `until_ms` also the times of each room's newest events.
     ///
     /// # Errors
     /// `invalid_request` for a malformed id or more than 1000 rooms; when the database fails.
-    pub async fn room_heads(&self, rooms: &[String]) -> Result<Heads<RoomHead>> {
+    pub async fn room_heads(
+        &self,
+        rooms: &[String],
+        until_ms: Option<i64>,
+    ) -> Result<(Heads<RoomHead>, Vec<LastTimes>)> {
         if rooms.len() > MAX_ROOMS {
             return Err(Error::field("roomIds", format!("must be at most {MAX_ROOMS}")));
         }
         let ids = rooms.iter().map(|room| text::id("roomIds", room)).collect::<Result<Vec<_>>>()?;
-        self.store.room_heads(ids.into_iter().map(|room| (self.partition(room), room)).collect()).await
+        let heads = self.store.room_heads(ids.into_iter().map(|room| (self.partition(room), room)).collect()).await?;
+        let Some(until_ms) = until_ms else { return Ok((heads, Vec::new())) };
+        // Events never change, so the heads and the times need no common snapshot.
+        let seqs = heads.heads.iter().map(|head| ((self.partition(head.room), head.room), head.seq)).collect();
+        let times = self.store.last_times(seqs, until_ms).await?;
+        Ok((heads, times))
     }
 
     /// Marks these files of a room as deleted.

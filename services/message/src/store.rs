@@ -135,6 +135,15 @@ pub struct RoomHead {
     pub closed: bool,
 }
 
+/// When the newest events of a room were appended, in milliseconds since the Unix epoch.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LastTimes {
+    /// The newest event; `None` without events.
+    pub newest: Option<i64>,
+    /// The newest event up to the requested time; `None` without such an event.
+    pub until: Option<i64>,
+}
+
 /// A partition and a room in it.
 pub type RoomKey = (u32, Uuid);
 
@@ -214,11 +223,28 @@ pub trait Store: Send + Sync + 'static {
     /// Returns the heads of rooms, in the given order.
     fn room_heads(&self, rooms: Vec<RoomKey>) -> BoxFuture<'_, Result<Heads<RoomHead>>>;
 
+    /// Returns when events of rooms with these newest `seq`s were appended, in the given order.
+    fn last_times(&self, rooms: Vec<(RoomKey, u64)>, until_ms: i64) -> BoxFuture<'_, Result<Vec<LastTimes>>>;
+
     /// Marks these files of a room as deleted in all its events, including later ones. Idempotent.
     fn forget_files(&self, room: RoomKey, files: Vec<Uuid>) -> BoxFuture<'_, Result<()>>;
 
     /// Opens a room with its members, unless it was opened before. Idempotent.
     fn open_room(&self, room: RoomKey, private: bool, members: Vec<Member>) -> BoxFuture<'_, Result<()>>;
+
+    /// Gives a room its visibility and members again, once in this epoch of the log, which must be the present one.
+    /// Idempotent.
+    fn reopen_room(&self, room: RoomKey, again: Reopening) -> BoxFuture<'_, Result<()>>;
+}
+
+/// A room as the room service has it, after the log's database was restored to an older state.
+#[derive(Debug, Clone)]
+pub struct Reopening {
+    pub epoch: Uuid,
+    pub private: bool,
+    pub members: Vec<Member>,
+    /// Whether the room has further members, which the log keeps if it has them.
+    pub partial: bool,
 }
 
 /// Implements the methods that a wrapper delegates to `self.store` unchanged, in builds that contain a wrapper.
@@ -249,6 +275,10 @@ macro_rules! delegated {
             self.store.open_room(room, private, members)
         }
 
+        fn reopen_room(&self, room: RoomKey, again: Reopening) -> BoxFuture<'_, Result<()>> {
+            self.store.reopen_room(room, again)
+        }
+
         fn is_as_opened(&self) -> BoxFuture<'_, Result<bool>> {
             self.store.is_as_opened()
         }
@@ -267,6 +297,10 @@ macro_rules! delegated {
 
         fn room_heads(&self, rooms: Vec<RoomKey>) -> BoxFuture<'_, Result<Heads<RoomHead>>> {
             self.store.room_heads(rooms)
+        }
+
+        fn last_times(&self, rooms: Vec<(RoomKey, u64)>, until_ms: i64) -> BoxFuture<'_, Result<Vec<LastTimes>>> {
+            self.store.last_times(rooms, until_ms)
         }
 
         fn forget_files(&self, room: RoomKey, files: Vec<Uuid>) -> BoxFuture<'_, Result<()>> {

@@ -117,12 +117,24 @@ impl RoomService for Server<Rooms> {
         Ok(Response::new(room::Access { may_read: true, may_post, ..Default::default() }))
     }
 
+    async fn check_rooms(
+        &self,
+        _: Request<room::CheckRoomsRequest>,
+    ) -> Result<Response<room::CheckRoomsResponse>, Status> {
+        not_called()
+    }
     async fn create_room(&self, _: Request<room::CreateRoomRequest>) -> Result<Response<room::Room>, Status> {
         not_called()
     }
     async fn list_rooms(
         &self,
         _: Request<room::ListRoomsRequest>,
+    ) -> Result<Response<room::ListRoomsResponse>, Status> {
+        not_called()
+    }
+    async fn list_own_rooms(
+        &self,
+        _: Request<room::ListOwnRoomsRequest>,
     ) -> Result<Response<room::ListRoomsResponse>, Status> {
         not_called()
     }
@@ -160,6 +172,12 @@ impl RoomService for Server<Rooms> {
         &self,
         _: Request<room::RemoveUserRequest>,
     ) -> Result<Response<room::RemoveUserResponse>, Status> {
+        not_called()
+    }
+    async fn filter_acquaintances(
+        &self,
+        _: Request<room::FilterAcquaintancesRequest>,
+    ) -> Result<Response<room::FilterAcquaintancesResponse>, Status> {
         not_called()
     }
 }

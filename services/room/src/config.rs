@@ -5,12 +5,16 @@ use confab_common::store::{StorageConfig, StoreUrl};
 use confab_common::{Secret, grpc, program};
 
 /// Settings of the room service
-#[derive(Debug, Clone, Default, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Rooms")]
 pub struct RoomConfig {
     /// Where rooms are stored: `sqlite:PATH` or `postgres://…` [default: room.db in the data directory]
     #[arg(long, env = "CONFAB_ROOM_STORE", hide_env_values = true, value_name = "URL")]
     pub room_store: Option<Secret>,
+    /// Most rooms of one user, as a member, an admin or the owner: above that, the user creates and joins no further
+    /// room; 0 = no limit
+    #[arg(long, env = "CONFAB_MAX_ROOMS_PER_USER", default_value_t = 1000, value_name = "N")]
+    pub max_rooms_per_user: u32,
 }
 
 impl RoomConfig {
@@ -72,6 +76,7 @@ mod tests {
         Program::command().debug_assert();
         let program = Program::parse_from(["confab-room", "migrate", "--room-store=sqlite:x.db"]);
         assert_eq!(program.service.room.room_store, Some("sqlite:x.db".into()));
+        assert_eq!(program.service.room.max_rooms_per_user, 1000);
         assert_eq!(program.command, Some(Command::Migrate));
         // The gateway's default for this service.
         assert_eq!(Program::parse_from(["confab-room"]).common.listen.port(), 50052);

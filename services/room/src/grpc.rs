@@ -1,5 +1,8 @@
 //! Converts gRPC requests to domain calls, and results back to gRPC.
 
+use std::collections::HashSet;
+
+use confab_common::grpc::operation;
 use confab_common::{Code, Error, Result, text};
 use confab_proto::auth::v1::UserRef;
 use confab_proto::room::v1 as pb;
@@ -7,8 +10,12 @@ use confab_proto::room::v1::room_service_server::RoomService;
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
+use crate::departures::{LookedUp, Progress};
 use crate::service::{Access, Author, Change, NewRoom, Rooms, Viewer};
 use crate::store::{Member, Role, Seen, User};
+
+/// Maximum users that a caller of `RemoveUser` has looked up.
+const MAX_LOOKED_UP: usize = 1000;
 
 pub struct RoomApi(Rooms);
 
@@ -40,6 +47,17 @@ impl RoomService for RoomApi {
         Ok(Response::new(pb::ListRoomsResponse { rooms, next_cursor: page.next.unwrap_or_default() }))
     }
 
+    async fn list_own_rooms(
+        &self,
+        request: Request<pb::ListOwnRoomsRequest>,
+    ) -> Result<Response<pb::ListRoomsResponse>, Status> {
+        let request = request.into_inner();
+        let caller = required(request.caller)?;
+        let page = self.0.list_own(caller.id, request.limit, &request.cursor, &request.query).await?;
+        let rooms = page.rooms.into_iter().map(shown).collect();
+        Ok(Response::new(pb::ListRoomsResponse { rooms, next_cursor: page.next.unwrap_or_default() }))
+    }
+
     async fn get_room(&self, request: Request<pb::GetRoomRequest>) -> Result<Response<pb::Room>, Status> {
         let request = request.into_inner();
         let viewer = viewer(request.caller, request.moderator)?;
@@ -58,9 +76,9 @@ impl RoomService for RoomApi {
         &self,
         request: Request<pb::DeleteRoomRequest>,
     ) -> Result<Response<pb::DeleteRoomResponse>, Status> {
-        let request = request.into_inner();
+        let (operation, request) = (operation(&request), request.into_inner());
         let author = author(request.caller, request.moderator)?;
-        self.0.delete(room_id(&request.id)?, &author).await?;
+        self.0.delete(room_id(&request.id)?, &author, operation).await?;
         Ok(Response::new(pb::DeleteRoomResponse {}))
     }
 
@@ -74,6 +92,16 @@ impl RoomService for RoomApi {
         let Access { may_read, may_post, may_manage, private } =
             self.0.access(room_id(&request.room_id)?, viewer).await?;
         Ok(Response::new(pb::Access { may_read, may_post, may_manage, private }))
+    }
+
+    async fn check_rooms(
+        &self,
+        request: Request<pb::CheckRoomsRequest>,
+    ) -> Result<Response<pb::CheckRoomsResponse>, Status> {
+        let pb::CheckRoomsRequest { room_ids, user_id } = request.into_inner();
+        let ids = room_ids.iter().map(|id| text::id("roomIds", id)).collect::<Result<Vec<_>>>()?;
+        let visible = self.0.visible(ids, text::id("userId", &user_id)?).await?;
+        Ok(Response::new(pb::CheckRoomsResponse { room_ids: visible.iter().map(Uuid::to_string).collect() }))
     }
 
     async fn list_members(
@@ -103,10 +131,10 @@ impl RoomService for RoomApi {
         &self,
         request: Request<pb::RemoveMemberRequest>,
     ) -> Result<Response<pb::RemoveMemberResponse>, Status> {
-        let request = request.into_inner();
+        let (operation, request) = (operation(&request), request.into_inner());
         let author = author(request.caller, request.moderator)?;
         let user = text::id("userId", &request.user_id).ok();
-        self.0.remove_member(room_id(&request.room_id)?, &author, user).await?;
+        self.0.remove_member(room_id(&request.room_id)?, &author, user, operation).await?;
         Ok(Response::new(pb::RemoveMemberResponse {}))
     }
 
@@ -114,14 +142,37 @@ impl RoomService for RoomApi {
         &self,
         request: Request<pb::RemoveUserRequest>,
     ) -> Result<Response<pb::RemoveUserResponse>, Status> {
-        let user = user("user", request.into_inner().user)?.ok_or_else(|| Error::field("user", "must be given"))?;
-        Ok(Response::new(pb::RemoveUserResponse { more: self.0.remove_user(&user).await? }))
+        let pb::RemoveUserRequest { user: of, looks_up_heirs, active, inactive } = request.into_inner();
+        let user = user("user", of)?.ok_or_else(|| Error::field("user", "must be given"))?;
+        let looked_up = LookedUp { active: ids("active", &active)?, inactive: ids("inactive", &inactive)? };
+        let looked_up = Some(looked_up).filter(|_| looks_up_heirs);
+        let Progress { more, candidates } = self.0.departures.remove_user(&user, looked_up.as_ref()).await?;
+        let candidates = candidates.iter().map(Uuid::to_string).collect();
+        Ok(Response::new(pb::RemoveUserResponse { more, candidates }))
+    }
+
+    async fn filter_acquaintances(
+        &self,
+        request: Request<pb::FilterAcquaintancesRequest>,
+    ) -> Result<Response<pb::FilterAcquaintancesResponse>, Status> {
+        let pb::FilterAcquaintancesRequest { user_id, other_ids } = request.into_inner();
+        let user = text::id("userId", &user_id)?;
+        let others = other_ids.iter().map(|id| text::id("otherIds", id)).collect::<Result<Vec<_>>>()?;
+        let found = self.0.acquaintances(user, others).await?;
+        Ok(Response::new(pb::FilterAcquaintancesResponse { other_ids: found.iter().map(Uuid::to_string).collect() }))
     }
 }
 
 /// Parses a room's id; a malformed id is `not_found`, like an unknown id.
 fn room_id(id: &str) -> Result<Uuid> {
     text::id("id", id).map_err(|_| Error::not_found("room"))
+}
+
+fn ids(field: &str, ids: &[String]) -> Result<HashSet<Uuid>> {
+    if ids.len() > MAX_LOOKED_UP {
+        return Err(Error::field(field, format!("must be at most {MAX_LOOKED_UP}")));
+    }
+    ids.iter().map(|id| text::id(field, id)).collect()
 }
 
 fn user(field: &str, user: Option<UserRef>) -> Result<Option<User>> {

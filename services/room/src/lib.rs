@@ -2,6 +2,7 @@
 //! that a change and its event commit together.
 
 mod config;
+mod departures;
 mod event;
 mod grpc;
 mod lanes;
@@ -16,6 +17,7 @@ use std::sync::Arc;
 
 use confab_common::grpc::{MAX_MESSAGE, Role, Services, serve};
 use confab_common::metrics::LIMITS;
+use confab_common::operations;
 use confab_common::process::Process;
 use confab_common::program::Command;
 use confab_common::store::{StorageConfig, StoreUrl};
@@ -25,6 +27,7 @@ pub use config::{Program, RoomArgs, RoomConfig};
 pub use grpc::RoomApi;
 pub use store::tables::SCHEMA;
 
+use departures::Departures;
 use log::Log;
 use relay::Relay;
 use service::Rooms;
@@ -42,20 +45,27 @@ pub async fn start(
     services: Services,
     process: &Process,
 ) -> anyhow::Result<RoomServiceServer<RoomApi>> {
-    LIMITS.exist(&["searches", "search_time"]);
+    LIMITS.exist(&["searches", "search_time", "rooms_per_user"]);
     let services = services.called_by(Role::Room);
     let store = open(config, &storage.serving(process)).await?;
     let relay = Arc::new(Relay::new(store.clone(), Log::new(services.message)));
     tokio::spawn(process.shutdown.clone().run_until_cancelled_owned(relay.clone().run()));
     tokio::spawn(process.shutdown.clone().run_until_cancelled_owned(refold::run(store.clone())));
+    tokio::spawn(process.shutdown.clone().run_until_cancelled_owned(Departures::new(store.clone()).run()));
+    let recent = store.clone();
+    let forget = async move { operations::keep_bounded(recent.operations()).await };
+    tokio::spawn(process.shutdown.clone().run_until_cancelled_owned(forget));
     let api = RoomApi::new(Rooms::new(store, relay));
     Ok(RoomServiceServer::new(api).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE))
 }
 
 async fn open(config: &RoomConfig, storage: &StorageConfig) -> anyhow::Result<Arc<dyn Store>> {
     Ok(match config.store(storage)? {
-        StoreUrl::Sqlite(path) => Arc::new(SqliteStore::open(&path)?),
-        StoreUrl::Postgres(url) => Arc::new(PostgresStore::open(&url, &storage.postgres).await?),
+        StoreUrl::Sqlite(path) => Arc::new(SqliteStore::open(&path)?.with_max_rooms(config.max_rooms_per_user)),
+        StoreUrl::Postgres(url) => {
+            let store = PostgresStore::open(&url, &storage.postgres).await?;
+            Arc::new(store.with_max_rooms(config.max_rooms_per_user))
+        }
     })
 }
 

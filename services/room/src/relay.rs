@@ -1,27 +1,39 @@
 //! Relays the outbox to the log: opens each room, and appends each event until the log has answered it.
 //!
-//! Any number of replicas may relay one room at once, without a lock. Each takes only the *oldest* event of a room,
-//! removes it after it is in the log, and only then takes the next. Therefore a later event is never sent before an
-//! earlier event is in the log. If an event is sent a second time, the log recognises its id as a repeat, and nothing
-//! changes. Within a replica, the calls for one room take turns, so that they do not all send the same event.
+//! Any number of replicas may relay one room at once, without a lock. Each takes the *oldest* events of a room, sends
+//! them in their order in one append, and removes those that are in the log. The log appends the events of one room in
+//! the order of the request, and none after one that it could not append. Therefore a later event is never in the log
+//! before an earlier one. An access event ends what one append has of its room: the log needs a transaction of its own
+//! for what follows. If an event is sent a second time, the log recognises its id as a repeat, and nothing changes.
+//! Within a replica, the calls for one room take turns, so that they do not all send the same events.
 //!
 //! The log opens a room in its state at that time, which may include changes whose events follow. To apply such a
 //! change again is harmless, and the last event decides.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use confab_common::outbox::{self, BATCH, Swept};
 use confab_common::{Code, Result};
 use confab_proto::message::v1::outcome;
 use futures::future::join_all;
+use tokio::time::sleep;
 use uuid::Uuid;
 
 use crate::lanes::Lanes;
-use crate::log::{Log, Opened, new_event};
+use crate::log::{LastTimes, Log, Opened, new_event};
 use crate::store::{Owed, RoomEvent, Store};
 
 /// How many rooms the sweep opens at once.
 const OPENINGS_AT_ONCE: u32 = 16;
+/// Maximum events of one room in an append of the sweep, which has the events of up to [`BATCH`] rooms.
+const EVENTS_OF_ROOM: u32 = 8;
+
+/// How often the log's epoch is compared with the recorded one.
+const CHECK_EPOCH_EVERY: Duration = Duration::from_secs(5);
+/// Rooms per statement that records that they must be opened again.
+const REOPENED_AT_ONCE: u32 = 2000;
 
 /// Relays events from the outbox to the log.
 pub struct Relay {
@@ -38,6 +50,11 @@ impl Relay {
     /// Returns whether the log has private rooms and members.
     pub async fn has_members(&self) -> Result<bool> {
         self.log.has_members().await
+    }
+
+    /// Returns when the newest events of rooms were appended, like [`Log::last_times`].
+    pub async fn last_times(&self, rooms: &[Uuid], until_ms: i64) -> Result<Option<HashMap<Uuid, LastTimes>>> {
+        self.log.last_times(rooms, until_ms).await
     }
 
     /// Relays a room's events up to `number`, and returns when all of them are in the log, without a time limit. May be
@@ -65,16 +82,13 @@ impl Relay {
     /// Relays a room's events up to `number` as far as possible now. Returns whether all of them are in the log.
     async fn advance(&self, room: Uuid, number: i64) -> Result<bool> {
         loop {
-            match self.store.oldest(room).await? {
-                Some(owed) if owed.event.number <= number => {
-                    if owed.unopened {
-                        self.open(room).await?;
-                    }
-                    if self.append(&[&owed]).await? == 0 {
-                        return Ok(false);
-                    }
-                }
-                _ => return Ok(true),
+            let owed = self.store.oldest(room, BATCH).await?;
+            let Some(first) = owed.first().filter(|first| first.event.number <= number) else { return Ok(true) };
+            if first.unopened {
+                self.open(room).await?;
+            }
+            if self.append(&runs(&owed)).await? == 0 {
+                return Ok(false);
             }
         }
     }
@@ -82,9 +96,10 @@ impl Relay {
     /// Opens a room, unless it is open.
     async fn open(&self, room: Uuid) -> Result<Opened> {
         let Some(opening) = self.store.opening(room).await? else { return Ok(Opened::Now) };
+        let epoch = opening.epoch;
         let opened = self.log.open(room, opening).await?;
         if opened == Opened::Now {
-            self.store.remove_opening(room).await?;
+            self.store.remove_opening(room, epoch).await?;
         }
         Ok(opened)
     }
@@ -101,7 +116,34 @@ impl Relay {
     /// Sweeps the outbox without end: at start the events and rooms of an earlier process, later those of calls that
     /// gave up. After a migration, all rooms must be opened; the events of other rooms do not wait for that.
     pub async fn run(self: Arc<Self>) {
-        tokio::join!(outbox::sweep(|| self.sweep_openings()), outbox::sweep(|| self.sweep_events()));
+        let sweeps = (outbox::sweep(|| self.sweep_openings()), outbox::sweep(|| self.sweep_events()));
+        tokio::join!(sweeps.0, sweeps.1, self.follow_epoch());
+    }
+
+    /// Opens all rooms again whenever the log has a new epoch: its database was restored to an older state, which may
+    /// lack rooms and changes of members.
+    async fn follow_epoch(&self) {
+        loop {
+            if let Err(error) = self.check_epoch().await {
+                tracing::debug!(%error, "cannot compare the log's epoch");
+            }
+            sleep(CHECK_EPOCH_EVERY).await;
+        }
+    }
+
+    async fn check_epoch(&self) -> Result<()> {
+        let (Some(epoch), known) = (self.log.epoch().await?, self.store.log_epoch().await?) else { return Ok(()) };
+        if known.is_some_and(|known| known >= epoch) {
+            return Ok(());
+        }
+        if known.is_some() {
+            tracing::warn!(%epoch, "the log has a new epoch; all rooms and their members are sent to it again");
+            let mut after = Uuid::nil();
+            while let Some(last) = self.store.reopen(epoch, after, REOPENED_AT_ONCE).await? {
+                after = last;
+            }
+        }
+        self.store.record_epoch(epoch).await
     }
 
     /// Tries to open every room once. Ends early when the log opens none of several rooms.
@@ -131,29 +173,31 @@ impl Relay {
         }
     }
 
-    /// Tries the oldest event of every room once.
+    /// Tries the oldest events of every room once.
     async fn sweep_events(&self) -> Result<Swept> {
         let mut swept = Swept::default();
         let mut after = Uuid::nil();
         loop {
-            let page = self.store.oldest_of_rooms(after, BATCH).await?;
+            let page = self.store.oldest_of_rooms(after, BATCH, EVENTS_OF_ROOM).await?;
             let Some(last) = page.last() else { return Ok(swept) };
             after = last.event.room_id;
-            swept.found += page.len();
-            swept.relayed += self.append(&self.ready(&page).await).await?;
+            let runs = runs(&page);
+            swept.found += runs.len();
+            swept.relayed += self.append(&self.ready(runs).await).await?;
         }
     }
 
     /// Opens the rooms of events. Returns the events that the log can append now.
-    async fn ready<'a>(&self, page: &'a [Owed]) -> Vec<&'a Owed> {
-        let (unopened, mut ready) = page.iter().partition::<Vec<_>, _>(|owed| owed.unopened);
-        let rooms = unopened.iter().map(|owed| owed.event.room_id).collect::<Vec<_>>();
+    async fn ready<'a>(&self, owed: Vec<&'a Owed>) -> Vec<&'a Owed> {
+        let mut rooms = owed.iter().filter(|owed| owed.unopened).map(|owed| owed.event.room_id).collect::<Vec<_>>();
+        rooms.dedup();
         let outcomes = self.open_all(&rooms).await;
-        ready.extend(unopened.into_iter().zip(outcomes).filter(|(_, opened)| opened.is_ok()).map(|(owed, _)| owed));
-        ready
+        let failed = rooms.into_iter().zip(outcomes).filter(|(_, opened)| opened.is_err());
+        let failed = failed.map(|(room, _)| room).collect::<HashSet<_>>();
+        owed.into_iter().filter(|owed| !failed.contains(&owed.event.room_id)).collect()
     }
 
-    /// Appends events of different rooms and deletes those that need no further attempt. Returns their number.
+    /// Appends events, and deletes those that need no further attempt. Returns their number.
     async fn append(&self, owed: &[&Owed]) -> Result<usize> {
         let (owed, events): (Vec<_>, Vec<_>) = owed
             .iter()
@@ -180,6 +224,23 @@ impl Relay {
         }
         Ok(relayed.len())
     }
+}
+
+/// Returns the events that one append may have: those of each room up to its first access event. The events of a room
+/// are adjacent, in their order.
+fn runs(owed: &[Owed]) -> Vec<&Owed> {
+    let mut ended = None;
+    let mut runs = Vec::with_capacity(owed.len());
+    for owed in owed.iter() {
+        if ended == Some(owed.event.room_id) {
+            continue;
+        }
+        if owed.event.access.is_some() {
+            ended = Some(owed.event.room_id);
+        }
+        runs.push(owed);
+    }
+    runs
 }
 
 /// Returns whether an event needs no further attempt: it is in the log, or can never be.

@@ -1,8 +1,9 @@
 //! The rules of rooms.
 
+mod acquaintances;
 mod actor;
-mod departure;
 mod members;
+mod own;
 mod rights;
 
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 use xxhash_rust::xxh3::xxh3_64;
 
+use crate::departures::Departures;
 use crate::event;
 use crate::relay::Relay;
 use crate::store::{Position, Role, Room, Seen, Store, User, searchable};
@@ -28,6 +30,8 @@ const MAX_NAME: usize = 80;
 const MAX_DESCRIPTION: usize = 500;
 /// Longest search text, in Unicode scalar values.
 const MAX_QUERY: usize = 200;
+/// Maximum rooms that one call checks.
+const MAX_CHECKED: usize = 1000;
 /// How long a change waits in total for its event to be in the log.
 const EVENT_WAIT_LIMIT: Duration = Duration::from_secs(2);
 /// When a client may repeat a request that the log cannot serve before its upgrade is finished.
@@ -37,6 +41,7 @@ pub struct Rooms {
     store: Arc<dyn Store>,
     relay: Arc<Relay>,
     turns: Turns,
+    pub departures: Departures,
 }
 
 /// A page of the list.
@@ -74,7 +79,8 @@ pub struct Access {
 impl Rooms {
     pub fn new(store: Arc<dyn Store>, relay: Arc<Relay>) -> Self {
         let turns = Turns::new(store.searches());
-        Self { store, relay, turns }
+        let departures = Departures::new(store.clone());
+        Self { store, relay, turns, departures }
     }
 
     /// Creates a room, and returns after the log has opened it. A repeat with the same id and creator returns the first
@@ -175,19 +181,22 @@ impl Rooms {
         Ok(changed)
     }
 
-    /// Deletes a room and returns after its log is closed. A repeat by the same user also waits for that.
-    pub async fn delete(&self, id: Uuid, author: &Author) -> Result<()> {
+    /// Deletes a room and returns after its log is closed. A repeat by the same user, or of the same operation, also
+    /// waits for that.
+    pub async fn delete(&self, id: Uuid, author: &Author, operation: Option<Uuid>) -> Result<()> {
         let deadline = Instant::now() + EVENT_WAIT_LIMIT;
         let number = loop {
             let Seen { mut room, role } = match self.get(id, author.viewer()).await {
                 Err(error) if error.code == Code::NotFound => match self.store.closing(id).await? {
                     Some(owed) if owed.event.sender.id == author.user.id => break owed.event.number,
+                    None if self.was_done(&error, operation, id).await? => return Ok(()),
                     _ => return Err(error),
                 },
                 seen => seen?,
             };
             rights::may_change(author.role(role), false)?;
             room.revision += 1;
+            self.store.operations().begin(operation, id).await?;
             if self.store.delete(event::deleted(&room, &author.user)?).await? {
                 break room.revision;
             }
@@ -201,6 +210,19 @@ impl Rooms {
         let Seen { room, role } = self.get(id, viewer).await?;
         let may_manage = viewer == Viewer::Moderator || role.is_some_and(Role::manages);
         Ok(Access { may_read: true, may_post: viewer.user().is_some(), may_manage, private: room.private })
+    }
+
+    /// Returns whether an operation fails with this error because an earlier attempt has done it.
+    async fn was_done(&self, error: &Error, operation: Option<Uuid>, subject: Uuid) -> Result<bool> {
+        Ok(error.code == Code::NotFound && self.store.operations().has_begun(operation, subject).await?)
+    }
+
+    /// Returns those of these rooms that a user may see.
+    pub async fn visible(&self, ids: Vec<Uuid>, user: Uuid) -> Result<Vec<Uuid>> {
+        if ids.len() > MAX_CHECKED {
+            return Err(Error::field("roomIds", format!("must be at most {MAX_CHECKED}")));
+        }
+        self.store.visible(ids, user).await
     }
 
     /// Waits until the log has a room's events up to `number`. The change stands in any case.

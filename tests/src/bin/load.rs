@@ -4,7 +4,7 @@ use anyhow::ensure;
 use clap::{Parser, Subcommand};
 use confab_tests::cluster::Cluster;
 use confab_tests::embedded::Embedded;
-use confab_tests::load::{attack, fanout, files, hintless, idle, send, stalled, start, storm};
+use confab_tests::load::{access, attack, fanout, files, hintless, idle, send, stalled, start, storm};
 use confab_tests::plan::Role;
 
 /// Measures the speed and resource use of a chat server, over plain Socket.IO and /proc
@@ -37,6 +37,8 @@ enum Scenario {
     Stalled(stalled::Stalled),
     /// Redis is killed during chat: time until messages are delivered without it
     Hintless(hintless::Hintless),
+    /// The cost of the checks of callers: processor time of a token, delay of an act by its limit
+    Access(access::Access),
     /// Hostile clients beside honest ones: the effect on the honest clients, and the server's memory
     Attack(attack::Attack),
     /// The start of the program: time until it is ready, memory, binary size
@@ -69,6 +71,7 @@ async fn run(scenario: Scenario) -> anyhow::Result<()> {
         Scenario::Storm(storm) => storm::run(storm).await,
         Scenario::Stalled(stalled) => stalled::run(stalled).await,
         Scenario::Hintless(hintless) => hintless::run(hintless).await,
+        Scenario::Access(access) => access::run(access).await,
         Scenario::Attack(attack) => attack::run(attack).await,
         Scenario::Start(start) => start::run(start),
         Scenario::All { .. } => Ok(()),
@@ -91,7 +94,7 @@ async fn all(seconds: u64, json: bool) -> anyhow::Result<()> {
         well &= line(&format!("{scenario} {server} --seconds {seconds}{json}")).await;
     }
     drop(embedded);
-    for scenario in ["storm", "stalled", "hintless", "files"] {
+    for scenario in ["storm", "stalled", "hintless", "access", "files"] {
         well &= line(&format!("{scenario}{json}")).await;
     }
     well &= line(&format!("start{json}")).await;

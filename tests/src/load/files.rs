@@ -54,7 +54,8 @@ pub struct Files {
 pub async fn run(files: Files) -> anyhow::Result<()> {
     let bytes = files.mib * MIB;
     let limit = bytes.to_string();
-    let cluster = Cluster::scratch(1, 1, &[("CONFAB_MAX_FILE_SIZE", &limit)]).await?;
+    let settings = [("CONFAB_MAX_FILE_SIZE", &*limit), ("CONFAB_MAX_BYTES_PER_USER", "0")];
+    let cluster = Cluster::scratch(1, 1, &settings).await?;
     let url = cluster.plan.url((Role::Gateway, 1));
     let api = Api::new(&url);
     let account = api.signup().await?;

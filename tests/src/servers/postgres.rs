@@ -104,6 +104,26 @@ impl Postgres {
         Ok(())
     }
 
+    /// Gives a prepared server a certificate and its key. Returns the arguments with which it accepts TLS, only from
+    /// clients with a certificate of this authority. Connections without TLS need none.
+    ///
+    /// # Errors
+    /// When a file cannot be written.
+    pub fn accept_tls(&self, (certificate, key): &(PathBuf, PathBuf), authority: &Path) -> anyhow::Result<Vec<String>> {
+        let rules = "hostssl all all 127.0.0.1/32 trust clientcert=verify-ca\nhostnossl all all 127.0.0.1/32 trust\n";
+        fs::write(self.data().join("pg_hba.conf"), rules)?;
+        let mut arguments = vec!["-c".into(), "ssl=on".into()];
+        let files = [("ssl_cert_file", &**certificate), ("ssl_key_file", &**key), ("ssl_ca_file", authority)];
+        for (setting, from) in files {
+            let file = self.work.join(setting);
+            fs::copy(from, &file)?;
+            fs::set_permissions(&file, Permissions::from_mode(0o600))?;
+            self.give(&file)?;
+            arguments.extend(["-c".into(), format!("{setting}={}", file.display())]);
+        }
+        Ok(arguments)
+    }
+
     /// Copies the files of a running server without a password, to become its hot standby.
     ///
     /// # Errors

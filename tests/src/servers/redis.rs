@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::daemon::Daemon;
@@ -20,6 +20,20 @@ pub fn of(program: PathBuf, work: PathBuf, port: u16, pid_file: PathBuf, log: Pa
     let port = port.to_string();
     let arguments = ["--bind", "127.0.0.1", "--port", &port, "--save", "", "--appendonly", "no", "--daemonize", "no"];
     Daemon { arguments: arguments.map(String::from).to_vec(), ..Daemon::new(program, work, pid_file, log) }
+}
+
+/// Returns the arguments with which it also listens on a port for TLS, only for clients with a certificate of this
+/// authority.
+pub fn accept_tls(port: u16, (certificate, key): &(PathBuf, PathBuf), authority: &Path) -> Vec<String> {
+    let file = |path: &Path| path.display().to_string();
+    let arguments = [
+        ["--tls-port".into(), port.to_string()],
+        ["--tls-cert-file".into(), file(certificate)],
+        ["--tls-key-file".into(), file(key)],
+        ["--tls-ca-cert-file".into(), file(authority)],
+        ["--tls-auth-clients".into(), "yes".into()],
+    ];
+    arguments.into_iter().flatten().collect()
 }
 
 /// Returns whether it answers.

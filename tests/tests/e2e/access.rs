@@ -20,11 +20,13 @@ macro_rules! everywhere {
 }
 
 mod accounts;
+mod directory;
 mod hidden;
 mod issuers;
 mod keys;
 mod matrix;
 mod members;
+mod mine;
 mod removal;
 mod visibility;
 

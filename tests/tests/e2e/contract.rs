@@ -127,6 +127,8 @@ async fn everything(api: &Api) -> anyhow::Result<()> {
         api.call(Method::PUT, &member, Some(&ada), None).await?.expect(status)?;
     }
     api.get(&format!("{path}/members"), &ada).await?.expect(200)?;
+    api.get(&format!("/api/users?ids={},{}", ada.id, bob.id), &ada).await?.expect(200)?;
+    api.get(&format!("/api/users/{}", bob.id), &ada).await?.expect(200)?;
     api.call(Method::DELETE, &member, Some(&ada), None).await?.expect(204)?;
 
     let message = json!({"roomId": room, "content": "Milk first?", "clientMessageId": "a"});
@@ -184,6 +186,7 @@ async fn administration(api: &Api, key: &Account) -> anyhow::Result<()> {
     let account = api.call(Method::PATCH, "/api/auth/me", Some(&dora), Some(profile)).await?.expect(200)?;
     let picture = account["avatarUrl"].as_str().unwrap_or_default();
     ensure!(api.call(Method::GET, picture, None, None).await?.status == 200, "a picture");
+    api.send(api.request(Method::GET, picture).header("if-none-match", "*")).await?.expect(304)?;
     for act in ["suspend", "restore", "end-sessions"] {
         api.call(Method::POST, &format!("{path}/{act}"), Some(key), None).await?.expect(204)?;
     }

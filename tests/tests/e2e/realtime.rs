@@ -59,6 +59,7 @@ async fn unlimited() -> &'static Embedded {
         ("CONFAB_MAX_EVENTS_PER_SECOND", "0"),
         ("CONFAB_MAX_ROOMS_PER_SOCKET", "0"),
         ("CONFAB_MAX_SOCKETS_PER_USER", "0"),
+        ("CONFAB_MAX_SOCKETS_PER_ADDRESS", "0"),
         ("CONFAB_MAX_PACKET", "0"),
     ];
     SHARED.get_or_init(async || Embedded::start(&settings).await.expect("confab starts")).await

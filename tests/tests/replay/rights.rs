@@ -17,6 +17,9 @@ pub async fn are_few(replay: &Replay, variables: &BTreeMap<String, String>) {
         "SELECT FROM room.rooms",
         "CREATE SCHEMA mine",
         "CREATE TEMP TABLE mine ()",
+        "SET ROLE confab_migrate",
+        "UPDATE auth.audit SET act = ''",
+        "DELETE FROM auth.audit",
     ] {
         let said = String::from_utf8(tried(forbidden).stderr).unwrap();
         assert!(said.contains("permission denied") || said.contains("must be owner"), "{forbidden}: {said}");

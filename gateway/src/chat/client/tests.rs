@@ -4,14 +4,15 @@ use serde_json::json;
 
 use super::*;
 use crate::chat::request::Request;
-use crate::chat::testing::{World, address, connect};
+use crate::chat::testing::{World, address, connect, hide};
 use crate::chat::work::next;
 use crate::testing::services::ROOM;
 use crate::testing::{bus, eventually};
 use axum::http::{HeaderMap, HeaderValue};
 use confab_socketio::Transport;
 use confab_socketio::outbox::Close;
-use tokio::time::timeout;
+use prost::Message;
+use tokio::time::{Instant, timeout};
 
 #[tokio::test]
 async fn backpressure_stops_reading() {
@@ -166,4 +167,27 @@ async fn joins_continue_while_another_user_exceeds_its_share() {
     assert!(wait().await.is_err(), "the other user waits");
     greedy.outbox.take_some(9, usize::MAX);
     assert!(wait().await.is_ok());
+}
+
+#[tokio::test]
+async fn sockets_of_a_room_that_becomes_private_close_at_different_times() {
+    let world = World::new(bus()).await;
+    let mut clients = Vec::new();
+    for user in 1..=30 {
+        clients.push(world.joined(user, json!({})).await);
+    }
+    tokio::time::pause();
+    let seq = world.log.change("roomUpdated", hide(&[1]));
+    world.publish(world.hint(seq, 1).encode_to_vec());
+    let begun = Instant::now();
+    let mut times = Vec::new();
+    eventually(|| {
+        let closed = clients.iter().filter(|client| client.socket.outbox.closing().is_some()).count();
+        times.resize(closed, begun.elapsed());
+        closed == clients.len()
+    })
+    .await;
+    let spread = times[times.len() - 1] - times[0];
+    assert!(spread > RESYNC_SPREAD / 2, "all sockets are closed within {spread:?}");
+    assert!(spread <= RESYNC_SPREAD + Duration::from_millis(10), "{spread:?}");
 }

@@ -144,6 +144,34 @@ async fn a_file_keeps_its_order_and_delays_no_other_room() {
 }
 
 #[tokio::test]
+async fn an_upload_that_is_rejected_for_now_is_repeated() {
+    let files = Files::default();
+    let mut client = Client::connected(&files).await;
+    files.refuse(Error::unavailable("the file service"));
+    let data = Bytes::from(vec![7; 100_000]);
+    client.emit(&file_upload(1), Some(data.clone()));
+    eventually(|| files.uploads().0.len() >= 2).await;
+    files.accept();
+    let ack = client.receives("431[").await;
+    let ack: serde_json::Value = serde_json::from_str(ack.strip_prefix("431").unwrap()).unwrap();
+    assert_eq!((&ack[0]["ok"], files.count()), (&json!(true), 1));
+    assert_eq!(files.bytes(ack[0]["file"]["id"].as_str().unwrap()), Some(data));
+}
+
+#[tokio::test]
+async fn an_upload_is_unavailable_when_no_time_is_left_for_another_attempt() {
+    let files = Files::default();
+    let mut client = Client::connected(&files).await;
+    files.refuse(Error::unavailable("the file service"));
+    tokio::time::pause();
+    client.emit(&file_upload(1), Some(Bytes::from_static(b"text")));
+    let begun = tokio::time::Instant::now();
+    assert!(client.receives("431[").await.contains(r#""code":"unavailable""#));
+    assert!(begun.elapsed() < std::time::Duration::from_millis(2500));
+    assert!((5..=15).contains(&files.uploads().0.len()));
+}
+
+#[tokio::test]
 async fn an_unanswered_upload_times_out() {
     let files = Files::default();
     let mut client = Client::connected(&files).await;

@@ -23,10 +23,10 @@ use crate::App;
 use crate::limits::RequestLimits;
 use crate::problem::Problem;
 use crate::rest::Deadline;
-use crate::rest::extract::{Admin, Json, Key, OptionalJson};
+use crate::rest::extract::{Admin, Json, JsonWithData, Key, OptionalJson};
 use crate::rest::openapi::problems::{Body, ByKey, Called, Conflict, Unauthorized, UserConflict};
 use crate::rest::openapi::{examples, params};
-use crate::rest::profile::{data, given, or_cleared};
+use crate::rest::profile::{checked_data, given, or_cleared};
 use crate::rest::users::{UserPath, resolve_id};
 use crate::views::{Account, InviteJson, Opened};
 
@@ -51,7 +51,7 @@ struct UserToPut {
     #[serde(default, deserialize_with = "given")]
     #[schema(value_type = Option<String>, min_length = 1, max_length = 80)]
     display_name: Option<Option<String>>,
-    /// An object that the app stores for the user, up to 4 KiB. The server does not interpret it.
+    /// An object that the app stores for the user, up to 4 KiB. The server keeps its text as it is sent.
     #[serde(default, deserialize_with = "given")]
     #[schema(value_type = Option<Object>)]
     data: Option<Option<Value>>,
@@ -81,11 +81,11 @@ async fn put(
     Admin(key): Admin,
     user: UserPath,
     limits: RequestLimits,
-    Json(given): Json<UserToPut>,
+    JsonWithData { object: given, data }: JsonWithData<UserToPut>,
 ) -> Result<Response, Problem> {
     text::no_nul("username", &given.username)?;
     let display_name = or_cleared("displayName", given.display_name)?;
-    let data = data(given.data)?;
+    let data = checked_data(given.data, data)?;
     let deadline = Deadline::of(&app);
     let user_id = existing_id(resolve_id(&app, &deadline, &limits, None, &user).await?)?;
     let put = PutUserRequest { user_id, username: given.username, display_name, data, actor: Some(key.into()) };

@@ -133,6 +133,25 @@ async fn an_account_is_changed_field_by_field() {
 }
 
 #[tokio::test]
+async fn data_is_kept_as_it_is_sent() {
+    let routes = gateway().await;
+    let text = r#"{ "b":1.0, "a" : 1E2,"a":12345678901234567890123, "c":"\u00e9\/é", "data":{"data":-0.0}	}"#;
+    for body in [
+        format!(r#"{{"data":{text}}}"#),
+        format!("\u{feff} {{ \"d\\u0061ta\" : \n {text} , \"displayName\": null}}"),
+        format!(r#"{{"data":{{"a":1}}, "data":{text}}}"#),
+    ] {
+        let request = authorized(Request::patch("/api/auth/me")).header("Content-Type", "application/json");
+        let changed = send_body(&routes, request, body.clone()).await;
+        let answer = String::from_utf8(changed.bytes.to_vec()).unwrap();
+        assert!(changed.status == 200 && answer.contains(&format!("\"data\":{text},")), "{body}: {answer}");
+    }
+    let spaces = format!(r#"{{"data":{{{}}}}}"#, " ".repeat(4095));
+    let request = authorized(Request::patch("/api/auth/me")).header("Content-Type", "application/json");
+    assert_eq!(problem(&send_body(&routes, request, spaces).await), (413, "too_large"));
+}
+
+#[tokio::test]
 async fn a_deleted_account_rejects_its_tokens_at_once() {
     let routes = gateway().await;
     let delete = || authorized(Request::delete("/api/auth/me"));

@@ -19,12 +19,13 @@ use crate::tokens::{Identity, refused};
 
 /// The scope that a server key needs for a route, by the first path that the route equals or continues. A server key
 /// may call no other route.
-const SCOPES: [(&str, Scope); 9] = [
+const SCOPES: [(&str, Scope); 10] = [
     ("/api/admin/keys", Scope::Keys),
     ("/api/admin/tokens", Scope::Tokens),
     ("/api/admin/audit", Scope::Audit),
     ("/api/admin/users", Scope::Users),
     ("/api/admin/invites", Scope::Users),
+    ("/api/users", Scope::Users),
     ("/api/rooms/{roomId}/messages", Scope::Messages),
     ("/api/rooms", Scope::Rooms),
     ("/api/messages", Scope::Messages),
@@ -107,6 +108,9 @@ mod tests {
             ("/api/admin/audit", Some(Scope::Audit)),
             ("/api/admin/invites", Some(Scope::Users)),
             ("/api/admin/users/{userId}/suspend", Some(Scope::Users)),
+            ("/api/users", Some(Scope::Users)),
+            ("/api/users/{userId}", Some(Scope::Users)),
+            ("/api/usersx", None),
             ("/api/rooms", Some(Scope::Rooms)),
             ("/api/rooms/{roomId}/members/{userId}", Some(Scope::Rooms)),
             ("/api/rooms/{roomId}/messages", Some(Scope::Messages)),

@@ -35,8 +35,9 @@ impl IntoResponses for Whole {
 
 impl IntoResponses for Picture {
     fn responses() -> Responses {
-        let cached = ("Cache-Control", "The picture never changes", "public, max-age=31536000, immutable".into());
-        answer(StatusCode::OK, "The bytes of the picture", Some(examples::CONTENT), [cached].into_iter())
+        let about = "How long a cache may show the picture without asking again";
+        let cached = ("Cache-Control", about, "public, max-age=3600, immutable".into());
+        answer(StatusCode::OK, "The bytes of the picture", Some(examples::CONTENT), validators().chain([cached]))
     }
 }
 

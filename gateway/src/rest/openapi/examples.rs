@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::views::history::{self, Position};
 use crate::views::{
     Account, CreatedKey, Details, EntryJson, FileJson, FileUrl, InviteJson, Keys, LinkJson, MemberJson, MessageJson,
-    Opened, Page, RoomJson, Sessions, Time, Viewer,
+    Opened, Page, ProfileJson, RoomJson, Sessions, Time, Viewer,
 };
 
 pub const ROOM: &str = "01a20525-1183-7c58-9e5d-6a3b0c9d8e7f";
@@ -61,6 +61,14 @@ fn ada() -> Option<UserRef> {
 
 pub fn account() -> Value {
     json!(Account::from(&user()))
+}
+
+pub fn profile() -> Value {
+    json!(ProfileJson::from(&user()))
+}
+
+pub fn profiles() -> Value {
+    page(vec![ProfileJson::from(&user())])
 }
 
 fn opened() -> Session {

@@ -33,7 +33,17 @@ parameters! {
     Session: Path "sessionId", "The id of the session", id(), examples::SESSION;
     Limit: Query "limit", "Most items on the page, 1 to 200", integer(1).maximum(Some(200)).default(Some(json!(50)));
     Cursor: Query "cursor", "The `nextCursor` of the previous page; leave it out for the first page", text();
+    UserIds: Query "ids",
+        "The ids of the users, 1 to 100, separated by commas. Cannot be combined with `q`; one of both is needed",
+        text().min_length(Some(36)).max_length(Some(3699));
+    UserSearch: Query "q",
+        "Lists the users whose username or display name begins with this text, 2 to 80 characters, ignoring case",
+        text().min_length(Some(2));
     Search: Query "q", "Only rooms whose name or description contains this text", text();
+    Mine: Query "mine",
+        "`true`: only the rooms of which the caller is a member, by their last activity at the time of the first page, \
+         the most recent first",
+        ObjectBuilder::new().schema_type(Type::Boolean).default(Some(json!(false)));
     Before: Query "before", "Only messages with a lower `seq`; cannot be combined with `after` or `cursor`", integer(1);
     After: Query "after", "Only messages with a higher `seq`; cannot be combined with `before` or `cursor`", integer(0);
     OfRoom: Query "roomId", "Lists the files of this room instead of the caller's uploads", id();

@@ -109,10 +109,27 @@ impl IntoResponses for UserConflict {
             Error::new(Code::UsernameTaken, "this username is taken"),
             Error::new(Code::Conflict, "the account is deleted"),
         ];
-        let when = "Another account has this username, or the account is deleted";
-        let response = ResponseBuilder::new().description(when).content("application/problem+json", content(&errors));
-        Responses::from([(Code::Conflict.http_status().to_string(), response.build().into())])
+        conflicts("Another account has this username, or the account is deleted", &errors)
     }
+}
+
+/// 409 for a new room: another public room has the name, or the caller is in too many rooms.
+pub struct RoomConflict;
+
+impl IntoResponses for RoomConflict {
+    fn responses() -> Responses {
+        let errors = [
+            Error::new(Code::RoomNameTaken, "a public room with this name exists"),
+            Error::new(Code::Conflict, "the user is in 1000 rooms, the maximum for one user"),
+        ];
+        conflicts("Another public room has this name, or the caller is in the maximum number of rooms", &errors)
+    }
+}
+
+/// The response 409 for any of these errors.
+fn conflicts(when: &str, errors: &[Error]) -> Responses {
+    let response = ResponseBuilder::new().description(when).content("application/problem+json", content(errors));
+    Responses::from([(Code::Conflict.http_status().to_string(), response.build().into())])
 }
 
 /// The schemas of all errors.

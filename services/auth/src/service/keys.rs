@@ -60,9 +60,14 @@ impl Accounts {
     ///
     /// # Errors
     /// `not_found`.
-    pub async fn delete_key(&self, id: Uuid, actor: Actor) -> Result<()> {
+    pub async fn delete_key(&self, id: Uuid, actor: Actor, operation: Option<Uuid>) -> Result<()> {
+        let operations = self.store.operations();
+        if self.store.key(id).await?.is_some() {
+            operations.begin(operation, id).await?;
+        }
         let deleted = self.store.delete_key(id, Entry::new(actor, "key.delete", id)).await?;
-        if deleted { Ok(()) } else { Err(Error::not_found("key")) }
+        // A repeat of the same operation finds the key deleted.
+        if deleted || operations.has_begun(operation, id).await? { Ok(()) } else { Err(Error::not_found("key")) }
     }
 }
 

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use confab_common::clock::now_ms;
-use confab_common::{Result, text};
+use confab_common::{Code, Result, text};
 use uuid::Uuid;
 
 use super::{Accounts, latest_expiry, within_bounds};
@@ -52,16 +52,29 @@ impl Accounts {
         Ok(ended)
     }
 
-    /// Deletes the account of a user who knows its password.
+    /// Deletes the account of a user who knows its password. A repeat of the same operation returns no revocations.
     ///
     /// # Errors
     /// `invalid_request`; `forbidden` for a wrong password and for a user of the app's own issuer; `not_found` for an
     /// unknown or deleted user.
-    pub async fn delete_own(&self, user_id: Uuid, password: String, address: IpAddr) -> Result<Vec<Revocation>> {
+    pub async fn delete_own(
+        &self,
+        user_id: Uuid,
+        password: String,
+        address: IpAddr,
+        operation: Option<Uuid>,
+    ) -> Result<Vec<Revocation>> {
         within_bounds(&[("password", &password)])?;
         text::no_nul("password", &password)?;
-        let user = self.present(user_id).await?;
+        let operations = self.store.operations();
+        let user = match self.present(user_id).await {
+            Err(error) if error.code == Code::NotFound && operations.has_begun(operation, user_id).await? => {
+                return Ok(Vec::new());
+            }
+            user => user?,
+        };
         self.confirm(&user, password, address).await?;
+        operations.begin(operation, user_id).await?;
         self.delete(user_id, None).await
     }
 }

@@ -17,7 +17,8 @@ use crate::store::{PasswordReset, Revocation, State, Store, User};
 const RESET_LIFE: Duration = Duration::from_secs(3600);
 
 impl Accounts {
-    /// Changes a password, and ends all other sessions.
+    /// Changes a password, and ends all other sessions. A repeat of the same operation returns no revocations: the first
+    /// attempt has announced them.
     ///
     /// # Errors
     /// `invalid_request`; `forbidden` for a wrong current password and for a user of the app's own issuer; `not_found`
@@ -29,12 +30,18 @@ impl Accounts {
         current: String,
         new: String,
         address: IpAddr,
+        operation: Option<Uuid>,
     ) -> Result<Vec<Revocation>> {
         within_bounds(&[("currentPassword", &current), ("newPassword", &new)])?;
         text::no_nul("currentPassword", &current)?;
         let user = self.present(user_id).await?;
         let hashable = password::check("newPassword", &new, &user.username)?;
+        let operations = self.store.operations();
+        if operations.has_begun(operation, user_id).await? && self.confirm(&user, new, address).await.is_ok() {
+            return Ok(Vec::new());
+        }
         self.confirm(&user, current, address).await?;
+        operations.begin(operation, user_id).await?;
         let turn = self.passwords.turn(self.ticket(address, &user.username_folded)).await?;
         let after = self.passwords.hash(turn, hashable).await?;
         let ended = self.store.change_password(user_id, user.password_hash, after, cut(Some(session_id))).await?;

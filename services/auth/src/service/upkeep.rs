@@ -1,7 +1,7 @@
 //! Work on the store that runs at intervals: it keeps every table bounded.
 
-use confab_common::Result;
 use confab_common::clock::now_ms;
+use confab_common::{Result, operations};
 use futures::future::BoxFuture;
 use uuid::Uuid;
 
@@ -16,10 +16,10 @@ const FILL_BATCH: u32 = 500;
 /// How long the audit keeps an entry, and an hour more, because the clock of the database decides what can be deleted.
 const AUDIT_LIFE_MS: i64 = (90 * 24 + 1) * 3_600_000;
 /// How long after its expiry a gateway may still accept a token, because of leeway or a slow clock.
-const LEEWAY_MS: i64 = 60_000;
+pub(super) const LEEWAY_MS: i64 = 60_000;
 
 /// Deletes expired revocations, sessions, invites and password resets and entries of the audit from more than 90 days
-/// ago, frees the names of accounts that were deleted 30 days ago, and returns the number of all these.
+/// ago, frees the names of accounts that were deleted 30 days ago and the former names of renamed users, and returns the number of all these.
 ///
 /// # Errors
 /// Errors of the store.
@@ -27,6 +27,7 @@ pub async fn purge(store: &dyn Store) -> Result<u64> {
     // An earlier release stored every expiry without a limit.
     store.shorten(latest_expiry()).await?;
     let now = now_ms();
+    store.operations().forget(now - operations::KEPT_MS).await?;
     Ok(in_batches(|| store.purge(now - LEEWAY_MS, PURGE_BATCH)).await?
         + in_batches(|| store.purge_sessions(now - LEEWAY_MS, PURGE_BATCH)).await?
         + in_batches(|| store.purge_secrets(now, PURGE_BATCH)).await?

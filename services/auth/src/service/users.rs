@@ -8,9 +8,10 @@ use confab_common::{Code, Error, Result};
 use serde_json::json;
 use uuid::Uuid;
 
+use super::upkeep::LEEWAY_MS;
 use super::{Accounts, Change, Session, named, time_of_issue, within_bounds};
 use crate::password::NO_ACCOUNT;
-use crate::store::{Actor, Entry, Name, NewSession, Profile, Seen, State, User, is_deleted, name_taken};
+use crate::store::{Actor, Entry, Name, NewSession, Profile, Reservation, Seen, State, User, is_deleted, name_taken};
 use crate::username::{self, Username};
 
 /// Allowed lifetimes of a token, in seconds, and that of a request without one.
@@ -35,7 +36,9 @@ impl Accounts {
         let name = Name { skeleton: username::skeleton(&kept), username: kept, folded };
         let details = json!({"username": name.username});
         let store = self.store.as_ref();
-        if named(store, typed).await?.is_some_and(|other| other.id != id) {
+        // A deleted account has the name only for a time. Or the name is a former one of this user.
+        let other = named(store, typed).await?.filter(|other| other.id != id && other.state != State::Deleted);
+        if other.is_some() {
             return Err(name_taken());
         }
         for _ in 0..TRIES {
@@ -45,7 +48,8 @@ impl Accounts {
             }
             if present.is_some() {
                 let entry = Entry::new(actor.clone(), "user.change", id).with(&details);
-                if let Some(user) = self.store.change_user(id, name.clone(), change.clone(), entry).await? {
+                let former = self.reservation();
+                if let Some(user) = self.store.change_user(id, name.clone(), change.clone(), former, entry).await? {
                     return Ok((user, false));
                 }
                 continue;
@@ -67,6 +71,13 @@ impl Accounts {
             }
         }
         Err(Error::unavailable("the account"))
+    }
+
+    /// How a former name stays reserved while tokens may carry it, so that no two users show one name.
+    fn reservation(&self) -> Reservation {
+        let longest = self.issuer.lifetimes.token.max(Duration::from_secs((*LIVES.end()).into()));
+        let free_name_at_ms = now_ms().saturating_add(longest.as_millis() as i64).saturating_add(LEEWAY_MS);
+        Reservation { id: Uuid::now_v7(), password_hash: NO_ACCOUNT.into(), free_name_at_ms }
     }
 
     /// Opens a session of a user without a password, whose token is valid for `ttl_s` seconds; 0 stands for 15 minutes.

@@ -1,5 +1,6 @@
 //! Accounts: their names, passwords, profiles and states.
 
+use confab_common::operations::Operations;
 use confab_common::{Code, Error, Result};
 use futures::future::BoxFuture;
 use uuid::Uuid;
@@ -7,6 +8,7 @@ use uuid::Uuid;
 use super::Sha256;
 use super::audit::Entry;
 use super::revocations::{Cut, Revocation};
+use crate::username;
 
 /// The name that a deleted account has. Signup rejects it.
 pub const DELETED: &str = "deleted";
@@ -118,6 +120,17 @@ impl User {
             _ => Err(wrong_credentials()),
         }
     }
+
+    /// Returns the name that clients show beside the username: the one that the user chose, else that of the issuer.
+    pub fn shown_name(&self) -> Option<&str> {
+        let claimed = || self.claimed.as_ref().and_then(|claimed| claimed.name.as_deref());
+        self.profile.display_name.as_deref().or_else(claimed)
+    }
+
+    /// Returns the form in which searches compare the shown name.
+    pub fn shown_folded(&self) -> Option<String> {
+        self.shown_name().map(username::folded)
+    }
 }
 
 /// The error for an unknown name and for a wrong password alike.
@@ -181,7 +194,8 @@ pub trait AccountStore: Send + Sync {
     fn user(&self, id: Uuid) -> BoxFuture<'_, Result<Option<User>>>;
 
     /// Returns the account with a folded name. A deleted account keeps its folded name until
-    /// [`free_names`](Self::free_names).
+    /// [`free_names`](Self::free_names). For a former name that is reserved, it is the row of the reservation, which is
+    /// deleted, too.
     fn user_by_name(&self, folded: String) -> BoxFuture<'_, Result<Option<User>>>;
 
     /// Replaces the claims of a user, if they are of the same issuer and have last changed at `latest_ms` or before, or
@@ -230,6 +244,9 @@ pub trait AccountStore: Send + Sync {
 
     /// Deletes the entry of a user that was removed from all rooms.
     fn has_left(&self, user_id: Uuid) -> BoxFuture<'_, Result<()>>;
+
+    /// Returns the recent operations that succeed only once.
+    fn operations(&self) -> &dyn Operations;
 }
 
 /// The deletion of an account.

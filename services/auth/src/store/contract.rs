@@ -32,8 +32,11 @@ contract!(
 mod accounts;
 mod audit;
 mod claims;
+mod directory;
 mod invites;
 mod keys;
+mod names;
+mod privileges;
 mod refresh;
 mod sessions;
 mod skeletons;
@@ -71,6 +74,16 @@ fn account(name: &str) -> User {
 async fn create(store: &Arc<dyn Store>, user: User) -> Result<User> {
     let skeleton = skeleton(&user.username_folded);
     store.create_user(user, skeleton, None, None).await
+}
+
+fn name(username: &str) -> Name {
+    let folded = confab_common::text::fold(username);
+    Name { username: username.into(), skeleton: skeleton(&folded), folded }
+}
+
+/// A reservation of a former name until this time.
+fn reservation(free_name_at_ms: i64) -> Reservation {
+    Reservation { id: Uuid::now_v7(), password_hash: "none".into(), free_name_at_ms }
 }
 
 /// A session that was opened at `created_at_ms` and whose token expires 1000 ms later.

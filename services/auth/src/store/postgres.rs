@@ -5,6 +5,7 @@
 
 mod accounts;
 mod audit;
+mod directory;
 mod invites;
 mod keys;
 mod list;
@@ -14,7 +15,7 @@ mod sessions;
 
 use confab_common::pg::{Client, Pool, PostgresConfig, prepare};
 use confab_common::{Error, Result, Secret};
-use tokio_postgres::{Row, Statement};
+use tokio_postgres::{Row, Statement, Transaction};
 
 use super::{Claimed, Profile, State, User};
 
@@ -37,6 +38,17 @@ async fn prepare_all<const N: usize>(client: &Client, texts: [&str; N]) -> Resul
         prepared.push(prepare(client, text).await?);
     }
     prepared.try_into().map_err(|_| Error::internal("as many statements as texts"))
+}
+
+const UPDATE_PROFILE: &str = "/* update_profile */ UPDATE users
+    SET display_name = $2, avatar_file_id = $3, data = $4, shown_name = $5, shown_folded = $6 WHERE id = $1";
+
+/// Stores the profile of a locked account with the prepared [`UPDATE_PROFILE`].
+async fn update_profile(transaction: &Transaction<'_>, update: &Statement, user: &User) -> Result<()> {
+    let Profile { display_name, avatar_file_id, data } = &user.profile;
+    let (name, folded) = (user.shown_name(), user.shown_folded());
+    transaction.execute(update, &[&user.id, display_name, avatar_file_id, data, &name, &folded]).await?;
+    Ok(())
 }
 
 /// Reads the columns of `user_columns!`.

@@ -2,6 +2,7 @@
 
 mod accounts;
 mod audit;
+mod directory;
 mod invites;
 mod keys;
 mod list;
@@ -13,7 +14,7 @@ use std::path::Path;
 
 use confab_common::Result;
 use confab_common::sqlite::Database;
-use rusqlite::{Connection, OptionalExtension, Row};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 use uuid::Uuid;
 
 use super::{Claimed, Profile, State, User};
@@ -33,6 +34,17 @@ impl Sqlite {
 fn user_by_id(connection: &Connection, id: Uuid) -> Result<Option<User>> {
     const SQL: &str = concat!("/* user_by_id */ SELECT ", user_columns!(), " FROM users WHERE id = ?1");
     Ok(connection.prepare_cached(SQL)?.query_row([id.into_bytes()], user).optional()?)
+}
+
+/// Stores the profile of an account.
+fn update_profile(connection: &Connection, user: &User) -> Result<()> {
+    const SQL: &str = "/* update_profile */ UPDATE users
+        SET display_name = ?2, avatar_file_id = ?3, data = ?4, shown_name = ?5, shown_folded = ?6 WHERE id = ?1";
+    let Profile { display_name, avatar_file_id, data } = &user.profile;
+    let (key, avatar) = (user.id.into_bytes(), avatar_file_id.map(Uuid::into_bytes));
+    let values = params![key, display_name, avatar, data, user.shown_name(), user.shown_folded()];
+    connection.prepare_cached(SQL)?.execute(values)?;
+    Ok(())
 }
 
 fn id(row: &Row<'_>, column: usize) -> rusqlite::Result<Uuid> {

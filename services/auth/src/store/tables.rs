@@ -28,6 +28,9 @@ pub static SCHEMA: Schema = Schema {
                 ("claimed_name", Text),
                 ("claimed_picture", Text),
                 ("claimed_at_ms", Number),
+                ("shown_name", Text),
+                ("shown_folded", Text),
+                ("name_of", Id),
             ],
         ),
         Table::new("revocation_head", 1, &[("single", Flag), ("number", Number)]).seeded(),
@@ -85,6 +88,7 @@ pub static SCHEMA: Schema = Schema {
                 ("used_at_ms", Number),
             ],
         ),
+        Table::new("operations", 1, &[("id", Id), ("subject", Id), ("at_ms", Number)]),
         Table::new("leaving", 1, &[("user_id", Id), ("username", Text), ("created_at_ms", Number)]),
         Table::new(
             "server_keys",

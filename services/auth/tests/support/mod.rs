@@ -16,12 +16,20 @@ use confab_proto::auth::v1::auth_service_client::AuthServiceClient;
 use confab_proto::auth::v1::*;
 use jsonwebtoken::jwk::JwkSet;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
+use uuid::Uuid;
 
 pub type Client = AuthServiceClient<Transport>;
 
 /// A call with a deadline that even a busy machine meets, because hashing is slow by design.
 pub fn call<T>(message: T) -> tonic::Request<T> {
     confab_common::grpc::request(message, confab_common::grpc::Call::within(Duration::from_secs(60)))
+}
+
+/// An attempt of a call with this operation.
+pub fn attempt<T>(operation: Uuid, message: T) -> tonic::Request<T> {
+    let mut request = call(message);
+    request.metadata_mut().insert("confab-operation", operation.to_string().parse().unwrap());
+    request
 }
 
 pub fn bus() -> Bus {
@@ -125,4 +133,14 @@ pub fn verify(token: &str, keys: &JwkSet) {
         &validation,
     )
     .unwrap();
+}
+
+/// What a revocation is about.
+pub struct RevocationRef;
+
+impl RevocationRef {
+    pub fn of(revocation: &Revocation) -> (RevocationKind, String) {
+        let id = if revocation.user_id.is_empty() { &revocation.session_id } else { &revocation.user_id };
+        (revocation.kind(), id.clone())
+    }
 }

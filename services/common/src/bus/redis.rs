@@ -5,6 +5,7 @@ mod address;
 mod listen;
 mod publish;
 mod sign;
+mod tls;
 
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{Command, Implementation, Notice, dropped};
 use crate::cluster_key::SigningKey;
+use crate::readiness::Readiness;
 
 pub(crate) use address::Address;
 
@@ -39,10 +41,10 @@ pub(super) struct Redis {
 }
 
 impl Redis {
-    pub(super) fn open(address: Address, key: Option<&SigningKey>) -> Self {
+    pub(super) fn open(address: Address, key: Option<&SigningKey>, readiness: Readiness) -> Self {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let (queue, publications) = mpsc::channel(PUBLISH_QUEUE);
-        tokio::spawn(publish::run(address.clone(), publications));
+        tokio::spawn(publish::run(address.clone(), publications, readiness));
         Self { address, signer: Signer::new(key), queue }
     }
 }

@@ -28,7 +28,8 @@ pub struct CallsConfig {
     pub tls_ca_file: Option<PathBuf>,
     /// Names in certificates and their roles, `role=name`, separated by commas. A role is gateway, auth, room, message
     /// or file, and a name a DNS name or a URI of the certificate. A role that is listed here has only the names listed
-    /// [default: for each role the DNS name `<role>.confab`, and SPIFFE ids that end in `/<role>` or `/confab-<role>`]
+    /// [default: for each role the DNS name `<role>.confab`, and SPIFFE ids that end in `/<role>` or `/confab-<role>` in
+    /// the trust domain of the program's own certificate]
     #[arg(long, env = "CONFAB_PEERS", value_name = "NAMES", value_parser = PeerNames::parse)]
     pub peers: Option<PeerNames>,
     /// Allow a service to listen beyond loopback without a certificate, and a service with a certificate to accept

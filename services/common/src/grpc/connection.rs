@@ -12,13 +12,13 @@ use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, Sleep, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::transport::server::Connected;
 
 use super::peer::Peer;
-use super::security::{self, Security};
+use super::security::{self, Authenticated, Security};
 use crate::descriptors;
 use crate::listen::Listener;
 use crate::metrics::{LIMITS, REFUSED_PEERS};
@@ -37,6 +37,8 @@ const LAST_HANDSHAKES: Duration = Duration::from_secs(1);
 pub struct Connection {
     stream: Box<dyn security::Stream>,
     peer: Peer,
+    /// When the certificate of the peer expires, if that is soon.
+    expiry: Option<Pin<Box<Sleep>>>,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -97,7 +99,7 @@ async fn authenticated(
         Err(error) => return Some(Err(error)),
     };
     if !security.has_handshake() {
-        return Some(Ok(Connection { stream: Box::new(stream), peer: Peer::any(), _permit: permit }));
+        return Some(Ok(Connection { stream: Box::new(stream), peer: Peer::any(), expiry: None, _permit: permit }));
     }
     let address = stream.peer_addr().map(|address| address.to_string()).unwrap_or_default();
     let last = async {
@@ -109,7 +111,10 @@ async fn authenticated(
     let handshake = timeout(HANDSHAKE_LIMIT, AbortOnDropHandle::new(handshake));
     let (reason, error) = tokio::select! {
         authenticated = handshake => match authenticated {
-            Ok(Ok(Ok((stream, peer)))) => return Some(Ok(Connection { stream, peer, _permit: permit })),
+            Ok(Ok(Ok(Authenticated { stream, peer, time_left }))) => {
+                let expiry = time_left.map(|left| Box::pin(sleep(left)));
+                return Some(Ok(Connection { stream, peer, expiry, _permit: permit }));
+            }
             Ok(Ok(Err(error))) => ("handshake", error.to_string()),
             Ok(Err(error)) => ("handshake", error.to_string()),
             Err(elapsed) => ("timeout", elapsed.to_string()),
@@ -151,6 +156,11 @@ impl AsyncRead for Connection {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if let Some(expiry) = &mut self.expiry
+            && expiry.as_mut().poll(context).is_ready()
+        {
+            return Poll::Ready(Err(io::Error::other("the certificate of the caller has expired")));
+        }
         Pin::new(&mut self.stream).poll_read(context, buffer)
     }
 }

@@ -7,7 +7,11 @@ use super::role::{Role, Roles};
 
 /// The names of programs in certificates: subject alternative names that are DNS names or URIs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct PeerNames(Vec<(Role, String)>);
+pub struct PeerNames {
+    configured: Vec<(Role, String)>,
+    /// The trust domains in which the usual SPIFFE ids have a role.
+    domains: Vec<String>,
+}
 
 impl PeerNames {
     /// Parses `role=name,role=name`; a value parser for clap.
@@ -22,12 +26,23 @@ impl PeerNames {
         };
         let entries = text.split(',').map(str::trim).filter(|text| !text.is_empty());
         let names = entries.map(|text| entry(text).ok_or(text)).collect::<Result<_, _>>();
-        names.map(Self).map_err(|wrong| {
+        let of = |configured| Self { configured, domains: Vec::new() };
+        names.map(of).map_err(|wrong| {
             format!(
                 "`{wrong}` must be a role (gateway, auth, room, message, file), `=` and a name in certificates: \
                  gateway=gateway.confab, or gateway=spiffe://example.org/ns/chat/sa/gateway"
             )
         })
+    }
+
+    /// Trusts the SPIFFE trust domains of a program's own certificate: others may issue the usual ids to other programs.
+    ///
+    /// # Errors
+    /// When the certificate is malformed.
+    pub(super) fn in_domains_of(&self, own: &CertificateDer<'_>) -> Result<Self, webpki::Error> {
+        let own = EndEntityCert::try_from(own)?;
+        let domains = own.valid_uri_names().filter_map(spiffe).map(|(domain, _)| domain.to_owned()).collect();
+        Ok(Self { configured: self.configured.clone(), domains })
     }
 
     /// Returns the roles of a certificate, which must be verified already.
@@ -47,7 +62,8 @@ impl PeerNames {
     }
 
     fn of_uri(&self, uri: &str) -> Vec<Role> {
-        let last = uri.strip_prefix("spiffe://").and_then(|id| id.split_once('/')?.1.rsplit('/').next());
+        let path = spiffe(uri).filter(|(domain, _)| self.domains.iter().any(|own| own == domain)).map(|(_, path)| path);
+        let last = path.and_then(|path| path.rsplit('/').next());
         let usual = |role: Role| last.is_some_and(|last| last.strip_prefix("confab-").unwrap_or(last) == role.name());
         self.of(|known| known == uri, usual)
     }
@@ -55,11 +71,16 @@ impl PeerNames {
     /// A role with configured names has only those.
     fn of(&self, is: impl Fn(&str) -> bool, is_usual: impl Fn(Role) -> bool) -> Vec<Role> {
         let has = |role: &Role| {
-            let mut names = self.0.iter().filter(|(of, _)| of == role).peekable();
+            let mut names = self.configured.iter().filter(|(of, _)| of == role).peekable();
             if names.peek().is_some() { names.any(|(_, known)| is(known)) } else { is_usual(*role) }
         };
         Role::ALL.into_iter().filter(has).collect()
     }
+}
+
+/// Splits a SPIFFE id into its trust domain and its path.
+fn spiffe(uri: &str) -> Option<(&str, &str)> {
+    uri.strip_prefix("spiffe://")?.split_once('/')
 }
 
 #[cfg(test)]
@@ -71,10 +92,13 @@ mod tests {
 
     #[test]
     fn usual_names() {
-        let names = PeerNames::default();
+        let names = PeerNames { domains: vec!["a".into()], ..PeerNames::default() };
         assert_eq!(names.of_dns("room.confab"), [Role::Room]);
-        for id in ["spiffe://a/ns/chat/sa/confab-room", "spiffe://a/room", "spiffe://cluster.local/ns/x/sa/room"] {
+        for id in ["spiffe://a/ns/chat/sa/confab-room", "spiffe://a/room", "spiffe://a/ns/x/sa/room"] {
             assert_eq!(names.of_uri(id), [Role::Room], "{id}");
+        }
+        for id in ["spiffe://cluster.local/ns/x/sa/room", "spiffe://a.example/room", "spiffe:///a/room"] {
+            assert_eq!(names.of_uri(id), [], "of another trust domain: {id}");
         }
         for other in ["room", "confab", "room.confab.example.org", "x.room.confab", "*.confab", "tea.confab"] {
             assert_eq!(names.of_dns(other), [], "{other}");
@@ -102,10 +126,13 @@ mod tests {
     #[test]
     fn a_certificate_has_the_roles_of_all_its_names() {
         let authority = Authority::new();
-        let roles = |names: &str| {
-            let certificate = CertificateDer::from_pem_file(authority.issue(names).0).unwrap();
-            PeerNames::default().roles(&certificate).unwrap()
-        };
+        let certificate = |names: &str| CertificateDer::from_pem_file(authority.issue(names).0).unwrap();
+        let own = certificate("DNS:room.confab,URI:spiffe://a/sa/room");
+        let roles = |names: &str| PeerNames::default().in_domains_of(&own).unwrap().roles(&certificate(names)).unwrap();
+        assert_eq!(roles("URI:spiffe://b/sa/file"), Roles::NONE);
+        let own = certificate("DNS:room.confab");
+        let without_domain = PeerNames::default().in_domains_of(&own).unwrap();
+        assert_eq!(without_domain.roles(&certificate("URI:spiffe://a/sa/file")).unwrap(), Roles::NONE);
         assert_eq!(roles("DNS:room.confab"), Roles::from(Role::Room));
         assert_eq!(roles("URI:spiffe://a/sa/file,DNS:x.example"), Roles::from(Role::File));
         assert_eq!(roles("DNS:auth.confab,URI:spiffe://a/sa/file"), [Role::Auth, Role::File].into_iter().collect());

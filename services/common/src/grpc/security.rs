@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
 use anyhow::Context;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -29,6 +30,14 @@ pub struct Security {
 /// A connection to a server, as bytes.
 pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
+
+/// An accepted connection.
+pub(super) struct Authenticated {
+    pub stream: Box<dyn Stream>,
+    pub peer: Peer,
+    /// For how long the certificate of the peer stays valid, if that is less than the maximum age of a connection.
+    pub time_left: Option<Duration>,
+}
 
 impl Security {
     /// Reads the files in the settings. `program` is the role of this program; `None` for the embedded program.
@@ -85,13 +94,13 @@ impl Security {
     ///
     /// # Errors
     /// When the handshake fails.
-    pub(super) async fn accept(&self, stream: TcpStream) -> io::Result<(Box<dyn Stream>, Peer)> {
+    pub(super) async fn accept(&self, stream: TcpStream) -> io::Result<Authenticated> {
         match &self.tls {
             Some(tls) if !self.insecure || begins_tls(&stream).await? => {
-                let (stream, peer) = tls.accept(stream).await?;
-                Ok((Box::new(stream), peer))
+                let (stream, peer, time_left) = tls.accept(stream).await?;
+                Ok(Authenticated { stream: Box::new(stream), peer, time_left })
             }
-            _ => Ok((Box::new(stream), Peer::any())),
+            _ => Ok(Authenticated { stream: Box::new(stream), peer: Peer::any(), time_left: None }),
         }
     }
 }

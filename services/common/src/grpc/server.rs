@@ -1,6 +1,7 @@
 //! A gRPC server whose health status follows readiness, with a graceful shutdown.
 
 use std::future::pending;
+use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use tower::layer::layer_fn;
 use tower::util::MapResponseLayer;
 
 use super::traced::{Traced, log_cause};
-use super::{CONNECTION_WINDOW, FRAME, MAX_STREAMS, STREAM_WINDOW, connection, measure, roles};
+use super::{CONNECTION_WINDOW, FRAME, MAX_CONNECTION_AGE, MAX_STREAMS, STREAM_WINDOW, connection, measure, roles};
 use crate::listen::Listener;
 use crate::process::Process;
 
@@ -27,6 +28,23 @@ use crate::process::Process;
 /// # Errors
 /// When the address may not be served without a certificate or cannot be bound, or serving fails.
 pub async fn serve(process: &Process, listen: SocketAddr, drain: Duration, routes: Routes) -> anyhow::Result<()> {
+    serve_until_age(process, listen, drain, routes, with_jitter(MAX_CONNECTION_AGE)).await
+}
+
+/// Returns up to a tenth less, at random, so that the connections to replicas that started together do not end together.
+fn with_jitter(age: Duration) -> Duration {
+    let random = RandomState::new().hash_one(()) as f64 / u64::MAX as f64;
+    age.mul_f64(1.0 - random / 10.0)
+}
+
+/// As [`serve`]. A connection of this age accepts no further calls, and ends when its calls have ended.
+async fn serve_until_age(
+    process: &Process,
+    listen: SocketAddr,
+    drain: Duration,
+    routes: Routes,
+    age: Duration,
+) -> anyhow::Result<()> {
     let security = process.security.clone();
     security.check_listener(listen)?;
     let socket = TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen}"))?;
@@ -48,6 +66,7 @@ pub async fn serve(process: &Process, listen: SocketAddr, drain: Duration, route
     let served = Server::builder()
         .http2_keepalive_interval(Some(Duration::from_secs(20)))
         .http2_keepalive_timeout(Some(Duration::from_secs(10)))
+        .max_connection_age(age)
         .max_concurrent_streams(MAX_STREAMS)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
@@ -68,5 +87,60 @@ pub async fn serve(process: &Process, listen: SocketAddr, drain: Duration, route
             tracing::warn!("the drain time is nearly over; cutting the remaining calls");
             Ok(())
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
+    use tokio::time::timeout;
+    use tokio_util::task::AbortOnDropHandle;
+
+    use super::*;
+
+    /// The start of an HTTP/2 connection, with an empty SETTINGS frame.
+    const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+    /// The type of the frame that announces the end of a connection (RFC 9113, 6.8).
+    const GOAWAY: u8 = 7;
+
+    #[tokio::test]
+    async fn a_connection_ends_at_its_age() {
+        let process = Process::new();
+        let address = std::net::TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).unwrap();
+        let age = Duration::from_millis(100);
+        let serving = async move {
+            serve_until_age(&process, address, Duration::from_secs(1), Routes::default(), age).await.unwrap();
+        };
+        let _serving = AbortOnDropHandle::new(tokio::spawn(serving));
+        let mut stream = loop {
+            match TcpStream::connect(address).await {
+                Ok(stream) => break stream,
+                Err(_) => sleep(Duration::from_millis(2)).await,
+            }
+        };
+        stream.write_all(PREFACE).await.unwrap();
+        let announced = async {
+            loop {
+                let mut head = [0; 9];
+                stream.read_exact(&mut head).await.unwrap();
+                if head[3] == GOAWAY {
+                    return;
+                }
+                let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+                stream.read_exact(&mut vec![0; length as usize]).await.unwrap();
+            }
+        };
+        timeout(Duration::from_secs(20), announced).await.expect("the server announces the end");
+    }
+
+    #[test]
+    fn connections_do_not_end_together() {
+        let ages = [(); 8].map(|()| with_jitter(MAX_CONNECTION_AGE));
+        assert!(
+            ages.iter().all(|age| (MAX_CONNECTION_AGE.mul_f64(0.9)..=MAX_CONNECTION_AGE).contains(age)),
+            "{ages:?}"
+        );
+        assert!(ages.iter().any(|age| *age != ages[0]), "{ages:?}");
     }
 }

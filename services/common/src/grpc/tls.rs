@@ -14,6 +14,7 @@ use tokio::time::{Instant, sleep};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use super::MAX_CONNECTION_AGE;
 use super::names::PeerNames;
 use super::peer::Peer;
 use super::role::Role;
@@ -58,21 +59,23 @@ impl Tls {
         Ok(Some(Arc::new(Self { files, names, program, current, seen })))
     }
 
-    /// Accepts a connection. The peer has proved that its certificate is from a trusted authority.
+    /// Accepts a connection. The peer has proved that its certificate is from a trusted authority. Also returns for how
+    /// long that certificate stays valid, if that is less than the maximum age of a connection.
     ///
     /// # Errors
     /// When the handshake fails.
-    pub async fn accept(&self, stream: TcpStream) -> io::Result<(TlsStream<TcpStream>, Peer)> {
-        let stream = TlsAcceptor::from(self.current().server.clone()).accept(stream).await?;
+    pub async fn accept(&self, stream: TcpStream) -> io::Result<(TlsStream<TcpStream>, Peer, Option<Duration>)> {
+        let identity = self.current();
+        let stream = TlsAcceptor::from(identity.server.clone()).accept(stream).await?;
         let (socket, session) = stream.get_ref();
-        let certificate = session.peer_certificates().and_then(|chain| chain.first());
-        let roles = certificate.and_then(|certificate| self.names.roles(certificate).ok());
-        let peer = Peer::with(roles.unwrap_or_default());
+        let chain = session.peer_certificates().unwrap_or_default();
+        let peer = Peer::with(chain.first().map(|certificate| identity.roles_of(certificate)).unwrap_or_default());
+        let time_left = identity.time_left(chain, MAX_CONNECTION_AGE);
         if peer.is_stranger() {
             let address = socket.peer_addr().map(|address| address.to_string()).unwrap_or_default();
             tracing::warn!(%address, "a caller's certificate has no role, so its calls are rejected (CONFAB_PEERS)");
         }
-        Ok((stream, peer))
+        Ok((stream, peer, time_left))
     }
 
     fn current(&self) -> Arc<Identity> {

@@ -11,6 +11,7 @@ use tower::util::{BoxCloneSyncService, ServiceExt};
 use tower::{Service, service_fn};
 
 use super::measure::Measured;
+use super::operation;
 use super::peer::Peer;
 use super::role::Role;
 use super::roles;
@@ -85,11 +86,15 @@ impl Call {
     }
 }
 
-/// Builds a request with these options. Its deadline travels to the service as `grpc-timeout`.
+/// Builds a request with these options. Its deadline travels to the service as `grpc-timeout`. A call that may change
+/// something also gets the id of an operation, which all attempts have.
 pub fn request<T>(message: T, call: Call) -> tonic::Request<T> {
     let mut request = tonic::Request::new(message);
     if call.streams == Streams::Nothing {
         request.set_timeout(call.deadline);
+    }
+    if !call.reading {
+        operation::begin(&mut request);
     }
     request.extensions_mut().insert(call);
     request

@@ -48,6 +48,11 @@ impl IssuersConfig {
         Ok(())
     }
 
+    /// Returns whether there are issuers.
+    pub fn is_set(&self) -> bool {
+        self.entries().is_ok_and(|entries| !entries.is_empty())
+    }
+
     /// Parses the entries.
     pub(super) fn entries(&self) -> anyhow::Result<Vec<Entry>> {
         let text = self.issuers.as_deref().map(str::trim).filter(|text| !text.is_empty()).unwrap_or("[]");

@@ -6,6 +6,7 @@ use deadpool_postgres::PoolError;
 use tokio_postgres::error::{DbError, Severity, SqlState};
 
 use crate::Error;
+use crate::handshake::{POSTGRES, explain, is_rejected, no_tls};
 
 /// The reason why a reachable server is unusable.
 pub(super) const READ_ONLY: &str = "Postgres is read-only (a standby?)";
@@ -74,12 +75,26 @@ pub(super) fn reason(error: &(dyn std::error::Error + 'static)) -> String {
     match cause.downcast_ref::<DbError>() {
         _ if read_only => READ_ONLY.into(),
         Some(refusal) => refusal.message().into(),
-        None => cause.to_string(),
+        None => of_tls(error).unwrap_or_else(|| cause.to_string()),
     }
 }
 
-/// Returns whether the server is reachable but rejects the login.
+/// Returns the explanation of an error of TLS.
+fn of_tls(error: &(dyn std::error::Error + 'static)) -> Option<String> {
+    if has_no_tls(error) { Some(no_tls(&POSTGRES)) } else { explain(error, &POSTGRES) }
+}
+
+/// Returns whether the server has refused TLS. The driver's error has no type of its own.
+fn has_no_tls(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut causes = std::iter::successors(Some(error), |error| error.source());
+    causes.any(|cause| cause.to_string() == "server does not support TLS")
+}
+
+/// Returns whether the server is reachable but rejects the login or TLS, or has a certificate that is rejected.
 pub(super) fn refuses(error: &PoolError) -> bool {
+    if is_rejected(error) || has_no_tls(error) {
+        return true;
+    }
     let PoolError::Backend(error) = error else { return false };
     // Invalid authorization: no such role, or a wrong password.
     error.code().is_some_and(|code| code.code().starts_with("28") || code == &SqlState::INVALID_CATALOG_NAME)

@@ -13,6 +13,26 @@ use crate::config::Migrate;
 /// How often two sessions are compared: a single comparison may miss a busy pooler.
 const LOOKS: usize = 3;
 
+/// Leaves other roles only the privileges that they need. Default privileges grant all on every new table, also on the
+/// list of applied migrations; a service restricts those on its own tables in its function `restrict_privileges`.
+const RESTRICT: &str = "DO $restrict$ DECLARE held record;
+    BEGIN
+        FOR held IN
+            SELECT CASE acl.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(acl.grantee)) END AS grantee,
+                string_agg(DISTINCT acl.privilege_type, ', ') AS excess
+            FROM pg_class c, LATERAL aclexplode(c.relacl) AS acl
+            WHERE c.oid = to_regclass('refinery_schema_history') AND pg_has_role(c.relowner, 'USAGE')
+                AND acl.grantee <> c.relowner AND acl.privilege_type <> 'SELECT'
+            GROUP BY acl.grantee
+        LOOP
+            EXECUTE format('REVOKE %s ON refinery_schema_history FROM %s CASCADE', held.excess, held.grantee);
+        END LOOP;
+        IF EXISTS (SELECT FROM pg_proc p
+            WHERE p.oid = to_regprocedure('restrict_privileges()') AND pg_has_role(p.proowner, 'USAGE')) THEN
+            PERFORM restrict_privileges();
+        END IF;
+    END $restrict$";
+
 /// The reason why the schema cannot be used now.
 pub(super) struct Obstacle {
     pub reason: String,
@@ -102,14 +122,17 @@ async fn bring_up_to_date(mut client: Object, schema: &str, migrations: &refiner
     );
     let locked = client.batch_execute(&lock).await.with_context(|| format!("creating schema {schema}"));
     let outcome = match locked {
-        Ok(()) => {
-            migrations.run_async(&mut **client).await.map(drop).with_context(|| format!("migrating schema {schema}"))
-        }
+        Ok(()) => migrated(&mut client, schema, migrations).await,
         Err(error) => Err(error),
     };
     // Closed instead of returned to the pool: closing always releases the lock and resets the session's settings.
     drop(Object::take(client));
     outcome
+}
+
+async fn migrated(client: &mut Object, schema: &str, migrations: &refinery::Runner) -> anyhow::Result<()> {
+    migrations.run_async(&mut ***client).await.with_context(|| format!("migrating schema {schema}"))?;
+    client.batch_execute(RESTRICT).await.with_context(|| format!("restricting the privileges in schema {schema}"))
 }
 
 async fn is_up_to_date(client: Object, migrations: &refinery::Runner) -> Result<(), Obstacle> {

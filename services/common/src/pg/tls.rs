@@ -7,11 +7,10 @@ use anyhow::Context;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::aws_lc_rs::default_provider;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, SignatureScheme, SupportedProtocolVersion};
 
-use crate::trust::Authorities;
+use crate::trust::{Authorities, identity};
 
 pub(super) static TLS12: &[&SupportedProtocolVersion] = &[&rustls::version::TLS12];
 pub(super) static TLS13: &[&SupportedProtocolVersion] = &[&rustls::version::TLS13];
@@ -65,11 +64,7 @@ impl Tls {
             }
         };
         let Some((certificate, key)) = &self.identity else { return Ok(builder.with_no_client_auth()) };
-        let chain = CertificateDer::pem_file_iter(certificate).and_then(Iterator::collect);
-        let chain = chain
-            .with_context(|| format!("its option `sslcert`: {} is not a certificate in PEM", certificate.display()))?;
-        let key = PrivateKeyDer::from_pem_file(key)
-            .with_context(|| format!("its option `sslkey`: {} is not an unencrypted key in PEM", key.display()))?;
+        let (chain, key) = identity(certificate, key)?;
         builder.with_client_auth_cert(chain, key).context("its options `sslcert` and `sslkey` do not belong together")
     }
 }

@@ -161,6 +161,10 @@ impl Given {
             }
         }
         ensure!(!config.get_hosts().is_empty(), "it names no host");
+        // A URL that names an authority wants a verified server, and plain text would be none.
+        if self.mode.is_none() && self.tls.authorities.is_some() {
+            self.require(Verify::Name);
+        }
         let mode = self.mode.unwrap_or(SslMode::Prefer);
         let direct = config.get_ssl_negotiation() == SslNegotiation::Direct;
         ensure!(
@@ -168,7 +172,7 @@ impl Given {
             "its option `sslnegotiation`: direct needs sslmode=verify-full, verify-ca or require"
         );
         config.ssl_mode(mode);
-        // As in libpq, a root certificate makes every mode verify.
+        // As in libpq, a root certificate makes the weaker modes verify.
         let weakest = if self.tls.authorities.is_some() { Verify::Authority } else { Verify::Nothing };
         self.tls.verify = self.verify.unwrap_or(weakest);
         self.tls.identity = match (self.certificate, self.key) {
@@ -209,7 +213,9 @@ mod tests {
             ("sslmode=disable&sslmode=verify-full", SslMode::Require, Verify::Name),
             ("ssl=true", SslMode::Require, Verify::Name),
             ("requiressl=1", SslMode::Require, Verify::Name),
-            ("sslrootcert=system", SslMode::Prefer, Verify::Authority),
+            ("sslrootcert=system", SslMode::Require, Verify::Name),
+            ("sslrootcert=system&sslmode=prefer", SslMode::Prefer, Verify::Authority),
+            ("sslrootcert=system&sslmode=disable", SslMode::Disable, Verify::Authority),
             ("sslmode=verify-full&sslrootcert=system", SslMode::Require, Verify::Name),
         ] {
             let target = with(options).unwrap();

@@ -3,10 +3,11 @@
 
 use confab_common::Secret;
 use confab_common::bus::{Bus, Notice, Notices, Subscriptions};
+use confab_common::readiness::Readiness;
 use confab_common::testing::{self, SilentProxy};
 
 use super::redis_server::RedisServer;
-use super::{NOTICE_LIMIT, channel, listen, next};
+use super::{NOTICE_LIMIT, channel, eventually, listen, next};
 
 /// A listener with a channel, and a publisher.
 pub struct Pair {
@@ -124,6 +125,21 @@ async fn redis_is_unreachable_at_start() {
     tokio::time::timeout(NOTICE_LIMIT, confirmed).await.expect("a confirmation").expect("no panic");
     let mut pair = Pair { publisher: bus, subscriptions, notices, channel };
     pair.talk("at last").await;
+}
+
+#[tokio::test]
+async fn outage_is_reported_in_readiness_until_its_end() {
+    let mut redis = RedisServer::start().await;
+    redis.kill();
+    let readiness = Readiness::default();
+    let _bus = Bus::reporting(&redis.url(), None, &readiness).expect("a valid URL");
+    for _ in 0..2 {
+        // Without any publication.
+        eventually("the outage is reported", async || readiness.notes().starts_with("; bus: ")).await;
+        redis.restart().await;
+        eventually("the outage has ended", async || readiness.notes().is_empty()).await;
+        redis.kill();
+    }
 }
 
 /// A lone message is delivered after the server has closed idle connections.

@@ -119,10 +119,12 @@ async fn call(transport: &Transport, path: &str) -> Code {
 #[tokio::test]
 async fn roles_in_certificates_decide_which_calls_are_accepted() {
     let authority = Authority::new();
-    let served = Served::start(&message(&authority)).await;
+    let own = authority.calls("DNS:message.confab,URI:spiffe://example.org/ns/chat/sa/confab-message");
+    let served = Served::start(&own).await;
     for (names, append, read) in [
         ("DNS:gateway.confab", Code::Ok, Code::Ok),
         ("URI:spiffe://example.org/ns/chat/sa/confab-gateway", Code::Ok, Code::Ok),
+        ("URI:spiffe://other.example/ns/chat/sa/confab-gateway", Code::PermissionDenied, Code::PermissionDenied),
         ("DNS:room.confab", Code::Ok, Code::PermissionDenied),
         ("DNS:auth.confab", Code::PermissionDenied, Code::PermissionDenied),
         ("DNS:room.confab,DNS:gateway.confab", Code::Ok, Code::Ok),
@@ -192,6 +194,28 @@ async fn callers_without_a_valid_certificate_are_rejected() {
     let error = ended.unwrap_err().to_string();
     assert!(error.contains("CertificateRequired"), "{error}");
     assert_eq!(served.log.calls(), calls);
+}
+
+#[tokio::test]
+async fn a_connection_ends_when_the_certificate_of_the_caller_expires() {
+    let authority = Authority::new();
+    let served = Served::start(&message(&authority)).await;
+    let mut expiring = authority.calls("DNS:gateway.confab");
+    let transport = loop {
+        // It expires at the end of this second, perhaps before the first call.
+        let (certificate, key) = authority.issue_for("DNS:gateway.confab", 0);
+        (expiring.tls_cert_file, expiring.tls_key_file) = (Some(certificate), Some(key));
+        let transport = served.called_by(&expiring);
+        if call(&transport, APPEND).await == Code::Ok {
+            break transport;
+        }
+    };
+    let refused = async {
+        while call(&transport, APPEND).await == Code::Ok {
+            sleep(Duration::from_millis(100)).await;
+        }
+    };
+    timeout(STEP_LIMIT, refused).await.expect("the connection from before the expiry has ended");
 }
 
 #[tokio::test]

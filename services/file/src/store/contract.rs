@@ -18,6 +18,8 @@ macro_rules! contract {
     };
 }
 
+mod quota;
+
 contract![
     file_round_trips,
     upload_is_stored_once,
@@ -31,6 +33,7 @@ contract![
     rooms_are_found_and_emptied,
     known_ids_are_files_and_unwanted_objects,
     installation_is_created_once_and_its_turns_advance,
+    operations_are_remembered,
 ];
 
 const NONE: [Uuid; 0] = [];
@@ -112,6 +115,12 @@ async fn upload_is_stored_once(store: Arc<dyn Store>) {
 
     assert_eq!(store.add(named(file(&ada))).await.unwrap(), roomless);
     assert_eq!(store.add(named(pending(&ada, room))).await.unwrap(), shared);
+    let first = async |room, id: &str| {
+        let upload = Upload { uploader: ada.id, room: Some(room), client_message_id: id.into() };
+        store.first(upload).await.unwrap()
+    };
+    assert_eq!(first(room, "1").await, Some(shared));
+    assert_eq!((first(room, "2").await, first(Uuid::now_v7(), "1").await), (None, None));
     // It remains the same upload after it was attached to a room.
     let other = Uuid::now_v7();
     assert!(store.attach(vec![roomless.id], other, ada.id).await.unwrap());
@@ -307,4 +316,8 @@ async fn installation_is_created_once_and_its_turns_advance(store: Arc<dyn Store
     let third = store.installation().await.unwrap();
     assert_eq!(third.id, first.id);
     assert!(![second.turn, second.next].contains(&third.turn) && third.turn != third.next);
+}
+
+async fn operations_are_remembered(store: Arc<dyn Store>) {
+    confab_common::operations::check(store.operations()).await;
 }

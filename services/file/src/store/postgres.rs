@@ -1,5 +1,7 @@
-//! The files' metadata in Postgres. Every call is a single statement, and so a transaction in one round trip.
+//! The files' metadata in Postgres. Every call except `add` is a single statement, and so a transaction in one round
+//! trip.
 
+use confab_common::operations::Operations;
 use confab_common::pg::{Pool, PostgresConfig};
 use confab_common::{Error, Result, Secret};
 use futures::future::{BoxFuture, FutureExt};
@@ -7,27 +9,59 @@ use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
-use super::{File, Forget, Identity, Installation, Of, Position, Store, User};
+use super::{File, Forget, Identity, Installation, Of, Position, Store, Upload, User};
 use crate::link::LinkKey;
+use crate::quota::{Quota, Usage};
 
 pub(super) mod embedded {
     refinery::embed_migrations!("migrations/postgres");
 }
 
-pub struct PostgresStore(Pool);
+pub struct PostgresStore {
+    pool: Pool,
+    quota: Quota,
+}
 
 impl PostgresStore {
     pub async fn open(url: &Secret, config: &PostgresConfig) -> anyhow::Result<Self> {
-        Ok(Self(Pool::open(url, "file", embedded::migrations::runner(), config).await?))
+        let pool = Pool::open(url, "file", embedded::migrations::runner(), config).await?;
+        Ok(Self { pool, quota: Quota::default() })
+    }
+
+    /// Sets the quota of each user.
+    pub fn with_quota(self, quota: Quota) -> Self {
+        Self { quota, ..self }
+    }
+
+    /// Inserts the row of a file. Returns `false` when the upload is a repeat. The insert locks the uploader's usage,
+    /// so uploads of one user are judged one after the other.
+    async fn insert(&self, uploader: Uuid, values: &[&(dyn ToSql + Sync)]) -> Result<bool> {
+        let quota = self.quota;
+        if quota.is_none() {
+            return Ok(self.pool.execute(ADD, values).await? == 1);
+        }
+        self.pool
+            .run(async |client| {
+                let transaction = client.transaction().await?;
+                let add = transaction.prepare_cached(ADD).await?;
+                if transaction.execute(&add, values).await? == 0 {
+                    return Ok(false);
+                }
+                let statement = transaction.prepare_cached(USAGE).await?;
+                quota.check(usage(&transaction.query_one(&statement, &[&uploader]).await?))?;
+                transaction.commit().await?;
+                Ok(true)
+            })
+            .await
     }
 
     async fn query<T>(&self, sql: &str, values: &[&(dyn ToSql + Sync)], row: fn(&Row) -> T) -> Result<Vec<T>> {
-        Ok(self.0.query(sql, values).await?.iter().map(row).collect())
+        Ok(self.pool.query(sql, values).await?.iter().map(row).collect())
     }
 
     /// Runs a statement with a list of ids.
     fn each(&self, ids: Vec<Uuid>, sql: &'static str) -> BoxFuture<'_, Result<()>> {
-        async move { self.0.execute(sql, &[&ids]).await.map(drop) }.boxed()
+        async move { self.pool.execute(sql, &[&ids]).await.map(drop) }.boxed()
     }
 
     /// Reads a page of rows ordered by id.
@@ -64,6 +98,11 @@ fn file(row: &Row) -> File {
     }
 }
 
+fn usage(row: &Row) -> Usage {
+    let number = |column| row.get::<_, i64>(column) as u64;
+    Usage { files: number(0), bytes: number(1), named: number(2) }
+}
+
 fn forget(row: &Row) -> Forget {
     Forget { file: row.get(0), room: row.get(1) }
 }
@@ -88,6 +127,8 @@ const ADD: &str = "/* add */
     ON CONFLICT (uploader_id, upload_room, client_message_id) DO NOTHING";
 
 const FIRST: &str = files!("first", "WHERE uploader_id = $1 AND upload_room = $2 AND client_message_id = $3");
+
+const USAGE: &str = "/* usage */ SELECT files, bytes, named FROM uploaders WHERE user_id = $1";
 
 const GET: &str = files!("get", "WHERE id = $1");
 
@@ -194,7 +235,7 @@ impl Store for PostgresStore {
                 &upload_room,
             ];
             for _ in 0..TRIES {
-                if self.0.execute(ADD, &values).await? == 1 {
+                if self.insert(new.uploader.id, &values).await? {
                     return Ok(new);
                 }
                 let first =
@@ -204,6 +245,18 @@ impl Store for PostgresStore {
                 }
             }
             Err(Error::unavailable("the upload's name"))
+        }
+        .boxed()
+    }
+
+    fn usage(&self, uploader: Uuid) -> BoxFuture<'_, Result<Usage>> {
+        async move { Ok(self.query(USAGE, &[&uploader], usage).await?.pop().unwrap_or_default()) }.boxed()
+    }
+
+    fn first(&self, upload: Upload) -> BoxFuture<'_, Result<Option<File>>> {
+        async move {
+            let Upload { uploader, room, client_message_id } = &upload;
+            Ok(self.query(FIRST, &[uploader, &room.unwrap_or_default(), client_message_id], file).await?.pop())
         }
         .boxed()
     }
@@ -221,7 +274,7 @@ impl Store for PostgresStore {
     }
 
     fn attach(&self, ids: Vec<Uuid>, room: Uuid, uploader: Uuid) -> BoxFuture<'_, Result<bool>> {
-        async move { Ok(self.0.execute(ATTACH, &[&ids, &room, &uploader]).await? == ids.len() as u64) }.boxed()
+        async move { Ok(self.pool.execute(ATTACH, &[&ids, &room, &uploader]).await? == ids.len() as u64) }.boxed()
     }
 
     fn pending(&self, after: Uuid, limit: u32) -> BoxFuture<'_, Result<Vec<File>>> {
@@ -233,11 +286,15 @@ impl Store for PostgresStore {
     }
 
     fn abandon(&self, ids: Vec<Uuid>) -> BoxFuture<'_, Result<()>> {
-        async move { self.0.execute(DELETE, &[&ids, &true]).await.map(drop) }.boxed()
+        async move { self.pool.execute(DELETE, &[&ids, &true]).await.map(drop) }.boxed()
     }
 
     fn delete(&self, id: Uuid) -> BoxFuture<'_, Result<bool>> {
-        async move { Ok(self.0.execute(DELETE, &[&vec![id], &false]).await? == 1) }.boxed()
+        async move { Ok(self.pool.execute(DELETE, &[&vec![id], &false]).await? == 1) }.boxed()
+    }
+
+    fn operations(&self) -> &dyn Operations {
+        &self.pool
     }
 
     fn rooms(&self, after: Uuid, limit: u32) -> BoxFuture<'_, Result<Vec<Uuid>>> {
@@ -245,7 +302,7 @@ impl Store for PostgresStore {
     }
 
     fn empty(&self, room: Uuid, limit: u32) -> BoxFuture<'_, Result<u64>> {
-        async move { self.0.execute(EMPTY, &[&room, &i64::from(limit)]).await }.boxed()
+        async move { self.pool.execute(EMPTY, &[&room, &i64::from(limit)]).await }.boxed()
     }
 
     fn known(&self, after: Uuid, limit: u32) -> BoxFuture<'_, Result<Vec<Uuid>>> {
@@ -277,7 +334,7 @@ impl Identity for PostgresStore {
                     return Ok(installation);
                 }
                 let new = || Uuid::now_v7().to_string();
-                self.0.execute(INSTALL, &[&new(), &new(), &new()]).await?;
+                self.pool.execute(INSTALL, &[&new(), &new(), &new()]).await?;
             }
             Err(Error::internal("the database does not identify itself"))
         }
@@ -285,12 +342,13 @@ impl Identity for PostgresStore {
     }
 
     fn turn(&self, next: Uuid) -> BoxFuture<'_, Result<()>> {
-        async move { self.0.execute(TURN, &[&next.to_string(), &Uuid::now_v7().to_string()]).await.map(drop) }.boxed()
+        async move { self.pool.execute(TURN, &[&next.to_string(), &Uuid::now_v7().to_string()]).await.map(drop) }
+            .boxed()
     }
 
     fn renew_turns(&self) -> BoxFuture<'_, Result<()>> {
         async move {
-            self.0.execute(RENEW_TURNS, &[&Uuid::now_v7().to_string(), &Uuid::now_v7().to_string()]).await.map(drop)
+            self.pool.execute(RENEW_TURNS, &[&Uuid::now_v7().to_string(), &Uuid::now_v7().to_string()]).await.map(drop)
         }
         .boxed()
     }

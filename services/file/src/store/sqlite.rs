@@ -2,14 +2,16 @@
 
 use std::path::{Path, PathBuf};
 
+use confab_common::operations::Operations;
 use confab_common::sqlite::Database;
 use confab_common::{Error, Result, identity};
 use futures::future::{BoxFuture, FutureExt};
 use rusqlite::{Connection, Params, Row, params};
 use uuid::Uuid;
 
-use super::{File, Forget, Identity, Installation, Of, Position, Store, User};
+use super::{File, Forget, Identity, Installation, Of, Position, Store, Upload, User};
 use crate::link::LinkKey;
+use crate::quota::{Quota, Usage};
 
 pub(super) mod embedded {
     refinery::embed_migrations!("migrations/sqlite");
@@ -18,11 +20,18 @@ pub(super) mod embedded {
 pub struct SqliteStore {
     database: Database,
     path: PathBuf,
+    quota: Quota,
 }
 
 impl SqliteStore {
     pub fn open(path: &Path) -> anyhow::Result<Self> {
-        Ok(Self { database: Database::open(path, embedded::migrations::runner())?, path: path.to_owned() })
+        let database = Database::open(path, embedded::migrations::runner())?;
+        Ok(Self { database, path: path.to_owned(), quota: Quota::default() })
+    }
+
+    /// Sets the quota of each user.
+    pub fn with_quota(self, quota: Quota) -> Self {
+        Self { quota, ..self }
     }
 
     /// Runs a statement once per id.
@@ -102,6 +111,8 @@ const ADD: &str = "/* add */
     ON CONFLICT (uploader_id, upload_room, client_message_id) DO NOTHING";
 
 const FIRST: &str = files!("first", "WHERE uploader_id = ?1 AND upload_room = ?2 AND client_message_id = ?3");
+
+const USAGE: &str = "/* usage */ SELECT files, bytes, named FROM uploaders WHERE user_id = ?1";
 
 const GET: &str = files!("get", "WHERE id = ?1");
 
@@ -195,6 +206,21 @@ fn add(connection: &Connection, file: &File) -> Result<bool> {
     Ok(execute(connection, ADD, values)? == 1)
 }
 
+fn usage(connection: &Connection, uploader: Uuid) -> Result<Usage> {
+    let row = |row: &Row| {
+        let number = |column| row.get::<_, i64>(column).map(|number| number as u64);
+        Ok(Usage { files: number(0)?, bytes: number(1)?, named: number(2)? })
+    };
+    Ok(query(connection, USAGE, [uploader.as_bytes()], row)?.pop().unwrap_or_default())
+}
+
+/// Returns the earlier upload with the same identity.
+fn first(connection: &Connection, upload: &Upload) -> Result<Option<File>> {
+    let Upload { uploader, room, client_message_id } = upload;
+    let identity = params![uploader.as_bytes(), room.unwrap_or_default().into_bytes(), client_message_id];
+    Ok(query(connection, FIRST, identity, file)?.pop())
+}
+
 /// Deletes a file and fills the queues. Returns whether the file existed.
 fn delete(connection: &Connection, id: Uuid, only_pending: bool) -> Result<bool> {
     let gone = query(connection, DELETE, params![id.as_bytes(), only_pending], |row| optional_id(row, 0))?;
@@ -208,8 +234,11 @@ fn delete(connection: &Connection, id: Uuid, only_pending: bool) -> Result<bool>
 
 impl Store for SqliteStore {
     fn add(&self, new: File) -> BoxFuture<'_, Result<File>> {
+        let quota = self.quota;
         let write = move |connection: &Connection| {
             if add(connection, &new)? {
+                // An error rolls the file back.
+                quota.check(usage(connection, new.uploader.id)?)?;
                 return Ok(new);
             }
             let identity = params![new.uploader.id.as_bytes(), new.upload_room().into_bytes(), new.client_message_id];
@@ -218,6 +247,14 @@ impl Store for SqliteStore {
                 .ok_or_else(|| Error::internal("the conflicting file is missing"))
         };
         self.database.write(write).boxed()
+    }
+
+    fn usage(&self, uploader: Uuid) -> BoxFuture<'_, Result<Usage>> {
+        self.database.read(move |connection| usage(connection, uploader)).boxed()
+    }
+
+    fn first(&self, upload: Upload) -> BoxFuture<'_, Result<Option<File>>> {
+        self.database.read(move |connection| first(connection, &upload)).boxed()
     }
 
     fn get(&self, id: Uuid) -> BoxFuture<'_, Result<Option<File>>> {
@@ -270,6 +307,10 @@ impl Store for SqliteStore {
 
     fn delete(&self, id: Uuid) -> BoxFuture<'_, Result<bool>> {
         self.database.write(move |connection| delete(connection, id, false)).boxed()
+    }
+
+    fn operations(&self) -> &dyn Operations {
+        &self.database
     }
 
     fn rooms(&self, after: Uuid, limit: u32) -> BoxFuture<'_, Result<Vec<Uuid>>> {

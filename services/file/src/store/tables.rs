@@ -13,9 +13,10 @@ pub static SCHEMA: Schema = Schema {
         FILES,
         Table::new("unwanted_objects", 1, &[("id", Id)]),
         Table::new("forgets", 1, &[("file_id", Id), ("room_id", Id)]),
+        Table::new("operations", 1, &[("id", Id), ("subject", Id), ("at_ms", Number)]),
         Table::new("installation", 1, &[("one", Flag), ("id", Local), ("turn", Local), ("next", Local)]),
     ],
-    derived: &[],
+    derived: &["uploaders"],
     sqlite: sqlite::embedded::migrations::runner,
     postgres: postgres::embedded::migrations::runner,
 };

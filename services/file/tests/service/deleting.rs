@@ -17,6 +17,7 @@ macro_rules! on_both_stores {
 
 on_both_stores![
     deleted_file_is_removed_everywhere,
+    deletion_is_repeated,
     queued_deletions_survive_a_restart,
     files_of_a_closed_room_are_deleted,
     orphans_are_swept,
@@ -39,6 +40,24 @@ async fn deleted_file_is_removed_everywhere(location: Location) {
     reported.sort();
     assert_eq!(world.log.forgotten(), reported, "before the deletion is answered");
     eventually(async || location.objects().is_empty().then_some(())).await;
+}
+
+async fn deletion_is_repeated(location: Location) {
+    let (world, ada) = (World::default(), user("ada"));
+    let service = Service::start(&location, &world).await;
+    let id = service.uploaded(Sending::new(&ada, "a", "a")).await.id;
+    let again = async |operation: Uuid| {
+        let message = DeleteFileRequest { caller: Some(ada.clone()), id: id.clone(), moderator: false };
+        let mut request = tonic::Request::new(message);
+        request.metadata_mut().insert("confab-operation", operation.to_string().parse().unwrap());
+        service.client.clone().delete_file(request).await.map(drop).map_err(Error::from)
+    };
+    // The caller of the second attempt has received no answer to the first.
+    let operation = Uuid::now_v7();
+    for _ in 0..2 {
+        again(operation).await.unwrap();
+    }
+    assert_eq!(again(Uuid::now_v7()).await.unwrap_err().code, Code::NotFound, "another operation");
 }
 
 async fn queued_deletions_survive_a_restart(location: Location) {

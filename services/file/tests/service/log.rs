@@ -147,8 +147,9 @@ impl MessageService for Log {
     ) -> Result<Response<GetRoomHeadsResponse>, Status> {
         let (state, _) = self.called()?;
         let rooms = request.into_inner().room_ids.into_iter();
-        let heads =
-            rooms.map(|room_id| RoomHead { closed: state.closed.contains(&room_id), seq: 0, room_id }).collect();
+        let heads = rooms
+            .map(|room_id| RoomHead { closed: state.closed.contains(&room_id), room_id, ..RoomHead::default() })
+            .collect();
         Ok(Response::new(GetRoomHeadsResponse { heads, ..GetRoomHeadsResponse::default() }))
     }
 

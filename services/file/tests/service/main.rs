@@ -5,6 +5,7 @@
 mod deleting;
 mod log;
 mod outbox;
+mod quota;
 mod reading;
 mod rooms;
 mod uploading;

@@ -23,6 +23,9 @@ on_both_stores![
     lost_answer_does_not_duplicate_the_message,
     readers_of_the_message_can_read_the_file,
     permanently_rejected_upload_leaves_nothing,
+    upload_waits_until_the_log_opens_its_room,
+    pending_upload_of_a_removed_member_is_deleted,
+    repeat_by_a_removed_member_returns_the_first_upload,
     client_id_used_for_another_event_is_a_conflict,
 ];
 
@@ -163,7 +166,7 @@ async fn permanently_rejected_upload_leaves_nothing(location: Location) {
     let service = Service::start(&location, &world).await;
     let room = world.rooms.public();
     let sending = Sending::new(&ada, "a.txt", "tea").to(&room).called("1");
-    for (name, code) in [("forbidden", Code::Forbidden), ("not_found", Code::NotFound), ("conflict", Code::Conflict)] {
+    for (name, code) in [("forbidden", Code::Forbidden), ("conflict", Code::Conflict)] {
         world.log.is(Mood::Refusing(name));
         assert_eq!(service.upload(sending.clone()).await.unwrap_err().code, code);
     }
@@ -174,9 +177,67 @@ async fn permanently_rejected_upload_leaves_nothing(location: Location) {
     eventually(async || location.objects().is_empty().then_some(())).await;
     assert_eq!((service.uploads(&ada).await, world.log.events()), (vec![], vec![]));
     // The deletion is reported to the log: its rejection may have followed a lost answer.
-    eventually(async || (world.log.forgotten().len() == 4).then_some(())).await;
+    eventually(async || (world.log.forgotten().len() == 3).then_some(())).await;
     world.log.is(Mood::Well);
     assert!(!service.upload(sending).await.unwrap().duplicate);
+}
+
+async fn upload_waits_until_the_log_opens_its_room(location: Location) {
+    let (world, ada) = (World::default(), user("ada"));
+    let service = Service::start(&location, &world).await;
+    // The room service has the room and the member; the log has neither of them.
+    let (room, private) = (world.rooms.public(), world.rooms.private([(ada.id.as_str(), rooms::POST)]));
+    world.log.is(Mood::Refusing("not_found"));
+    for room in [&room, &private] {
+        let sending = Sending::new(&ada, "a.txt", "tea").to(room).within(100);
+        assert_eq!(service.upload(sending).await.unwrap_err().code, Code::Timeout);
+    }
+    // The sweep tries again, too, and the room service may be away meanwhile.
+    world.rooms.is_away(true);
+    let tried = world.log.attempts();
+    eventually(async || (world.log.attempts() > tried + 1).then_some(())).await;
+    assert_eq!(location.objects().len(), 2);
+    world.rooms.is_away(false);
+    world.log.is(Mood::Well);
+    eventually(async || (service.uploads(&ada).await.len() == 2).then_some(())).await;
+    assert_eq!((world.log.events().len(), world.log.forgotten()), (2, vec![]));
+}
+
+async fn pending_upload_of_a_removed_member_is_deleted(location: Location) {
+    let (world, ada) = (World::default(), user("ada"));
+    let service = Service::start(&location, &world).await;
+    let private = world.rooms.private([(ada.id.as_str(), rooms::POST)]);
+    let sending = Sending::new(&ada, "a.txt", "tea").to(&private).called("1");
+    world.log.is(Mood::Refusing("not_found"));
+    assert_eq!(service.upload(sending.clone().within(100)).await.unwrap_err().code, Code::Timeout);
+    world.rooms.remove(&private, &ada.id);
+    eventually(async || location.objects().is_empty().then_some(())).await;
+    // An upload that no member has seen is not repeated either.
+    assert_eq!(service.upload(sending).await.unwrap_err().code, Code::NotFound);
+    assert_eq!((service.uploads(&ada).await, world.log.events()), (vec![], vec![]));
+}
+
+async fn repeat_by_a_removed_member_returns_the_first_upload(location: Location) {
+    let (world, ada, bob) = (World::default(), user("ada"), user("bob"));
+    let service = Service::start(&location, &world).await;
+    let private = world.rooms.private([(ada.id.as_str(), rooms::POST), (bob.id.as_str(), rooms::POST)]);
+    let sending = Sending::new(&ada, "a.txt", "tea").called("1");
+    let mut late = sending.clone();
+    late.finish.room_id = Some(private.clone());
+    let first = service.upload(sending.clone().to(&private)).await.unwrap();
+    world.rooms.remove(&private, &ada.id);
+    world.rooms.remove(&private, &bob.id);
+    for repeat in [sending.clone().to(&private), late] {
+        let answer = service.upload(repeat).await.unwrap();
+        assert!(answer.duplicate);
+        assert_eq!((answer.file, answer.message), (first.file.clone(), first.message.clone()));
+    }
+    let other = |from: &UserRef, id: &str| Sending::new(from, "a.txt", "tea").called(id).to(&private);
+    for refused in [other(&ada, "2"), other(&bob, "1"), Sending::new(&ada, "a.txt", "tea").to(&private)] {
+        assert_eq!(service.upload(refused).await.unwrap_err().code, Code::NotFound);
+    }
+    eventually(async || (location.objects().len() == 1).then_some(())).await;
+    assert_eq!(world.log.events().len(), 1);
 }
 
 async fn client_id_used_for_another_event_is_a_conflict(location: Location) {

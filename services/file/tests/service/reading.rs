@@ -164,6 +164,44 @@ async fn lists_are_paged_and_cursors_belong_to_their_list() {
 }
 
 #[tokio::test]
+async fn own_uploads_are_listed_while_their_room_may_be_read() {
+    let (world, service, ada, _) = started().await;
+    let (public, private) = (world.rooms.public(), world.rooms.private([(ada.id.as_str(), rooms::POST)]));
+    let mut kept = vec![service.uploaded(Sending::new(&ada, "a", "own")).await.id];
+    let attached = service.uploaded(Sending::new(&ada, "b", "attached")).await.id;
+    service.attach(&ada, &private, &[&attached]).await.unwrap();
+    kept.push(service.uploaded(Sending::new(&ada, "c", "public").to(&public)).await.id);
+    for _ in 0..5 {
+        service.uploaded(Sending::new(&ada, "d", "private").to(&private)).await;
+    }
+    kept.push(service.uploaded(Sending::new(&ada, "e", "own")).await.id);
+    kept.sort();
+    assert_eq!(service.uploads(&ada).await.len(), 9);
+    world.rooms.remove(&private, &ada.id);
+    for is_old in [false, true] {
+        world.rooms.is_old(is_old);
+        for limit in [1, 2, 3, 200] {
+            let (mut cursor, mut pages) = (String::new(), Vec::new());
+            loop {
+                let page = service.list(by(&ada), None, limit, &cursor).await.unwrap();
+                pages.push(page.files.into_iter().map(|file| file.id).collect::<Vec<_>>());
+                cursor = page.next_cursor;
+                if cursor.is_empty() {
+                    break;
+                }
+            }
+            let full = pages[..pages.len() - 1].iter().all(|page| page.len() == limit as usize);
+            assert!(full, "{pages:?} with at most {limit} files");
+            let mut listed = pages.concat();
+            listed.sort();
+            assert_eq!(listed, kept, "with at most {limit} files");
+        }
+    }
+    world.rooms.is_away(true);
+    assert_eq!(service.list(by(&ada), None, 200, "").await.unwrap_err().code, Code::Unavailable);
+}
+
+#[tokio::test]
 async fn owner_attaches_files_to_one_room() {
     let (world, service, ada, bob) = started().await;
     let (room, other) = (world.rooms.public(), world.rooms.public());

@@ -21,6 +21,8 @@ struct Members {
 #[derive(Default)]
 struct State {
     away: bool,
+    /// Of the previous release, without `CheckRooms`.
+    old: bool,
     rooms: HashMap<String, Members>,
 }
 
@@ -69,6 +71,11 @@ impl Rooms {
         self.state().away = away;
     }
 
+    /// Makes the service one of the previous release, which does not have `CheckRooms`.
+    pub fn is_old(&self, old: bool) {
+        self.state().old = old;
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock()
     }
@@ -91,11 +98,31 @@ impl RoomService for Rooms {
         if access.may_read { Ok(Response::new(access)) } else { Err(confab_common::Error::not_found("room").into()) }
     }
 
+    async fn check_rooms(&self, request: Request<CheckRoomsRequest>) -> Result<Response<CheckRoomsResponse>, Status> {
+        let state = self.state();
+        if state.away {
+            return Err(Status::unavailable("away"));
+        }
+        if state.old {
+            return Err(Status::unimplemented("unknown method"));
+        }
+        let CheckRoomsRequest { mut room_ids, user_id } = request.into_inner();
+        room_ids.retain(|id| {
+            let room = state.rooms.get(id).cloned().unwrap_or_default();
+            room.members.get(&user_id).copied().unwrap_or(room.others).may_read
+        });
+        Ok(Response::new(CheckRoomsResponse { room_ids }))
+    }
+
     async fn create_room(&self, _: Request<CreateRoomRequest>) -> Result<Response<Room>, Status> {
         Err(Status::unimplemented("not used by this test"))
     }
 
     async fn list_rooms(&self, _: Request<ListRoomsRequest>) -> Result<Response<ListRoomsResponse>, Status> {
+        Err(Status::unimplemented("not used by this test"))
+    }
+
+    async fn list_own_rooms(&self, _: Request<ListOwnRoomsRequest>) -> Result<Response<ListRoomsResponse>, Status> {
         Err(Status::unimplemented("not used by this test"))
     }
 
@@ -124,6 +151,13 @@ impl RoomService for Rooms {
     }
 
     async fn remove_user(&self, _: Request<RemoveUserRequest>) -> Result<Response<RemoveUserResponse>, Status> {
+        Err(Status::unimplemented("not used by this test"))
+    }
+
+    async fn filter_acquaintances(
+        &self,
+        _: Request<FilterAcquaintancesRequest>,
+    ) -> Result<Response<FilterAcquaintancesResponse>, Status> {
         Err(Status::unimplemented("not used by this test"))
     }
 }

@@ -17,8 +17,8 @@ use super::queue::QUEUE_BYTES;
 use super::*;
 use crate::store::sqlite::Sqlite;
 use crate::store::{
-    AppendError, Appended, Body, Event, Head, Heads, Kind, Limit, Member, Opened, Outcome, Page, Readers, RoomAccess,
-    RoomHead, RoomKey, Window, client_id, delegated,
+    AppendError, Appended, Body, Event, Head, Heads, Kind, LastTimes, Limit, Member, Opened, Outcome, Page, Readers,
+    Reopening, RoomAccess, RoomHead, RoomKey, Window, client_id, delegated,
 };
 
 const PARTITIONS: u32 = 64;
@@ -258,6 +258,16 @@ async fn poisoned_row_fails_alone() {
     let fixture = Fixture::open().await;
     let answers = fixture.send(&["a", "b", "poison", "c", "d"], LONG).await.await.unwrap();
     assert_eq!(outcomes(answers), [Ok(1), Ok(2), Err(Code::Internal), Ok(3), Ok(4)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_row_overtakes_a_rejected_row_of_its_room() {
+    let fixture = Fixture::open().await;
+    // The batch is split, and its first half is rejected.
+    fixture.store.fail(&[Code::Internal, Code::Unavailable]);
+    let answers = fixture.send(&["a", "b", "c", "d"], LONG).await.await.unwrap();
+    assert_eq!(outcomes(answers), [Err(Code::Unavailable); 4]);
+    assert_eq!(fixture.store.batches(), [vec!["a", "b", "c", "d"], vec!["a", "b"]]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::Service;
 use crate::check::MAX_CHANGED;
-use crate::store::{FORMAT, Limit, Member, Page, Readers, RoomAccess, Window};
+use crate::store::{FORMAT, Limit, Member, Page, Readers, Reopening, RoomAccess, Window};
 
 /// Maximum events in a page of history.
 const MAX_PAGE: u32 = 200;
@@ -48,6 +48,7 @@ impl Service {
         readers: &[String],
         moderator: bool,
     ) -> Result<History> {
+        self.check_format()?;
         let room = text::id("roomId", room)?;
         if limit > MAX_PAGE {
             return Err(Error::field("limit", format!("must be at most {MAX_PAGE}")));
@@ -79,6 +80,7 @@ impl Service {
     /// `invalid_request` for a malformed id or more than 1000 members; `unavailable` for a private room in a log of the
     /// former format; when the database fails.
     pub async fn open_room(&self, room: &str, private: bool, members: Vec<Member>) -> Result<()> {
+        self.check_format()?;
         let room = text::id("roomId", room)?;
         if members.len() > MAX_CHANGED {
             return Err(Error::field("members", format!("must be at most {MAX_CHANGED}")));
@@ -103,9 +105,34 @@ impl Service {
         if access.exists && access.is_readable() { Ok(()) } else { Err(Error::not_found("room")) }
     }
 
+    /// Gives a room its visibility and members again, after the log's database was restored to an older state. Has no
+    /// effect in another epoch, or if the room was opened again in this epoch before.
+    ///
+    /// # Errors
+    /// As [`open_room`](Self::open_room).
+    pub async fn reopen_room(&self, room: &str, again: Reopening) -> Result<()> {
+        self.check_format()?;
+        let room = text::id("roomId", room)?;
+        if again.members.len() > MAX_CHANGED {
+            return Err(Error::field("members", format!("must be at most {MAX_CHANGED}")));
+        }
+        if again.private && self.format() < FORMAT {
+            return Err(former_format());
+        }
+        self.store.reopen_room((self.partition(room), room), again).await
+    }
+
     /// The log's format, as this replica last read it.
     pub fn format(&self) -> u32 {
         self.format.load(Ordering::Relaxed)
+    }
+
+    /// Rejects a call while the log has a newer format than this program: another replica can answer it.
+    ///
+    /// # Errors
+    /// `unavailable`.
+    pub(super) fn check_format(&self) -> Result<()> {
+        if self.format() > FORMAT { Err(Error::unavailable("the log")) } else { Ok(()) }
     }
 
     /// Reads the log's format, which another replica may have raised.

@@ -63,9 +63,9 @@ async fn event_is_answered_stored_and_published() {
         .unwrap()
         .into_inner();
     assert_eq!((heads.partition_count, heads.heads), (PARTITIONS, vec![pb::Head { partition, position: 2 }]));
-    let rooms = pb::GetRoomHeadsRequest { room_ids: vec![room.to_string()] };
+    let rooms = pb::GetRoomHeadsRequest { room_ids: vec![room.to_string()], until_ms: None };
     let heads = fixture.client.clone().get_room_heads(rooms).await.unwrap().into_inner();
-    assert_eq!(heads.heads, [pb::RoomHead { room_id: room.to_string(), seq: 2, closed: false }]);
+    assert_eq!(heads.heads, [pb::RoomHead { room_id: room.to_string(), seq: 2, closed: false, ..Default::default() }]);
     let hint = loop {
         if let Some(Notice::Message { payload, .. }) = notices.next().await {
             break pb::Hint::decode(payload).unwrap();
@@ -174,9 +174,9 @@ async fn closed_room_is_not_found() {
     };
     assert_eq!(fixture.send(closing).await.unwrap().0.seq, 1);
     assert_eq!(fixture.send(message(room, "too late")).await.unwrap_err().0, "not_found");
-    let rooms = pb::GetRoomHeadsRequest { room_ids: vec![room.to_string()] };
+    let rooms = pb::GetRoomHeadsRequest { room_ids: vec![room.to_string()], until_ms: None };
     let heads = fixture.client.clone().get_room_heads(rooms).await.unwrap().into_inner();
-    assert_eq!(heads.heads, [pb::RoomHead { room_id: room.to_string(), seq: 1, closed: true }]);
+    assert_eq!(heads.heads, [pb::RoomHead { room_id: room.to_string(), seq: 1, closed: true, ..Default::default() }]);
 }
 
 #[tokio::test]
@@ -194,7 +194,7 @@ async fn in_a_former_log_the_room_service_has_the_rights() {
     let private = pb::OpenRoomRequest {
         room_id: Uuid::now_v7().to_string(),
         visibility: Visibility::Private.into(),
-        members: Vec::new(),
+        ..Default::default()
     };
     let error = fixture.client.clone().open_room(private.clone()).await.unwrap_err();
     assert_eq!(Error::from(error).code, Code::Unavailable);
@@ -214,6 +214,7 @@ async fn private_room_is_hidden_from_strangers() {
         room_id: room.to_string(),
         visibility: Visibility::Private.into(),
         members: vec![pb::RoomMember { user_id: owner.id.clone(), role: Role::Owner.into() }],
+        ..Default::default()
     };
     fixture.client.clone().open_room(opening).await.unwrap();
     fixture.send(pb::NewEvent { sender: Some(owner.clone()), ..message(room, "mine") }).await.unwrap();
@@ -311,7 +312,10 @@ async fn invalid_reads_are_rejected() {
     let mut client = fixture.client.clone();
     let log = client.read_log(pb::ReadLogRequest { partition: PARTITIONS, ..Default::default() }).await.unwrap_err();
     let heads = client.get_heads(pb::GetHeadsRequest { partitions: vec![PARTITIONS] }).await.unwrap_err();
-    let rooms = client.get_room_heads(pb::GetRoomHeadsRequest { room_ids: vec!["lobby".into()] }).await.unwrap_err();
+    let rooms = client
+        .get_room_heads(pb::GetRoomHeadsRequest { room_ids: vec!["lobby".into()], until_ms: None })
+        .await
+        .unwrap_err();
     let forgotten = client
         .forget_files(pb::ForgetFilesRequest { room_id: room_id.clone(), ids: vec!["f".into()] })
         .await

@@ -1,9 +1,11 @@
 //! The contract of a store, tested on both implementations.
 
 mod append;
+mod erasing;
 mod files;
 mod members;
 mod opening;
+mod privileges;
 mod reading;
 mod upgrading;
 
@@ -67,15 +69,28 @@ impl Fixture {
 
     /// Runs SQL over a separate connection.
     async fn execute(&self, sql: &str) {
+        self.try_execute(sql).await.unwrap();
+    }
+
+    /// Like [`Fixture::execute`]; returns the database's error message.
+    async fn try_execute(&self, sql: &str) -> Result<(), String> {
         match self {
             Self::Postgres(url) => {
-                let (client, connection) = tokio_postgres::connect(url.expose(), tokio_postgres::NoTls).await.unwrap();
-                tokio::spawn(connection);
-                client.batch_execute(&format!("SET search_path = message; {sql}")).await.unwrap();
+                let done = connect(url).await.batch_execute(&format!("SET search_path = message; {sql}")).await;
+                done.map_err(|error| error.as_db_error().unwrap().message().to_owned())
             }
-            Self::Sqlite(path) => rusqlite::Connection::open(path).unwrap().execute_batch(sql).unwrap(),
+            Self::Sqlite(path) => {
+                let done = rusqlite::Connection::open(path).unwrap().execute_batch(sql);
+                done.map_err(|error| error.to_string())
+            }
         }
     }
+}
+
+async fn connect(url: &Secret) -> tokio_postgres::Client {
+    let (client, connection) = tokio_postgres::connect(url.expose(), tokio_postgres::NoTls).await.unwrap();
+    tokio::spawn(connection);
+    client
 }
 
 /// Runs each test on each store.

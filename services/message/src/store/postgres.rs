@@ -17,11 +17,11 @@ use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 use super::{
-    AppendError, Appended, Body, Event, EventData, Head, Heads, Kind, Limit, Member, Opened, Outcome, Page, Readers,
-    RoomAccess, RoomHead, RoomKey, Store, Window,
+    AppendError, Appended, Body, Event, EventData, Head, Heads, Kind, LastTimes, Limit, Member, Opened, Outcome, Page,
+    Readers, Reopening, RoomAccess, RoomHead, RoomKey, Store, Window,
 };
 use opening::{FINGERPRINT, finish_upgrade, open_or_renew};
-use pages::{READ_LOG, list_statement, mark_deleted, page};
+use pages::{LAST_TIMES, READ_LOG, list_statement, mark_deleted, page};
 
 refinery::embed_migrations!("migrations/postgres");
 
@@ -49,6 +49,8 @@ const FORGET_FILES: &str = "/* forget_files */ INSERT INTO deleted_files (partit
     SELECT $1, $2, file_id FROM unnest($3::uuid[]) f (file_id) ON CONFLICT DO NOTHING";
 
 const OPEN_ROOM: &str = "/* open_room */ SELECT open_room($1, $2, $3, $4, $5)";
+
+const REOPEN_ROOM: &str = "/* reopen_room */ SELECT reopen_room($1, $2, $3, $4, $5, $6, $7)";
 
 impl Postgres {
     /// Opens the schema, and migrates it if the settings allow it.
@@ -284,6 +286,17 @@ impl Store for Postgres {
         .boxed()
     }
 
+    fn last_times(&self, rooms: Vec<(RoomKey, u64)>, until_ms: i64) -> BoxFuture<'_, Result<Vec<LastTimes>>> {
+        async move {
+            let partitions = rooms.iter().map(|((partition, _), _)| *partition as i32).collect::<Vec<_>>();
+            let ids = rooms.iter().map(|((_, room), _)| *room).collect::<Vec<_>>();
+            let seqs = rooms.iter().map(|(_, seq)| *seq as i64).collect::<Vec<_>>();
+            let rows = self.0.query(LAST_TIMES, &[&partitions, &ids, &seqs, &until_ms]).await?;
+            Ok(rows.iter().map(|row| LastTimes { newest: row.get(0), until: row.get(1) }).collect())
+        }
+        .boxed()
+    }
+
     fn forget_files(&self, (partition, room): RoomKey, files: Vec<Uuid>) -> BoxFuture<'_, Result<()>> {
         async move { self.0.execute(FORGET_FILES, &[&(partition as i32), &room, &files]).await.map(drop) }.boxed()
     }
@@ -293,6 +306,18 @@ impl Store for Postgres {
             let (users, roles): (Vec<Uuid>, Vec<i16>) =
                 members.into_iter().map(|member| (member.user, member.role as i16)).unzip();
             self.0.query(OPEN_ROOM, &[&(partition as i32), &room, &private, &users, &roles]).await.map(drop)
+        }
+        .boxed()
+    }
+
+    fn reopen_room(&self, (partition, room): RoomKey, again: Reopening) -> BoxFuture<'_, Result<()>> {
+        async move {
+            let Reopening { epoch, private, members, partial } = again;
+            let (users, roles): (Vec<Uuid>, Vec<i16>) =
+                members.into_iter().map(|member| (member.user, member.role as i16)).unzip();
+            let values: [&(dyn ToSql + Sync); 7] =
+                [&(partition as i32), &room, &private, &users, &roles, &epoch, &partial];
+            self.0.query(REOPEN_ROOM, &values).await.map(drop)
         }
         .boxed()
     }

@@ -16,8 +16,8 @@ use rusqlite::{Connection, params};
 use uuid::Uuid;
 
 use super::{
-    AppendError, Appended, Event, EventData, Head, Heads, Limit, Member, Opened, Page, Readers, RoomAccess, RoomHead,
-    RoomKey, Store, Window,
+    AppendError, Appended, Event, EventData, Head, Heads, LastTimes, Limit, Member, Opened, Page, Readers, Reopening,
+    RoomAccess, RoomHead, RoomKey, Store, Window,
 };
 use append::append;
 use rows::{LIST_NEWEST_FIRST, LIST_OLDEST_FIRST, READ_LOG, epoch, find, mark_deleted, take};
@@ -159,6 +159,13 @@ impl Store for Sqlite {
         self.database.read(read).boxed()
     }
 
+    fn last_times(&self, rooms: Vec<(RoomKey, u64)>, until_ms: i64) -> BoxFuture<'_, Result<Vec<LastTimes>>> {
+        let read = move |connection: &Connection| {
+            rooms.iter().map(|(room, seq)| rooms::last_times(connection, *room, *seq as i64, until_ms)).collect()
+        };
+        self.database.read(read).boxed()
+    }
+
     fn forget_files(&self, (partition, room): RoomKey, files: Vec<Uuid>) -> BoxFuture<'_, Result<()>> {
         let write = move |connection: &Connection| {
             let insert = "/* forget_files */ INSERT INTO deleted_files (partition, room_id, file_id) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING";
@@ -173,5 +180,9 @@ impl Store for Sqlite {
 
     fn open_room(&self, room: RoomKey, private: bool, members: Vec<Member>) -> BoxFuture<'_, Result<()>> {
         self.database.write(move |connection| rooms::open(connection, room, private, &members)).boxed()
+    }
+
+    fn reopen_room(&self, room: RoomKey, again: Reopening) -> BoxFuture<'_, Result<()>> {
+        self.database.write(move |connection| rooms::reopen(connection, room, &again)).boxed()
     }
 }

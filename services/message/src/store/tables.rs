@@ -23,6 +23,7 @@ pub static SCHEMA: Schema = Schema {
                 ("closed", Flag),
                 ("private", Flag),
                 ("opened", Flag),
+                ("opened_in", Id),
             ],
         ),
         Table::new(

@@ -76,25 +76,51 @@ impl Rooms {
         Ok((member, created))
     }
 
-    /// Removes a member, and returns after the event is in the log. Without `user`, the id is malformed.
-    pub async fn remove_member(&self, room: Uuid, author: &Author, user: Option<Uuid>) -> Result<()> {
+    /// Removes a member, and returns after the event is in the log. Without `user`, the id is malformed. A repeat of the
+    /// same operation waits for the event of the first attempt.
+    pub async fn remove_member(
+        &self,
+        room: Uuid,
+        author: &Author,
+        user: Option<Uuid>,
+        operation: Option<Uuid>,
+    ) -> Result<()> {
         let deadline = Instant::now() + EVENT_WAIT_LIMIT;
-        let number = loop {
+        match self.try_to_remove(room, author, user, operation, deadline).await {
+            Err(error) if self.was_done(&error, operation, user.unwrap_or_default()).await? => {
+                // A deleted room has no members, and no event that could follow.
+                let Some(seen) = self.store.get(room, None).await? else { return Ok(()) };
+                self.wait_for_log(room, seen.room.revision, deadline).await
+            }
+            removed => self.wait_for_log(room, removed?, deadline).await,
+        }
+    }
+
+    /// Removes a member. Returns the number of the event.
+    async fn try_to_remove(
+        &self,
+        room: Uuid,
+        author: &Author,
+        user: Option<Uuid>,
+        operation: Option<Uuid>,
+        deadline: Instant,
+    ) -> Result<i64> {
+        loop {
             let (seen, present) = self.get_member(room, author, user).await?;
             let had = present.as_ref().map(|member| member.role);
             rights::may_remove(author.role(seen.role), user == Some(author.user.id), had)?;
             let member = present.ok_or_else(|| Error::not_found("member"))?;
             self.require_members_in_log().await?;
+            self.store.operations().begin(operation, member.user.id).await?;
             let mut room = seen.room;
             room.revision += 1;
             let event = event::left(&room, &author.user, &member, None)?;
             let removed = Some(member.user.id);
             if self.store.change_members(MemberChange { set: Vec::new(), removed, joins: None, event }).await? {
-                break room.revision;
+                return Ok(room.revision);
             }
             overtaken(deadline)?;
-        };
-        self.wait_for_log(room, number, deadline).await
+        }
     }
 
     /// Returns a room that the author may see, and a user's membership.

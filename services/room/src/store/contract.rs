@@ -19,10 +19,12 @@ macro_rules! contract {
     };
 }
 
+mod acquaintances;
 mod earlier;
 mod members;
 mod openings;
 mod private;
+mod quota;
 mod search;
 mod upgrade;
 
@@ -37,6 +39,7 @@ contract![
     change_requires_the_current_revision,
     concurrent_changes_are_numbered_without_gaps,
     outbox_is_ordered_within_each_room,
+    operations_are_remembered,
 ];
 
 fn sqlite() -> Arc<dyn Store> {
@@ -104,6 +107,11 @@ async fn get(store: &Arc<dyn Store>, id: Uuid) -> Option<Room> {
     store.get(id, None).await.unwrap().map(|seen| seen.room)
 }
 
+/// Returns the oldest event of a room in the outbox.
+async fn first(store: &Arc<dyn Store>, room: Uuid) -> Option<Owed> {
+    store.oldest(room, 1).await.unwrap().pop()
+}
+
 /// Returns the names of the rooms that an anonymous reader finds.
 async fn found(store: &Arc<dyn Store>, query: &str) -> Vec<String> {
     found_by(store, None, query).await
@@ -148,7 +156,7 @@ async fn names_are_unique_in_every_spelling(store: Arc<dyn Store>) {
     let other = made(&store, "Apfel").await;
     let (renamed, event) = change(&other, "Привет");
     assert_eq!(store.update(renamed, event).await.unwrap_err().code, Code::RoomNameTaken);
-    assert_eq!(store.oldest(other.id).await.unwrap(), None, "a rejected change adds no event");
+    assert_eq!(first(&store, other.id).await, None, "a rejected change adds no event");
     // The room's own name in another spelling is not a collision.
     let (renamed, event) = change(&other, "APFEL");
     assert!(store.update(renamed, event).await.unwrap());
@@ -231,7 +239,7 @@ async fn change_requires_the_current_revision(store: Arc<dyn Store>) {
     assert!(!store.update(water, late).await.unwrap(), "the change was decided on an older state");
     assert!(!store.delete(deletion(&tea)).await.unwrap());
     assert_eq!(get(&store, tea.id).await, Some(coffee));
-    assert_eq!(store.oldest(tea.id).await.unwrap(), Some(Owed { event, room_gone: false, unopened: true }));
+    assert_eq!(first(&store, tea.id).await, Some(Owed { event, room_gone: false, unopened: true }));
     assert_eq!(found(&store, "coff").await, ["Coffee"]);
     assert_eq!(found(&store, "tea").await, [""; 0]);
 }
@@ -257,13 +265,17 @@ async fn concurrent_changes_are_numbered_without_gaps(store: Arc<dyn Store>) {
     assert_eq!(last.revision, 40);
     let mut data = String::new();
     for number in 1..=40 {
-        let owed = store.oldest(tea.id).await.unwrap().unwrap();
+        let owed = first(&store, tea.id).await.unwrap();
         assert_eq!(owed.event.number, number);
         data = owed.event.data;
         store.remove_events(vec![owed.event.id]).await.unwrap();
     }
     assert_eq!(data, format!("{{\"name\":{:?}}}", last.name), "the last event describes the last change");
-    assert_eq!(store.oldest(tea.id).await.unwrap(), None);
+    assert_eq!(first(&store, tea.id).await, None);
+}
+
+async fn operations_are_remembered(store: Arc<dyn Store>) {
+    confab_common::operations::check(store.operations()).await;
 }
 
 async fn outbox_is_ordered_within_each_room(store: Arc<dyn Store>) {
@@ -278,19 +290,24 @@ async fn outbox_is_ordered_within_each_room(store: Arc<dyn Store>) {
     rooms.sort();
     let mut after = Uuid::nil();
     for expected in &rooms {
-        let page = store.oldest_of_rooms(after, 1).await.unwrap();
+        let page = store.oldest_of_rooms(after, 1, 1).await.unwrap();
         assert_eq!(
             page.iter().map(|owed| (owed.event.room_id, owed.event.number)).collect::<Vec<_>>(),
             [(*expected, 1)]
         );
         after = page[0].event.room_id;
     }
+    let two = store.oldest_of_rooms(Uuid::nil(), 2, 2).await.unwrap();
+    let numbers = two.iter().map(|owed| (owed.event.room_id, owed.event.number)).collect::<Vec<_>>();
+    assert_eq!(numbers, [(rooms[0], 1), (rooms[0], 2), (rooms[1], 1), (rooms[1], 2)]);
+    let of_one = store.oldest(rooms[2], 10).await.unwrap();
+    assert_eq!(of_one.iter().map(|owed| owed.event.number).collect::<Vec<_>>(), [1, 2]);
     for number in [1, 2] {
-        let all = store.oldest_of_rooms(Uuid::nil(), 10).await.unwrap();
+        let all = store.oldest_of_rooms(Uuid::nil(), 10, 1).await.unwrap();
         assert!(all.iter().all(|owed| owed.room_gone && owed.event.number == number));
         assert_eq!(all.iter().map(|owed| owed.event.room_id).collect::<Vec<_>>(), rooms);
         store.remove_events(all.iter().map(|owed| owed.event.id).collect()).await.unwrap();
     }
-    assert_eq!(store.oldest_of_rooms(Uuid::nil(), 10).await.unwrap(), []);
+    assert_eq!(store.oldest_of_rooms(Uuid::nil(), 10, 1).await.unwrap(), []);
     store.remove_events(vec![Uuid::now_v7()]).await.unwrap();
 }

@@ -1,5 +1,6 @@
 //! Rooms in Postgres. Every call except a search is one statement, so each is one transaction in one round trip.
 
+mod acquaintances;
 mod members;
 mod outbox;
 
@@ -14,7 +15,7 @@ use uuid::Uuid;
 
 use super::{
     Position, Role, Room, RoomEvent, RoomStore, SEARCH_BOUNDS, SearchBounds, Seen, Stored, User, name_taken,
-    newest_first, pieces, search_took_too_long,
+    newest_first, pieces, search_took_too_long, too_many_rooms,
 };
 use outbox::values;
 
@@ -29,12 +30,29 @@ pub struct PostgresStore {
     pool: Pool,
     searches: usize,
     pub(super) bounds: SearchBounds,
+    max_rooms: u32,
 }
 
 impl PostgresStore {
     pub async fn open(url: &Secret, config: &PostgresConfig) -> anyhow::Result<Self> {
         let pool = Pool::open(url, "room", embedded::migrations::runner(), config).await?;
-        Ok(Self { pool, searches: (config.postgres_connections / 4).clamp(1, SEARCHES), bounds: SEARCH_BOUNDS })
+        let searches = (config.postgres_connections / 4).clamp(1, SEARCHES);
+        Ok(Self { pool, searches, bounds: SEARCH_BOUNDS, max_rooms: 0 })
+    }
+
+    /// Sets the maximum number of rooms of one user; 0 means no limit.
+    pub fn with_max_rooms(self, max_rooms: u32) -> Self {
+        Self { max_rooms, ..self }
+    }
+
+    /// Returns the maximum as a parameter; without a limit, the statements count nothing.
+    fn maximum(&self) -> Option<i64> {
+        Some(i64::from(self.max_rooms)).filter(|maximum| *maximum > 0)
+    }
+
+    /// Runs a statement that may find a name taken, and returns its rows.
+    async fn rows(&self, sql: &str, values: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>> {
+        self.pool.run(async |client| client.query(&prepare(client, sql).await?, values).await.map_err(named)).await
     }
 
     /// Returns the number of rows changed.
@@ -76,18 +94,28 @@ fn stored(row: &Row) -> Stored {
     Stored { room: room(row), folded_name: row.get(8), search: row.get(9) }
 }
 
-// A trigger adds the owner and the opening.
+// A trigger adds the owner and the opening. A rejected creation does not use up its id. A repeat counts nothing.
 const CREATE: &str = "/* create */
-    WITH fresh AS (
-        INSERT INTO room_ids (id) VALUES ($1::uuid) ON CONFLICT (id) DO NOTHING RETURNING id)
-    INSERT INTO rooms (
-        id, name, folded_name, description, search, owner_id, owner_name, created_at_ms, revision, private)
-    SELECT id, $2, $3, $4, $5, $6::uuid, $7, $8::bigint, $9::bigint, $10::boolean FROM fresh";
+    WITH place AS MATERIALIZED (
+        SELECT EXISTS (SELECT 1 FROM room_ids WHERE id = $1::uuid)
+            OR coalesce(has_place($6::uuid, $1::uuid, $11::bigint), true) AS free
+    ), fresh AS (
+        INSERT INTO room_ids (id) SELECT $1::uuid FROM place WHERE free ON CONFLICT (id) DO NOTHING RETURNING id
+    ), made AS (
+        INSERT INTO rooms (
+            id, name, folded_name, description, search, owner_id, owner_name, created_at_ms, revision, private)
+        SELECT id, $2, $3, $4, $5, $6::uuid, $7, $8::bigint, $9::bigint, $10::boolean FROM fresh RETURNING id
+    )
+    SELECT EXISTS (SELECT 1 FROM made), free FROM place";
 
 const GET: &str = "/* get */
     SELECT id, name, description, owner_id, owner_name, created_at_ms, revision, private,
            (SELECT role FROM members WHERE room_id = rooms.id AND user_id = $2::uuid)
     FROM rooms WHERE id = $1";
+
+const VISIBLE: &str = "/* visible */
+    SELECT id FROM rooms
+    WHERE id = ANY($1) AND (NOT private OR EXISTS (SELECT FROM members WHERE room_id = rooms.id AND user_id = $2))";
 
 // Both parts end at the limit, and neither reads private rooms of other users: OFFSET 0 keeps Postgres from joining the
 // user's memberships with all rooms.
@@ -168,15 +196,23 @@ impl RoomStore for PostgresStore {
             let Room { id, name, description, creator, created_at_ms, revision, private } = &room;
             let (folded, search) = (room.folded_name(), room.search());
             let User { id: owner, username } = creator;
-            let values: [&(dyn ToSql + Sync); 10] =
-                [id, name, &folded, description, &search, owner, username, created_at_ms, revision, private];
-            Ok(self.execute(CREATE, &values).await? == 1)
+            let maximum = self.maximum();
+            let values: [&(dyn ToSql + Sync); 11] =
+                [id, name, &folded, description, &search, owner, username, created_at_ms, revision, private, &maximum];
+            match self.rows(CREATE, &values).await?.first().map(|row| (row.get(0), row.get(1))) {
+                Some((_, false)) => Err(too_many_rooms(self.max_rooms)),
+                outcome => Ok(outcome == Some((true, true))),
+            }
         }
         .boxed()
     }
 
     fn get(&self, id: Uuid, reader: Option<Uuid>) -> BoxFuture<'_, Result<Option<Seen>>> {
         async move { Ok(self.query(GET, &[&id, &reader], seen).await?.pop()) }.boxed()
+    }
+
+    fn visible(&self, ids: Vec<Uuid>, user: Uuid) -> BoxFuture<'_, Result<Vec<Uuid>>> {
+        async move { self.query(VISIBLE, &[&ids, &user], |row| row.get(0)).await }.boxed()
     }
 
     fn list(&self, reader: Option<Uuid>, below: Position, limit: u32) -> BoxFuture<'_, Result<Vec<Seen>>> {

@@ -147,7 +147,7 @@ pub struct MemberChange {
     /// Users who become members or get another role. A present member keeps its name and its time of joining.
     pub set: Vec<Member>,
     pub removed: Option<Uuid>,
-    /// The user in `set` who is not a member yet. The user must be in fewer than 1000 rooms.
+    /// The user in `set` who is not a member yet. It counts against the user's maximum number of rooms.
     pub joins: Option<Uuid>,
     pub event: RoomEvent,
 }
@@ -188,15 +188,17 @@ pub struct Opening {
     pub private: Option<bool>,
     /// At most 1000 members, those with the highest roles first.
     pub members: Vec<(Uuid, Role)>,
+    /// The log's epoch in which the room must be opened again.
+    pub epoch: Option<Uuid>,
 }
 
-/// A row of an opening: the room's privacy, and a member.
-pub type OpeningRow = (Option<bool>, Option<(Uuid, Role)>);
+/// A row of an opening: the room's privacy, the epoch, and a member.
+pub type OpeningRow = (Option<bool>, Option<Uuid>, Option<(Uuid, Role)>);
 
 impl Opening {
-    /// Builds an opening from rows with the room's privacy and a member each; no rows mean that the room is open.
+    /// Builds an opening from its rows, with a member each; no rows mean that the room is open.
     pub fn of(rows: Vec<OpeningRow>) -> Option<Self> {
-        let private = rows.first()?.0;
-        Some(Self { private, members: rows.into_iter().filter_map(|(_, member)| member).collect() })
+        let (private, epoch, _) = *rows.first()?;
+        Some(Self { private, members: rows.into_iter().filter_map(|(_, _, member)| member).collect(), epoch })
     }
 }

@@ -1,5 +1,6 @@
 //! Rooms in a SQLite file. Each write is a savepoint in a shared commit.
 
+mod acquaintances;
 mod members;
 mod outbox;
 
@@ -14,7 +15,7 @@ use uuid::Uuid;
 
 use super::{
     Position, Role, Room, RoomEvent, RoomStore, SEARCH_BOUNDS, SearchBounds, Seen, Stored, User, name_taken,
-    newest_first, pieces, search_took_too_long,
+    newest_first, pieces, search_took_too_long, too_many_rooms,
 };
 use outbox::owe;
 
@@ -30,13 +31,19 @@ pub struct SqliteStore {
     /// Readers for searches only, so that other reads do not wait for searches.
     pub(super) searchers: Readers,
     pub(super) bounds: SearchBounds,
+    max_rooms: u32,
 }
 
 impl SqliteStore {
     pub fn open(path: &Path) -> anyhow::Result<Self> {
         let database = Database::open(path, embedded::migrations::runner())?;
         let searchers = database.readers().apart(SEARCHES);
-        Ok(Self { database, searchers, bounds: SEARCH_BOUNDS })
+        Ok(Self { database, searchers, bounds: SEARCH_BOUNDS, max_rooms: 0 })
+    }
+
+    /// Sets the maximum number of rooms of one user; 0 means no limit.
+    pub fn with_max_rooms(self, max_rooms: u32) -> Self {
+        Self { max_rooms, ..self }
     }
 }
 
@@ -61,6 +68,14 @@ fn query<T>(
 
 fn id(row: &Row, column: usize) -> rusqlite::Result<Uuid> {
     Ok(Uuid::from_bytes(row.get(column)?))
+}
+
+const COUNT: &str = "/* count */ SELECT count(*) FROM (SELECT 1 FROM members WHERE user_id = ?1 LIMIT ?2)";
+
+/// Rejects a further room of a user who is in the maximum number of rooms; 0 means no limit.
+fn check_place(connection: &Connection, user: Uuid, max_rooms: u32) -> Result<()> {
+    let count = || query(connection, COUNT, params![user.as_bytes(), max_rooms], |row| row.get::<_, u32>(0));
+    if max_rooms > 0 && count()?.pop() >= Some(max_rooms) { Err(too_many_rooms(max_rooms)) } else { Ok(()) }
 }
 
 /// Converts the id of a reader to a parameter; no row has the id NULL of an anonymous reader.
@@ -100,6 +115,10 @@ const GET: &str = "/* get */
     SELECT id, name, description, owner_id, owner_name, created_at_ms, revision, private,
            (SELECT role FROM members WHERE room_id = rooms.id AND user_id = ?2)
     FROM rooms WHERE id = ?1";
+
+const VISIBLE: &str = "/* visible */
+    SELECT id FROM rooms
+    WHERE id = ?1 AND (NOT private OR EXISTS (SELECT 1 FROM members WHERE room_id = rooms.id AND user_id = ?2))";
 
 // Both parts end at the limit, and neither reads private rooms of other users.
 const LIST: &str = "/* list */
@@ -164,11 +183,13 @@ const DELETE: &str = "/* delete */ DELETE FROM rooms WHERE id = ?1 AND revision 
 
 impl RoomStore for SqliteStore {
     fn create(&self, room: Room) -> BoxFuture<'_, Result<bool>> {
+        let max_rooms = self.max_rooms;
         let write = move |connection: &Connection| {
             let Room { id, name, description, creator, created_at_ms, revision, private } = &room;
             if execute(connection, TAKE_ID, [id.as_bytes()])? == 0 {
                 return Ok(false);
             }
+            check_place(connection, creator.id, max_rooms)?;
             let values = params![
                 id.as_bytes(),
                 name,
@@ -192,6 +213,17 @@ impl RoomStore for SqliteStore {
             Ok(query(connection, GET, params![id.as_bytes(), parameter(reader)], seen)?.pop())
         };
         self.database.read(get).boxed()
+    }
+
+    fn visible(&self, ids: Vec<Uuid>, user: Uuid) -> BoxFuture<'_, Result<Vec<Uuid>>> {
+        let visible = move |connection: &Connection| {
+            let mut found = Vec::with_capacity(ids.len());
+            for room in &ids {
+                found.extend(query(connection, VISIBLE, [room.as_bytes(), user.as_bytes()], |row| id(row, 0))?);
+            }
+            Ok(found)
+        };
+        self.database.read(visible).boxed()
     }
 
     fn list(&self, reader: Option<Uuid>, below: Position, limit: u32) -> BoxFuture<'_, Result<Vec<Seen>>> {

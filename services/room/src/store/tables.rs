@@ -29,7 +29,10 @@ pub static SCHEMA: Schema = Schema {
             2,
             &[("room_id", Id), ("user_id", Id), ("username", Text), ("role", Number), ("joined_at_ms", Number)],
         ),
-        Table::new("openings", 1, &[("room_id", Id)]),
+        Table::new("openings", 1, &[("room_id", Id), ("epoch", Id)]),
+        Table::new("log_epoch", 1, &[("one", Flag), ("epoch", Id)]),
+        Table::new("gone_users", 1, &[("user_id", Id), ("username", Text), ("left_at_ms", Number), ("settled", Flag)]),
+        Table::new("operations", 1, &[("id", Id), ("subject", Id), ("at_ms", Number)]),
         // After the rooms: the triggers add an owner and an opening only to a room whose id is here.
         Table::new("room_ids", 1, &[("id", Id)]),
         Table::new(

@@ -9,6 +9,7 @@ use confab_proto::message::v1::*;
 use confab_proto::room::v1::{Role, Visibility};
 use parking_lot::{Mutex, MutexGuard};
 use tonic::{Request, Response, Status};
+use uuid::Uuid;
 
 /// The behaviour of the log.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -27,6 +28,10 @@ struct State {
     mood: Mood,
     /// From format 2 on, the log has members, and only rooms that are open accept events.
     format: u32,
+    /// Renewed when the log's database is restored.
+    epoch: Uuid,
+    /// The number of calls of `GetRoomHeads`.
+    heads: usize,
     /// Whether the replica is of the release before, which opens no rooms.
     is_old: bool,
     openings: BTreeMap<String, OpenRoomRequest>,
@@ -34,6 +39,10 @@ struct State {
     all_opened: bool,
     events: Vec<NewEvent>,
     attempts: usize,
+    /// When events of a room were appended, in milliseconds since the Unix epoch.
+    times: BTreeMap<String, Vec<i64>>,
+    /// The number of events in each append that was answered.
+    batches: Vec<usize>,
 }
 
 #[derive(Clone)]
@@ -41,9 +50,12 @@ pub struct Log(Arc<Mutex<State>>);
 
 impl Default for Log {
     fn default() -> Self {
-        let (openings, events) = (BTreeMap::new(), Vec::new());
+        let (openings, events, times) = (BTreeMap::new(), Vec::new(), BTreeMap::new());
         let (mood, format, is_old, all_opened) = (Mood::Well, 2, false, false);
-        Self(Arc::new(Mutex::new(State { mood, format, is_old, openings, all_opened, events, attempts: 0 })))
+        let (epoch, heads, attempts, batches) = (Uuid::now_v7(), 0, 0, Vec::new());
+        let state =
+            State { mood, format, epoch, heads, is_old, openings, all_opened, events, attempts, batches, times };
+        Self(Arc::new(Mutex::new(state)))
     }
 }
 
@@ -62,9 +74,32 @@ impl Log {
         (state.format, state.is_old) = (format, is_old);
     }
 
+    /// Adds the time of an event to a room.
+    pub fn active(&self, room: &str, at_ms: i64) {
+        self.state().times.entry(room.into()).or_default().push(at_ms);
+    }
+
+    /// Forgets everything, as a log whose database is restored to an older state.
+    pub fn restore(&self) {
+        let mut state = self.state();
+        state.openings.clear();
+        state.events.clear();
+        state.epoch = Uuid::now_v7();
+    }
+
+    /// Returns the number of calls of `GetRoomHeads`.
+    pub fn heads(&self) -> usize {
+        self.state().heads
+    }
+
     /// Returns the number of calls of `Append`.
     pub fn attempts(&self) -> usize {
         self.state().attempts
+    }
+
+    /// Returns the number of events in each append that the log did.
+    pub fn batches(&self) -> Vec<usize> {
+        self.state().batches.clone()
     }
 
     pub fn events(&self) -> Vec<NewEvent> {
@@ -162,6 +197,7 @@ impl MessageService for Log {
             return Err(Status::unavailable("away"));
         }
         let events = request.into_inner().events;
+        state.batches.push(events.len());
         let outcomes = events.into_iter().map(|event| outcome(&mut state, event)).collect();
         match state.mood {
             Mood::Mute => Err(Status::unknown("connection reset")),
@@ -179,7 +215,8 @@ impl MessageService for Log {
             }
             _ => {}
         }
-        if !has_events(&state, &open.room_id) {
+        let is_late = !open.epoch.is_empty() && open.epoch != state.epoch.to_string();
+        if !has_events(&state, &open.room_id) && !is_late {
             state.openings.entry(open.room_id.clone()).or_insert(open);
         }
         match state.mood {
@@ -188,12 +225,26 @@ impl MessageService for Log {
         }
     }
 
-    async fn get_room_heads(&self, _: Request<GetRoomHeadsRequest>) -> Result<Response<GetRoomHeadsResponse>, Status> {
-        let state = self.state();
-        match state.mood {
-            Mood::Away => Err(Status::unavailable("away")),
-            _ => Ok(Response::new(GetRoomHeadsResponse { format: state.format, ..GetRoomHeadsResponse::default() })),
+    async fn get_room_heads(
+        &self,
+        request: Request<GetRoomHeadsRequest>,
+    ) -> Result<Response<GetRoomHeadsResponse>, Status> {
+        let mut state = self.state();
+        state.heads += 1;
+        if state.mood == Mood::Away {
+            return Err(Status::unavailable("away"));
         }
+        let GetRoomHeadsRequest { room_ids, until_ms } = request.into_inner();
+        let until_ms = until_ms.filter(|_| !state.is_old);
+        let head = |room_id: String| {
+            let times = state.times.get(&room_id).filter(|_| until_ms.is_some()).cloned().unwrap_or_default();
+            let last_event_at_ms = times.iter().copied().max();
+            let last_event_until_ms = times.into_iter().filter(|at| Some(*at) <= until_ms).max();
+            RoomHead { room_id, last_event_at_ms, last_event_until_ms, ..RoomHead::default() }
+        };
+        let heads = room_ids.into_iter().map(head).collect();
+        let (format, has_times, epoch) = (state.format, until_ms.is_some(), state.epoch.to_string());
+        Ok(Response::new(GetRoomHeadsResponse { heads, format, has_times, epoch }))
     }
 
     async fn rooms_opened(&self, _: Request<RoomsOpenedRequest>) -> Result<Response<RoomsOpenedResponse>, Status> {

@@ -25,13 +25,17 @@ macro_rules! on_both_stores {
     };
 }
 
+mod acquaintances;
 mod log;
 mod members;
 mod moderating;
 mod openings;
 mod outbox;
+mod own;
 mod private;
+mod quota;
 mod removal;
+mod repeats;
 mod rules;
 
 /// The location of the store, kept across restarts.
@@ -39,15 +43,16 @@ mod rules;
 struct Location {
     directory: PathBuf,
     url: Option<Secret>,
+    max_rooms_per_user: u32,
 }
 
 impl Location {
     fn sqlite() -> Self {
-        Self { directory: testing::directory(), url: None }
+        Self { directory: testing::directory(), url: None, max_rooms_per_user: 1000 }
     }
 
     async fn postgres() -> Self {
-        Self { directory: testing::directory(), url: Some(testing::database().await) }
+        Self { url: Some(testing::database().await), ..Self::sqlite() }
     }
 }
 
@@ -59,7 +64,8 @@ struct Service {
 impl Service {
     async fn start(location: &Location, log: &Log) -> Self {
         let process = Process::new();
-        let config = RoomConfig { room_store: location.url.clone() };
+        let (room_store, max_rooms_per_user) = (location.url.clone(), location.max_rooms_per_user);
+        let config = RoomConfig { room_store, max_rooms_per_user };
         let postgres = PostgresConfig { postgres_connections: 4, ..PostgresConfig::default() };
         let storage = StorageConfig { data_dir: location.directory.clone(), postgres };
         let services = Services { message: log.transport(), ..Services::none() };
@@ -99,6 +105,18 @@ impl Service {
         let (caller, query) = (Some(caller.clone()), query.into());
         let request = ListRoomsRequest { caller, limit: 50, cursor: String::new(), query };
         self.client.clone().list_rooms(request).await.unwrap().into_inner().rooms
+    }
+
+    async fn list_own(
+        &self,
+        caller: &UserRef,
+        limit: u32,
+        page: &str,
+        query: &str,
+    ) -> Result<ListRoomsResponse, Error> {
+        let (caller, cursor, query) = (Some(caller.clone()), page.into(), query.into());
+        let request = ListOwnRoomsRequest { caller, limit, cursor, query };
+        Ok(self.client.clone().list_own_rooms(request).await?.into_inner())
     }
 
     async fn get(&self, id: &str) -> Result<Room, Error> {
@@ -188,7 +206,7 @@ impl Service {
 
     /// Removes a user from up to 50 rooms. Returns whether the user is still in a room.
     async fn remove_user(&self, user: &UserRef) -> Result<bool, Error> {
-        let request = RemoveUserRequest { user: Some(user.clone()) };
+        let request = RemoveUserRequest { user: Some(user.clone()), ..RemoveUserRequest::default() };
         Ok(self.client.clone().remove_user(request).await?.into_inner().more)
     }
 }

@@ -11,12 +11,18 @@ on_both_stores![
     a_moderator_passes_a_room_on,
 ];
 
-fn key() -> UserRef {
+pub(super) fn key() -> UserRef {
     UserRef { id: Uuid::now_v7().to_string(), username: "system".into() }
 }
 
 impl Service {
-    async fn moderate(&self, key: &UserRef, room: &str, user: &UserRef, role: Role) -> Result<(Role, bool), Error> {
+    pub(super) async fn moderate(
+        &self,
+        key: &UserRef,
+        room: &str,
+        user: &UserRef,
+        role: Role,
+    ) -> Result<(Role, bool), Error> {
         let (caller, room_id, user) = (Some(key.clone()), room.into(), Some(user.clone()));
         let set = SetMemberRequest { caller, room_id, user, role: role.into(), moderator: true };
         let answer = self.set_as(set).await?;

@@ -12,6 +12,7 @@ on_both_stores![
     deleted_room_is_opened_and_closed,
     log_of_the_release_before_needs_no_openings,
     members_require_a_log_with_members,
+    restored_log_receives_all_rooms_again,
 ];
 
 async fn room_is_opened_before_its_creation_is_answered(location: Location) {
@@ -134,4 +135,28 @@ async fn members_require_a_log_with_members(location: Location) {
     log.has_format(2, false);
     assert_eq!(service.join(&bob, &id).await.unwrap(), (Role::Member, true));
     assert_eq!(service.show(&ada, &id, Visibility::Private).await.unwrap().visibility(), Visibility::Private);
+}
+
+async fn restored_log_receives_all_rooms_again(location: Location) {
+    let (log, ada, bob) = (Log::default(), user("ada"), user("bob"));
+    let service = Service::start(&location, &log).await;
+    let tea = service.create_private(&ada, "Tea").await.unwrap().id;
+    service.set(&ada, &tea, &bob, Role::Member).await.unwrap();
+    let gone = service.create(&ada, "Gone").await.unwrap().id;
+    service.delete(&ada, &gone).await.unwrap();
+    // From now on, only the comparison of epochs reads the heads, every 5 s. Before the second time, the first one has
+    // recorded the epoch.
+    let before = log.heads();
+    eventually(async || (log.heads() >= before + 2).then_some(())).await;
+    service.stop();
+    log.restore();
+
+    let service = Service::start(&location, &log).await;
+    eventually(async || log.opening(&tea).and(log.opening(&gone))).await;
+    let roles = [(ada.id.clone(), Role::Owner), (bob.id.clone(), Role::Member)].into();
+    assert_eq!(log.room(&tea), (Visibility::Private, roles));
+    let hidden = log.opening(&gone).unwrap();
+    assert_eq!((hidden.visibility(), hidden.members.len()), (Visibility::Private, 0), "no user sees a deleted room");
+    service.rename(&ada, &tea, "Green tea").await.unwrap();
+    assert_eq!(log.of_room(&tea).len(), 1);
 }

@@ -8,6 +8,7 @@ use super::*;
 on_both_stores![
     change_returns_after_its_event_is_in_the_log,
     outbox_is_relayed_after_an_outage_of_the_log,
+    events_of_a_room_are_appended_together,
     outbox_survives_a_restart,
     lost_answer_does_not_duplicate_the_event,
     concurrent_changes_reach_the_log_in_order,
@@ -65,6 +66,23 @@ async fn outbox_is_relayed_after_an_outage_of_the_log(location: Location) {
     log.is(Mood::Well);
     eventually(async || (log.of_room(&id).len() == 3).then_some(())).await;
     assert_eq!(log.of_room(&id), [updated("Green tea", ""), updated("Black tea", ""), deleted()]);
+}
+
+async fn events_of_a_room_are_appended_together(location: Location) {
+    let (log, ada) = (Log::default(), user("ada"));
+    let service = Service::start(&location, &log).await;
+    let id = service.create(&ada, "Tea").await.unwrap().id;
+    log.is(Mood::Away);
+    let names = ["Tea 1", "Tea 2", "Tea 3", "Tea 4"];
+    for name in names {
+        assert_eq!(service.rename(&ada, &id, name).await.unwrap_err().code, Code::Timeout);
+    }
+    service.stop();
+    log.is(Mood::Well);
+    let _service = Service::start(&location, &log).await;
+    eventually(async || (log.of_room(&id).len() == names.len()).then_some(())).await;
+    assert_eq!(log.of_room(&id), names.map(|name| updated(name, "")));
+    assert_eq!(log.batches().first(), Some(&names.len()), "{:?}", log.batches());
 }
 
 async fn outbox_survives_a_restart(location: Location) {

@@ -7,6 +7,7 @@ use super::*;
 
 on_both_stores![
     private_room_is_hidden_like_an_unknown_room,
+    several_rooms_are_checked_in_one_call,
     members_of_a_private_room_find_it,
     visibility_changes_are_in_the_log,
 ];
@@ -50,6 +51,27 @@ async fn private_room_is_hidden_like_an_unknown_room(location: Location) {
         CreateRoomRequest { id: hidden, caller: Some(bob.clone()), name: "Tea".into(), ..CreateRoomRequest::default() };
     assert_eq!(service.create_as(repeat).await.unwrap_err().code, Code::Conflict);
     service.create(&bob, "Tea").await.unwrap();
+}
+
+async fn several_rooms_are_checked_in_one_call(location: Location) {
+    let (log, ada, bob) = (Log::default(), user("ada"), user("bob"));
+    let service = Service::start(&location, &log).await;
+    let (shown, hidden) = (service.create(&ada, "Tea").await.unwrap().id, service.create_private(&ada, "Den").await);
+    let hidden = hidden.unwrap().id;
+    let check = async |user: &UserRef, room_ids: Vec<String>| {
+        let request = CheckRoomsRequest { room_ids, user_id: user.id.clone() };
+        service.client.clone().check_rooms(request).await.map(|answer| answer.into_inner().room_ids)
+    };
+    let all = vec![shown.clone(), hidden.clone(), Uuid::now_v7().to_string()];
+    assert_eq!(check(&bob, all.clone()).await.unwrap(), [shown.clone()]);
+    assert_eq!(check(&ada, all.clone()).await.unwrap().len(), 2);
+    service.set(&ada, &hidden, &bob, Role::Member).await.unwrap();
+    assert_eq!(check(&bob, all.clone()).await.unwrap().len(), 2);
+    service.remove(&bob, &hidden, &bob.id).await.unwrap();
+    assert_eq!(check(&bob, all).await.unwrap(), [shown]);
+    for bad in [vec!["tea".to_owned()], vec![hidden; 1001]] {
+        assert_eq!(Error::from(check(&bob, bad).await.unwrap_err()).fields[0].field, "roomIds");
+    }
 }
 
 async fn members_of_a_private_room_find_it(location: Location) {

@@ -8,6 +8,8 @@ use super::*;
 
 on_both_stores![
     deleted_user_leaves_all_rooms,
+    room_passes_to_an_active_user,
+    deleted_user_cannot_be_added,
     many_rooms_take_several_calls,
     deleted_user_leaves_while_the_log_is_away
 ];
@@ -48,6 +50,33 @@ async fn deleted_user_leaves_all_rooms(location: Location) {
     assert_eq!((event.event.as_str(), event.sender, event.closes_room), ("roomDeleted", Some(ada.clone()), true));
     assert_eq!(service.get_as(&ada, &alone).await.unwrap_err().code, Code::NotFound);
     assert_eq!(service.members(&cleo, &with_admins).await.len(), 3);
+}
+
+async fn room_passes_to_an_active_user(location: Location) {
+    let (log, ada, bob, cleo) = (Log::default(), user("ada"), user("bob"), user("cleo"));
+    let service = Service::start(&location, &log).await;
+    let id = service.create_private(&ada, "Tea").await.unwrap().id;
+    service.set(&ada, &id, &bob, Role::Admin).await.unwrap();
+    service.set(&ada, &id, &cleo, Role::Member).await.unwrap();
+    let remove = async |active: &[&UserRef], inactive: &[&UserRef]| {
+        let [active, inactive] = [active, inactive].map(|users| users.iter().map(|user| user.id.clone()).collect());
+        let request = RemoveUserRequest { user: Some(ada.clone()), looks_up_heirs: true, active, inactive };
+        service.client.clone().remove_user(request).await.unwrap().into_inner()
+    };
+    let asked = RemoveUserResponse { more: true, candidates: vec![bob.id.clone(), cleo.id.clone()] };
+    assert_eq!(remove(&[], &[]).await, asked);
+    assert_eq!(service.members(&cleo, &id).await.len(), 3, "nothing has changed yet");
+    assert_eq!(remove(&[&cleo], &[&bob]).await, RemoveUserResponse::default());
+    assert_eq!(service.members(&cleo, &id).await, [(cleo.clone(), Role::Owner), (bob, Role::Admin)]);
+}
+
+async fn deleted_user_cannot_be_added(location: Location) {
+    let (log, ada, bob) = (Log::default(), user("ada"), user("bob"));
+    let service = Service::start(&location, &log).await;
+    let id = service.create(&ada, "Tea").await.unwrap().id;
+    assert!(!service.remove_user(&bob).await.unwrap());
+    assert_eq!(service.set(&ada, &id, &bob, Role::Member).await.unwrap_err().code, Code::NotFound);
+    assert_eq!(service.members(&ada, &id).await.len(), 1);
 }
 
 async fn many_rooms_take_several_calls(location: Location) {

@@ -94,13 +94,15 @@ impl Stage {
         let (server, url, victims) = match kind {
             Kind::Embedded | Kind::Narrow => {
                 let descriptors = (kind == Kind::Narrow).then_some(FEW_DESCRIPTORS);
-                let embedded = Embedded::start_with(descriptors, &[]).await?;
+                // A few accounts create all rooms, and the attacker uploads for as long as it can.
+                let settings = [("CONFAB_MAX_ROOMS_PER_USER", "0"), ("CONFAB_MAX_BYTES_PER_USER", "0")];
+                let embedded = Embedded::start_with(descriptors, &settings).await?;
                 let (url, admin) = (embedded.url(), embedded.admin_port());
                 let pid = embedded.daemon().running().context("the process is not running")?;
                 (Server::Embedded(Box::new(embedded)), url, vec![Victim::confined("confab", pid, admin, GATEWAY)?])
             }
             Kind::Cluster => {
-                let cluster = Cluster::scratch(1, 1, &[]).await?;
+                let cluster = Cluster::scratch(1, 1, &[("CONFAB_MAX_BYTES_PER_USER", "0")]).await?;
                 let url = cluster.plan.url((Role::Gateway, 1));
                 let victim = |name, role, given| {
                     let pid = cluster.daemon((role, 1))?.running().context("the process is not running")?;

@@ -17,7 +17,20 @@ everywhere!(
     a_reused_refresh_token_ends_the_session,
     a_socket_renews_its_token,
     a_deleted_account_leaves_everything,
+    data_of_a_profile_is_kept_as_it_is_sent,
 );
+
+async fn data_of_a_profile_is_kept_as_it_is_sent(scene: Scene) {
+    let text = r#"{"b":1.0, "a":1E2,"a":12345678901234567890123,"c":"\u00e9"}"#;
+    let request = scene.one.request(Method::PATCH, "/api/auth/me").bearer_auth(&scene.owner.token);
+    let request = request.header("content-type", "application/json").body(format!(r#"{{"data":{text}}}"#));
+    let changed = scene.one.send(request).await.unwrap();
+    let read = scene.other.get("/api/auth/me", &scene.owner).await.unwrap();
+    for answer in [changed, read] {
+        let body = String::from_utf8(answer.bytes).unwrap();
+        assert!(answer.status == 200 && body.contains(&format!("\"data\":{text},")), "{body}");
+    }
+}
 
 /// Logs in again; the body may ask for a refresh token.
 async fn login(api: &Api, account: &Account, more: Value) -> Value {

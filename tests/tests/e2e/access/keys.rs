@@ -118,6 +118,8 @@ async fn each_scope_opens_its_routes(keyed: Keyed) {
     let room = keyed.scene.path("");
     let routes = [
         ("users", Method::POST, format!("{user}/restore"), 204),
+        ("users", Method::GET, "/api/users?q=user".to_owned(), 200),
+        ("users", Method::GET, format!("/api/users/{}", keyed.scene.stranger.id), 200),
         ("tokens", Method::POST, "/api/admin/tokens".to_owned(), 415),
         ("keys", Method::GET, "/api/admin/keys".to_owned(), 200),
         ("audit", Method::GET, "/api/admin/audit".to_owned(), 200),

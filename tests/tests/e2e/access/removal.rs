@@ -67,6 +67,8 @@ async fn reads_end_with_the_removal(scene: Scene) {
     for path in [url, &format!("{url}/link"), &format!("/api/messages/{}", scene.room), &scene.path("")] {
         fails(&scene.other.get(path, &scene.guest).await.unwrap(), 404, "not_found");
     }
+    let listed = scene.other.get("/api/files", &scene.guest).await.unwrap().expect(200).unwrap();
+    assert_eq!(listed["items"], json!([]));
     fails(&scene.other.call(Method::GET, link, None, None).await.unwrap(), 401, "unauthorized");
     assert_eq!(scene.other.get(url, &scene.owner).await.unwrap().bytes, b"mine");
 }

@@ -2,6 +2,8 @@
 
 use std::time::Instant;
 
+use confab_tests::embedded::Embedded;
+use confab_tests::exposition::Exposition;
 use confab_tests::raw::{Client, Polling, WebSocket, connect, text};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
@@ -83,6 +85,34 @@ async fn rooms_per_socket() {
         let room = scene.api.room(&scene.account).await.unwrap();
         assert_eq!(socket.emit("joinRoom", json!(room)).await.unwrap()["ok"], true);
     }
+}
+
+#[tokio::test]
+async fn sockets_per_address() {
+    let settings = [("CONFAB_MAX_SOCKETS_PER_ADDRESS", "3"), ("CONFAB_TRUSTED_PROXIES", "127.0.0.1")];
+    let server = Embedded::start(&settings).await.unwrap();
+    let scene = Scene::at(&server).await.unwrap();
+    let other = scene.api.signup().await.unwrap();
+    let polling = Polling::connect(&scene.url, &scene.account.token).await.unwrap();
+    let mut sockets = [scene.socket().await.unwrap(), WebSocket::connect(&scene.url, &other.token).await.unwrap()];
+    // The limit counts both transports, and the sockets of all users.
+    let mut over = WebSocket::open(&scene.url).await.unwrap();
+    over.send(&connect(&other.token)).await.unwrap();
+    over.closed(CLOSE_LIMIT).await.unwrap();
+    assert!(over.entered().await.is_err());
+    assert!(Polling::connect(&scene.url, &other.token).await.is_err());
+    let mut elsewhere = WebSocket::open_with(&scene.url, &[("X-Forwarded-For", "203.0.113.7")]).await.unwrap();
+    elsewhere.enter(&other.token).await.unwrap();
+    for socket in sockets.iter_mut().chain([&mut elsewhere]) {
+        assert_eq!(socket.emit("leaveRoom", json!(scene.room)).await.unwrap()["ok"], true);
+    }
+    let seen = Exposition::scrape(server.admin_port()).await.unwrap();
+    assert_eq!(seen.value("confab_limits_total{limit=\"sockets_per_address\"}"), Some(2.0));
+    assert_eq!(seen.value("confab_limits_total{limit=\"sockets_per_user\"}"), Some(0.0));
+    // A permit becomes free when a socket ends, however it ends.
+    polling.post("1").await.unwrap();
+    let again = async || WebSocket::connect(&scene.url, &other.token).await.ok();
+    confab_tests::wait::eventually("a permit is free", CLOSE_LIMIT, again).await.unwrap();
 }
 
 #[tokio::test]

@@ -172,6 +172,7 @@ async fn what_needs_an_author_needs_a_user() {
         Request::post("/api/messages"),
         Request::post("/api/files/upload"),
         Request::get("/api/files"),
+        Request::get("/api/rooms?mine=true"),
         Request::get(format!("/api/files/{BOB}/link")),
     ] {
         let answer = post(&routes, with(&both, request), json!({"name": "Tea", "roomId": ROOM, "content": "x"})).await;

@@ -9,7 +9,13 @@ contract!(
     a_deleted_account_leaves_a_tombstone,
     the_name_of_a_deleted_account_becomes_free_later,
     users_that_leave_are_listed_until_they_have_left,
+    operations_are_remembered,
 );
+
+async fn operations_are_remembered(url: StoreUrl) {
+    let store = open(&url).await;
+    confab_common::operations::check(store.operations()).await;
+}
 
 fn deletion(user: &User) -> Deletion {
     Deletion { id: user.id, password_hash: "none".into(), now_ms: 500, free_name_at_ms: 1000, entry: None }

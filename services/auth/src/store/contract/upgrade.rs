@@ -10,7 +10,7 @@ contract!(
 );
 
 /// Runs a statement of the previous version. `id` writes a UUID as a literal of that database.
-async fn run(url: &StoreUrl, statement: impl Fn(fn(Uuid) -> String) -> String) {
+pub(super) async fn run(url: &StoreUrl, statement: impl Fn(fn(Uuid) -> String) -> String) {
     match url {
         StoreUrl::Sqlite(path) => {
             let statement = statement(|id| format!("x'{}'", id.as_simple()));

@@ -1,5 +1,6 @@
 //! Accounts on Postgres.
 
+use confab_common::operations::Operations;
 use confab_common::pg::Client;
 use confab_common::{Error, Result};
 use futures::future::BoxFuture;
@@ -8,11 +9,12 @@ use uuid::Uuid;
 
 use super::audit::Record;
 use super::list::List;
-use super::{Postgres, prepare_all, user};
+use super::{Postgres, UPDATE_PROFILE, prepare_all, update_profile, user};
 use crate::store::{
     AccountStore, Claimed, Cut, DELETED, Deletion, Entry, Leaving, ProfileChange, Revocation, Scope, Sha256, State,
     User, is_deleted, name_taken, no_invite,
 };
+use crate::username;
 
 pub const LOCK: &str =
     concat!("/* lock_user */ SELECT ", user_columns!(), " FROM users WHERE id = $1 FOR NO KEY UPDATE");
@@ -81,15 +83,17 @@ impl AccountStore for Postgres {
         Box::pin(async move {
             const SQL: &str = concat!(
                 "/* change_claims */ UPDATE users
-                SET issuer = $5, claimed_name = $2, claimed_picture = $3, claimed_at_ms = $4
+                SET issuer = $5, claimed_name = $2, claimed_picture = $3, claimed_at_ms = $4,
+                    shown_name = CASE WHEN display_name IS NULL THEN $2 ELSE shown_name END,
+                    shown_folded = CASE WHEN display_name IS NULL THEN $8 ELSE shown_folded END
                 WHERE id = $1 AND (issuer IS NULL OR issuer = $5) AND state <> $6 AND claimed_at_ms <= $7
                 RETURNING ",
                 user_columns!()
             );
             let Claimed { issuer, name, picture, changed_at_ms } = claimed;
-            let deleted = State::Deleted.number();
-            let values: [&(dyn ToSql + Sync); 7] =
-                [&id, &name, &picture, &changed_at_ms, &issuer, &deleted, &latest_ms];
+            let (deleted, folded) = (State::Deleted.number(), name.as_deref().map(username::folded));
+            let values: [&(dyn ToSql + Sync); 8] =
+                [&id, &name, &picture, &changed_at_ms, &issuer, &deleted, &latest_ms, &folded];
             Ok(self.0.query(SQL, &values).await?.first().map(user))
         })
     }
@@ -131,12 +135,17 @@ impl AccountStore for Postgres {
 
     fn free_names(&self, now_ms: i64, limit: u32) -> BoxFuture<'_, Result<u64>> {
         Box::pin(async move {
+            // A replica of the version before frees a reserved name, too, but keeps its row.
+            const UNRESERVE: &str = "/* free_names */ DELETE FROM users
+                WHERE id IN (SELECT id FROM users WHERE name_of IS NOT NULL AND coalesce(free_name_at_ms, 0) < $1
+                    ORDER BY id LIMIT $2 FOR UPDATE SKIP LOCKED)";
             // No name contains a colon.
             const SQL: &str = "/* free_names */ UPDATE users SET free_name_at_ms = NULL,
                     username_folded = 'deleted:' || id::text, username_skeleton = 'deleted:' || id::text
                 WHERE id IN (SELECT id FROM users WHERE free_name_at_ms < $1
                     ORDER BY free_name_at_ms LIMIT $2 FOR UPDATE SKIP LOCKED)";
-            self.0.execute(SQL, &[&now_ms, &i64::from(limit)]).await
+            let unreserved = self.0.execute(UNRESERVE, &[&now_ms, &i64::from(limit)]).await?;
+            Ok(unreserved + self.0.execute(SQL, &[&now_ms, &i64::from(limit)]).await?)
         })
     }
 
@@ -147,6 +156,10 @@ impl AccountStore for Postgres {
             let rows = self.0.query(SQL, &[&after, &i64::from(limit)]).await?;
             Ok(rows.iter().map(|row| Leaving { user_id: row.get(0), username: row.get(1) }).collect())
         })
+    }
+
+    fn operations(&self) -> &dyn Operations {
+        &self.0
     }
 
     fn has_left(&self, user_id: Uuid) -> BoxFuture<'_, Result<()>> {
@@ -166,8 +179,9 @@ async fn create(
 ) -> Result<bool> {
     const INSERT: &str =
         "/* create_user */ INSERT INTO users (id, username, username_folded, password_hash, created_at_ms,
-            username_skeleton, display_name, avatar_file_id, data, issuer, claimed_name, claimed_picture, claimed_at_ms)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) ON CONFLICT DO NOTHING";
+            username_skeleton, display_name, avatar_file_id, data, issuer, claimed_name, claimed_picture, claimed_at_ms,
+            shown_name, shown_folded)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15) ON CONFLICT DO NOTHING";
     const TAKE: &str = "/* create_user */ UPDATE invites SET uses_left = uses_left - 1
         WHERE code_sha256 = $1 AND uses_left > 0 AND expires_at_ms > $2";
     let record = Record::prepare(client, entry).await?;
@@ -175,7 +189,7 @@ async fn create(
     let transaction = client.transaction().await?;
     let User { id, username, username_folded, password_hash, created_at_ms, profile, claimed, .. } = user;
     let claimed = claimed.as_ref();
-    let values: [&(dyn ToSql + Sync); 13] = [
+    let values: [&(dyn ToSql + Sync); 15] = [
         id,
         username,
         username_folded,
@@ -189,6 +203,8 @@ async fn create(
         &claimed.and_then(|claimed| claimed.name.as_ref()),
         &claimed.and_then(|claimed| claimed.picture.as_ref()),
         &claimed.map_or(0, |claimed| claimed.changed_at_ms),
+        &user.shown_name(),
+        &user.shown_folded(),
     ];
     if transaction.execute(&insert, &values).await? == 0 {
         return Ok(false);
@@ -204,9 +220,7 @@ async fn create(
 }
 
 async fn change_profile(client: &mut Client, id: Uuid, change: ProfileChange) -> Result<Option<User>> {
-    const UPDATE: &str = "/* change_profile */ UPDATE users SET display_name = $2, avatar_file_id = $3, data = $4
-        WHERE id = $1";
-    let [lock, update] = prepare_all(client, [LOCK, UPDATE]).await?;
+    let [lock, update] = prepare_all(client, [LOCK, UPDATE_PROFILE]).await?;
     let transaction = client.transaction().await?;
     let Some(row) = transaction.query_opt(&lock, &[&id]).await? else { return Ok(None) };
     let mut user = user(&row);
@@ -214,8 +228,7 @@ async fn change_profile(client: &mut Client, id: Uuid, change: ProfileChange) ->
         return Ok(None);
     }
     user.profile = change.apply(user.profile);
-    let profile = &user.profile;
-    transaction.execute(&update, &[&id, &profile.display_name, &profile.avatar_file_id, &profile.data]).await?;
+    update_profile(&transaction, &update, &user).await?;
     transaction.commit().await?;
     Ok(Some(user))
 }
@@ -274,7 +287,7 @@ async fn set_state(
 async fn delete(client: &mut Client, deletion: &Deletion) -> Result<Vec<Revocation>> {
     const UPDATE: &str = "/* delete_user */ UPDATE users SET state = $2, username = $3, password_hash = $4,
             display_name = NULL, avatar_file_id = NULL, data = '{}', claimed_name = NULL, claimed_picture = NULL,
-            free_name_at_ms = $5
+            shown_name = NULL, shown_folded = NULL, free_name_at_ms = $5
         WHERE id = $1";
     const LEAVE: &str = "/* delete_user */ INSERT INTO leaving (user_id, username, created_at_ms) VALUES ($1, $2, $3)
         ON CONFLICT DO NOTHING";

@@ -51,9 +51,9 @@ impl AuditStore for Postgres {
 
     fn purge_audit(&self, before_ms: i64, limit: u32) -> BoxFuture<'_, Result<u64>> {
         Box::pin(async move {
-            const SQL: &str = "/* purge_audit */ DELETE FROM audit WHERE id IN (
-                    SELECT id FROM audit WHERE at_ms < $1 ORDER BY at_ms LIMIT $2 FOR UPDATE SKIP LOCKED)";
-            self.0.execute(SQL, &[&before_ms, &i64::from(limit)]).await
+            const SQL: &str = "/* purge_audit */ SELECT purge_audit($1, $2)";
+            let rows = self.0.query(SQL, &[&before_ms, &i64::from(limit)]).await?;
+            Ok(rows.first().map_or(0, |row| row.get::<_, i64>(0) as u64))
         })
     }
 }

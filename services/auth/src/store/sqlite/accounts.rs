@@ -1,16 +1,18 @@
 //! Accounts on SQLite.
 
+use confab_common::operations::Operations;
 use confab_common::{Error, Result};
 use futures::future::BoxFuture;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use uuid::Uuid;
 
 use super::audit::record;
-use super::{Sqlite, id, list, user, user_by_id};
+use super::{Sqlite, id, list, update_profile, user, user_by_id};
 use crate::store::{
     AccountStore, Claimed, Cut, DELETED, Deletion, Entry, Leaving, ProfileChange, Revocation, Scope, Sha256, State,
     User, is_deleted, name_taken, no_invite,
 };
+use crate::username;
 
 impl AccountStore for Sqlite {
     fn create_user(
@@ -75,33 +77,26 @@ impl AccountStore for Sqlite {
         Box::pin(self.0.write(move |connection| {
             const SQL: &str = concat!(
                 "/* change_claims */ UPDATE users
-                SET issuer = ?5, claimed_name = ?2, claimed_picture = ?3, claimed_at_ms = ?4
+                SET issuer = ?5, claimed_name = ?2, claimed_picture = ?3, claimed_at_ms = ?4,
+                    shown_name = CASE WHEN display_name IS NULL THEN ?2 ELSE shown_name END,
+                    shown_folded = CASE WHEN display_name IS NULL THEN ?8 ELSE shown_folded END
                 WHERE id = ?1 AND (issuer IS NULL OR issuer = ?5) AND state <> ?6 AND claimed_at_ms <= ?7
                 RETURNING ",
                 user_columns!()
             );
             let Claimed { issuer, name, picture, changed_at_ms } = claimed;
-            let deleted = State::Deleted.number();
+            let (deleted, folded) = (State::Deleted.number(), name.as_deref().map(username::folded));
             let mut update = connection.prepare_cached(SQL)?;
-            let values = (id.into_bytes(), name, picture, changed_at_ms, issuer, deleted, latest_ms);
+            let values = (id.into_bytes(), name, picture, changed_at_ms, issuer, deleted, latest_ms, folded);
             Ok(update.query_row(values, user).optional()?)
         }))
     }
 
     fn change_profile(&self, id: Uuid, change: ProfileChange) -> BoxFuture<'_, Result<Option<User>>> {
         Box::pin(self.0.write(move |connection| {
-            const UPDATE: &str =
-                "/* change_profile */ UPDATE users SET display_name = ?2, avatar_file_id = ?3, data = ?4
-                WHERE id = ?1";
             let Some(mut user) = present(connection, id)? else { return Ok(None) };
             user.profile = change.apply(user.profile);
-            let profile = &user.profile;
-            connection.prepare_cached(UPDATE)?.execute(params![
-                id.into_bytes(),
-                profile.display_name,
-                profile.avatar_file_id.map(Uuid::into_bytes),
-                profile.data
-            ])?;
+            update_profile(connection, &user)?;
             Ok(Some(user))
         }))
     }
@@ -143,11 +138,15 @@ impl AccountStore for Sqlite {
 
     fn free_names(&self, now_ms: i64, limit: u32) -> BoxFuture<'_, Result<u64>> {
         Box::pin(self.0.write(move |connection| {
+            const UNRESERVE: &str = "/* free_names */ DELETE FROM users
+                WHERE id IN (SELECT id FROM users WHERE name_of IS NOT NULL AND coalesce(free_name_at_ms, 0) < ?1
+                    ORDER BY id LIMIT ?2)";
             // No name contains a colon.
             const SQL: &str = "/* free_names */ UPDATE users SET free_name_at_ms = NULL,
                     username_folded = 'deleted:' || lower(hex(id)), username_skeleton = 'deleted:' || lower(hex(id))
                 WHERE id IN (SELECT id FROM users WHERE free_name_at_ms < ?1 ORDER BY free_name_at_ms LIMIT ?2)";
-            Ok(connection.prepare_cached(SQL)?.execute(params![now_ms, limit])? as u64)
+            let unreserved = connection.prepare_cached(UNRESERVE)?.execute(params![now_ms, limit])?;
+            Ok((unreserved + connection.prepare_cached(SQL)?.execute(params![now_ms, limit])?) as u64)
         }))
     }
 
@@ -163,6 +162,10 @@ impl AccountStore for Sqlite {
         }))
     }
 
+    fn operations(&self) -> &dyn Operations {
+        &self.0
+    }
+
     fn has_left(&self, user_id: Uuid) -> BoxFuture<'_, Result<()>> {
         Box::pin(self.0.write(move |connection| {
             const SQL: &str = "/* has_left */ DELETE FROM leaving WHERE user_id = ?1";
@@ -176,8 +179,9 @@ impl AccountStore for Sqlite {
 fn insert(connection: &Connection, user: &User, skeleton: &str) -> Result<bool> {
     const SQL: &str =
         "/* create_user */ INSERT INTO users (id, username, username_folded, password_hash, created_at_ms,
-            username_skeleton, display_name, avatar_file_id, data, issuer, claimed_name, claimed_picture, claimed_at_ms)
-        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13) ON CONFLICT DO NOTHING";
+            username_skeleton, display_name, avatar_file_id, data, issuer, claimed_name, claimed_picture, claimed_at_ms,
+            shown_name, shown_folded)
+        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15) ON CONFLICT DO NOTHING";
     let claimed = user.claimed.as_ref();
     let inserted = connection.prepare_cached(SQL)?.execute(params![
         user.id.into_bytes(),
@@ -192,7 +196,9 @@ fn insert(connection: &Connection, user: &User, skeleton: &str) -> Result<bool> 
         claimed.map(|claimed| &claimed.issuer),
         claimed.and_then(|claimed| claimed.name.as_ref()),
         claimed.and_then(|claimed| claimed.picture.as_ref()),
-        claimed.map_or(0, |claimed| claimed.changed_at_ms)
+        claimed.map_or(0, |claimed| claimed.changed_at_ms),
+        user.shown_name(),
+        user.shown_folded()
     ])?;
     Ok(inserted == 1)
 }
@@ -226,7 +232,7 @@ fn set_state(
 fn delete(connection: &Connection, deletion: &Deletion) -> Result<Vec<Revocation>> {
     const UPDATE: &str = "/* delete_user */ UPDATE users SET state = ?2, username = ?3, password_hash = ?4,
             display_name = NULL, avatar_file_id = NULL, data = '{}', claimed_name = NULL, claimed_picture = NULL,
-            free_name_at_ms = ?5
+            shown_name = NULL, shown_folded = NULL, free_name_at_ms = ?5
         WHERE id = ?1";
     const LEAVE: &str = "/* delete_user */ INSERT INTO leaving (user_id, username, created_at_ms) VALUES (?1, ?2, ?3)
         ON CONFLICT DO NOTHING";

@@ -7,8 +7,10 @@ use rusqlite::{Connection, OptionalExtension, params};
 use uuid::Uuid;
 
 use super::audit::record;
-use super::{Sqlite, user, user_by_id};
-use crate::store::{Entry, Name, ProfileChange, ProfileStore, State, User, is_deleted, name_taken};
+use super::{Sqlite, update_profile, user, user_by_id};
+use crate::store::{
+    DELETED, Entry, Name, ProfileChange, ProfileStore, Reservation, State, User, is_deleted, name_taken,
+};
 
 impl ProfileStore for Sqlite {
     fn change_user(
@@ -16,9 +18,10 @@ impl ProfileStore for Sqlite {
         id: Uuid,
         name: Name,
         change: ProfileChange,
+        former: Reservation,
         entry: Entry,
     ) -> BoxFuture<'_, Result<Option<User>>> {
-        Box::pin(self.0.write(move |connection| change_user(connection, id, name, change, &entry)))
+        Box::pin(self.0.write(move |connection| change_user(connection, id, name, change, &former, &entry)))
     }
 
     fn avatar_owner(&self, file_id: Uuid) -> BoxFuture<'_, Result<Option<User>>> {
@@ -39,27 +42,45 @@ fn change_user(
     id: Uuid,
     name: Name,
     change: ProfileChange,
+    former: &Reservation,
     entry: &Entry,
 ) -> Result<Option<User>> {
+    const SKELETON: &str = "/* change_user */ SELECT username_skeleton FROM users WHERE id = ?1";
+    const TAKE_BACK: &str = "/* change_user */ DELETE FROM users
+        WHERE name_of = ?1 AND (username_folded = ?2 OR username_skeleton = ?3)";
+    const RESERVE: &str = "/* change_user */ INSERT INTO users (id, username, username_folded, username_skeleton,
+            password_hash, created_at_ms, state, free_name_at_ms, name_of)
+        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
     const RENAME: &str = "/* change_user */ UPDATE users
         SET username = ?2, username_folded = ?3, username_skeleton = ?4 WHERE id = ?1";
-    const UPDATE: &str = "/* change_user */ UPDATE users SET display_name = ?2, avatar_file_id = ?3, data = ?4
-        WHERE id = ?1";
     let Some(mut user) = user_by_id(connection, id)? else { return Ok(None) };
     if user.state == State::Deleted {
         return Err(is_deleted());
     }
-    let key = id.into_bytes();
     // An account of an earlier release may have a name that looks like another one, and keeps it.
     if user.username != name.username {
+        let key = id.into_bytes();
+        let skeleton: Option<String> = connection.prepare_cached(SKELETON)?.query_row([key], |row| row.get(0))?;
+        connection.prepare_cached(TAKE_BACK)?.execute(params![key, name.folded, name.skeleton])?;
         let values = params![key, name.username, name.folded, name.skeleton];
         connection.prepare_cached(RENAME)?.execute(values).map_err(taken)?;
+        if let Some((folded, skeleton)) = former.forms(&user.username_folded, skeleton.as_deref(), &name) {
+            connection.prepare_cached(RESERVE)?.execute(params![
+                former.id.into_bytes(),
+                DELETED,
+                folded,
+                skeleton,
+                former.password_hash,
+                user.created_at_ms,
+                State::Deleted.number(),
+                former.free_name_at_ms,
+                key
+            ])?;
+        }
         (user.username, user.username_folded) = (name.username, name.folded);
     }
     user.profile = change.apply(user.profile);
-    let profile = &user.profile;
-    let avatar = profile.avatar_file_id.map(Uuid::into_bytes);
-    connection.prepare_cached(UPDATE)?.execute(params![key, profile.display_name, avatar, profile.data])?;
+    update_profile(connection, &user)?;
     record(connection, Some(entry))?;
     Ok(Some(user))
 }

@@ -8,17 +8,19 @@ use percent_encoding::percent_decode_str;
 use redis::aio::{MultiplexedConnection, PubSub};
 use redis::sentinel::{SentinelClient, SentinelClientBuilder, SentinelServerType};
 use redis::{
-    AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, TlsCertificates, TlsMode,
+    AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, RedisError, TlsCertificates,
+    TlsMode,
 };
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
-use crate::trust::Authorities;
+use super::tls::take;
+use crate::handshake::{REDIS, explain};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// Time limit for finding the master. A Sentinel that does not answer takes one second of it.
 const FIND_MASTER_LIMIT: Duration = Duration::from_secs(4);
-const SILENT: &str = "Redis does not answer";
+const UNUSABLE: &str = "cannot be used";
 /// The default port of a Sentinel.
 const SENTINEL: u16 = 26379;
 
@@ -44,21 +46,16 @@ impl Address {
             _ => return Ok(None),
         };
         match sentinel {
-            None => Ok(Some(Self::Server(Arc::new(client(info(tls, rest)?)?)))),
+            None => Ok(Some(Self::Server(Arc::new(client(tls, rest)?)))),
             Some("sentinel") => Ok(Some(Self::Master(Arc::new(Mutex::new(sentinels(tls, rest)?))))),
             Some("cluster") => bail!("has no scheme for a cluster: write redis:// and the address of any node"),
             Some(_) => Ok(None),
         }
     }
 
-    /// Opens a connection for publications. The client library's own time limit of half a second is off, because the
-    /// callers have their own limits.
-    pub async fn publisher(&self) -> Option<MultiplexedConnection> {
-        self.connection(None).await.ok()
-    }
-
     /// Opens a connection for commands to the server, or to this node (`host:port`) of its cluster. Returns the reason
-    /// of a failure. The callers have their own time limits for answers.
+    /// of a failure. The client library's own time limit of half a second is off, because the callers have their own
+    /// limits for answers.
     pub async fn connection(&self, node: Option<&str>) -> Result<MultiplexedConnection, String> {
         let client = self.client().await?;
         let client = match node {
@@ -67,8 +64,8 @@ impl Address {
         };
         let config = AsyncConnectionConfig::new().set_response_timeout(None);
         match timeout(CONNECT_TIMEOUT, client.get_multiplexed_async_connection_with_config(&config)).await {
-            Ok(connected) => connected.map_err(|error| error.to_string()),
-            Err(_) => Err(SILENT.into()),
+            Ok(connected) => connected.map_err(reason),
+            Err(_) => Err(silent(&client)),
         }
     }
 
@@ -76,8 +73,8 @@ impl Address {
     pub async fn subscriber(&self) -> Result<PubSub, String> {
         let client = self.client().await?;
         match timeout(CONNECT_TIMEOUT, client.get_async_pubsub()).await {
-            Ok(connected) => connected.map_err(|error| error.to_string()),
-            Err(_) => Err(SILENT.into()),
+            Ok(connected) => connected.map_err(reason),
+            Err(_) => Err(silent(&client)),
         }
     }
 
@@ -86,7 +83,7 @@ impl Address {
             Self::Server(client) => Ok(Client::clone(client)),
             Self::Master(sentinels) => {
                 match timeout(FIND_MASTER_LIMIT, async { sentinels.lock().await.async_get_client().await }).await {
-                    Ok(found) => found.map_err(|error| error.to_string()),
+                    Ok(found) => found.map_err(reason),
                     Err(_) => Err("no Sentinel answers".into()),
                 }
             }
@@ -111,15 +108,31 @@ fn at_node(client: &Client, node: &str) -> Result<Client, String> {
     Client::open(info.set_addr(address)).map_err(|error| error.to_string())
 }
 
-fn client(info: ConnectionInfo) -> anyhow::Result<Client> {
+fn reason(error: RedisError) -> String {
+    explain(&error, &REDIS).unwrap_or_else(|| error.to_string())
+}
+
+/// The reason of a failure without an answer. A server without TLS waits for the rest of a command.
+fn silent(client: &Client) -> String {
+    match client.get_connection_info().addr() {
+        ConnectionAddr::TcpTls { .. } => format!("Redis does not answer; with TLS, {}", REDIS.plain),
+        _ => "Redis does not answer".into(),
+    }
+}
+
+/// Parses the part of a server's URL after the scheme.
+fn client(tls: bool, rest: &str) -> anyhow::Result<Client> {
+    let (place, options) = rest.split_once('?').unwrap_or((rest, ""));
+    let (certificates, options) = take(tls, options).context(UNUSABLE)?;
+    let info = if options.is_empty() { info(tls, place) } else { info(tls, &format!("{place}?{options}")) }?;
     let client = match info.addr() {
-        ConnectionAddr::TcpTls { .. } => Client::build_with_tls(info, certificates()),
+        ConnectionAddr::TcpTls { .. } => Client::build_with_tls(info, certificates),
         _ => Client::open(info),
     };
     client.ok().context("is not a valid redis:// URL")
 }
 
-/// Parses the part of a server's URL after the scheme.
+/// Parses the part of a server's URL after the scheme, without options that name certificates.
 fn info(tls: bool, rest: &str) -> anyhow::Result<ConnectionInfo> {
     ensure!(!rest.contains('#'), "is not a valid redis:// URL: it has a #; in a password, write that as %23");
     let scheme = if tls { "rediss" } else { "redis" };
@@ -127,11 +140,13 @@ fn info(tls: bool, rest: &str) -> anyhow::Result<ConnectionInfo> {
 }
 
 /// Parses the part of a Sentinel URL after the scheme: `user:password@host:port,host:port/master/db`. The account is
-/// the master's. The options `sentinel_username` and `sentinel_password` name an account of the Sentinels.
+/// the master's. The options `sentinel_username` and `sentinel_password` name an account of the Sentinels; those that
+/// name certificates are for the Sentinels and the master.
 fn sentinels(tls: bool, rest: &str) -> anyhow::Result<SentinelClient> {
     let form =
         "is not a valid URL of Sentinels, which is redis+sentinel://host:26379,host:26379/master, or …/master/db";
     let (rest, options) = rest.split_once('?').unwrap_or((rest, ""));
+    let (certificates, options) = take(tls, options).context(UNUSABLE)?;
     let (account, rest) = rest.rsplit_once('@').map_or(("", rest), |(account, rest)| (account, rest));
     let (hosts, path) = rest.split_once('/').context(form)?;
     let (master, db) = path.trim_end_matches('/').split_once('/').unwrap_or((path.trim_end_matches('/'), ""));
@@ -144,11 +159,11 @@ fn sentinels(tls: bool, rest: &str) -> anyhow::Result<SentinelClient> {
         info(tls, &format!("{host}{port}")).map(|info| info.addr().clone())
     });
     let addresses = addresses.collect::<anyhow::Result<Vec<_>>>().ok().context(form)?;
-    build(tls, addresses, &master, server, options).context(form)
+    build(tls.then_some(certificates), addresses, &master, server, &options).context(form)
 }
 
 fn build(
-    tls: bool,
+    certificates: Option<TlsCertificates>,
     addresses: Vec<ConnectionAddr>,
     master: &str,
     server: ConnectionInfo,
@@ -173,16 +188,11 @@ fn build(
             _ => bail!("its options are sentinel_username and sentinel_password"),
         };
     }
-    if tls {
-        let both = certificates();
+    if let Some(both) = certificates {
         builder = builder.set_client_to_redis_tls_mode(TlsMode::Secure).set_client_to_redis_certificates(both.clone());
         builder = builder.set_client_to_sentinel_tls_mode(TlsMode::Secure).set_client_to_sentinel_certificates(both);
     }
     Ok(builder.build()?)
-}
-
-fn certificates() -> TlsCertificates {
-    TlsCertificates { client_tls: None, root_cert: Some(Authorities::own().pem().into()) }
 }
 
 #[cfg(test)]
@@ -232,6 +242,15 @@ mod tests {
             ("redis://u:hunter2@", "is not a valid redis:// URL"),
             ("redis://u:hunter2@h/x", "is not a valid redis:// URL"),
             ("rediss://u:hunter2@h#insecure", "it has a #"),
+            ("redis://u:hunter2@h?sslrootcert=/a.pem", "cannot be used: its option `sslrootcert` needs TLS"),
+            (
+                "rediss://u:hunter2@h?sslrootcert=/nowhere/ca.pem",
+                "its option `sslrootcert`: cannot read /nowhere/ca.pem",
+            ),
+            (
+                "rediss+sentinel://u:hunter2@h/chat?sslcert=/a.pem",
+                "its options `sslcert` and `sslkey` require each other",
+            ),
             ("redis+cluster://u:hunter2@h", "the address of any node"),
             ("redis+sentinel://u:hunter2@h", "redis+sentinel://host:26379"),
             ("redis+sentinel://u:hunter2@h/", "redis+sentinel://host:26379"),

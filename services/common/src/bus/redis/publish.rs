@@ -9,6 +9,7 @@ use tokio::time::{sleep, timeout};
 use super::address::Address;
 use super::{ANSWER_LIMIT, PING_EVERY, PIPELINE, RETRY};
 use crate::bus::dropped;
+use crate::readiness::Readiness;
 
 pub(super) enum Queued {
     Publication(String, Bytes),
@@ -19,9 +20,11 @@ pub(super) enum Queued {
 }
 
 /// Publishes until the queue ends. While Redis is unreachable, publications are dropped instead of kept, because a late
-/// hint is worthless.
-pub(super) async fn run(address: Address, mut publications: mpsc::Receiver<Queued>) {
-    let mut publisher = Publisher { address, connection: None };
+/// hint is worthless. Connects at once, so that a wrong setting is logged at the start and not at the first
+/// publication; `/readyz` reports an outage.
+pub(super) async fn run(address: Address, mut publications: mpsc::Receiver<Queued>, readiness: Readiness) {
+    let mut publisher = Publisher { address, connection: None, readiness, is_failing: false };
+    publisher.connect().await;
     let mut batch = Vec::new();
     loop {
         match timeout(PING_EVERY, publications.recv_many(&mut batch, PIPELINE)).await {
@@ -54,6 +57,8 @@ pub(super) async fn run(address: Address, mut publications: mpsc::Receiver<Queue
 struct Publisher {
     address: Address,
     connection: Option<MultiplexedConnection>,
+    readiness: Readiness,
+    is_failing: bool,
 }
 
 /// The outcome of a request.
@@ -64,6 +69,22 @@ enum Sent {
 }
 
 impl Publisher {
+    /// Opens a connection. An outage is logged once, not at every attempt.
+    async fn connect(&mut self) {
+        let (connection, why) = match self.address.connection(None).await {
+            Ok(connection) => (Some(connection), None),
+            Err(why) => (None, Some(why)),
+        };
+        if let Some(why) = &why
+            && !self.is_failing
+        {
+            tracing::warn!(why, "Redis does not accept publications; other programs read the log instead");
+        }
+        self.is_failing = why.is_some();
+        self.readiness.note("bus", why);
+        self.connection = connection;
+    }
+
     /// Publishes on the open connection. If the connection has ended, it publishes once more on a new connection;
     /// listeners drop duplicates.
     async fn publish(&mut self, pipeline: &Pipeline) -> bool {
@@ -71,7 +92,7 @@ impl Publisher {
             Sent::Answered => true,
             Sent::Silent => false,
             Sent::Failed => {
-                self.connection = self.address.publisher().await;
+                self.connect().await;
                 matches!(self.send(pipeline).await, Sent::Answered)
             }
         }
@@ -79,8 +100,8 @@ impl Publisher {
 
     /// Replaces an ended connection before the next publication fails on it.
     async fn keep_alive(&mut self) {
-        if self.connection.is_some() && !matches!(self.send(redis::pipe().ping().ignore()).await, Sent::Answered) {
-            self.connection = self.address.publisher().await;
+        if !matches!(self.send(redis::pipe().ping().ignore()).await, Sent::Answered) {
+            self.connect().await;
         }
     }
 

@@ -55,7 +55,7 @@ impl Connector {
     async fn connect(&self, address: SocketAddr) -> io::Result<Stream> {
         let stream = timeout(TCP_LIMIT, TcpStream::connect(address)).await??;
         stream.set_nodelay(true)?;
-        let client = self.tls.current().client(self.role, &self.tls.names).map_err(io::Error::other)?;
+        let client = self.tls.current().client(self.role).map_err(io::Error::other)?;
         let tls = TlsConnector::from(Arc::new(client)).connect(ServerName::from(address.ip()), stream).await?;
         let mut stream = BufReader::with_capacity(READ_AHEAD, tls);
         // A server rejects a client's certificate after the client's handshake is complete. Its first bytes prove that

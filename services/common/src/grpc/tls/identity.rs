@@ -11,6 +11,7 @@ use rustls::client::{Resumption, verify_server_cert_signed_by_trust_anchor};
 use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoServerSessionStorage, ParsedCertificate, WebPkiClientVerifier};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion};
@@ -63,6 +64,10 @@ impl Contents {
 pub(super) struct Identity {
     own: Arc<CertifiedKey>,
     roots: Arc<RootCertStore>,
+    /// Verifies the certificates of callers.
+    callers: Arc<dyn ClientCertVerifier>,
+    /// The names of other programs, in the trust domains of the own certificate.
+    names: PeerNames,
     pub server: Arc<ServerConfig>,
     pub roles: Roles,
 }
@@ -80,6 +85,9 @@ impl Identity {
             .ok()
             .filter(|chain| !chain.is_empty())
             .with_context(|| format!("CONFAB_TLS_CERT_FILE: {certificate} contains no certificate in PEM"))?;
+        let names = chain.first().map(|first| names.in_domains_of(first)).transpose();
+        let names = names.with_context(|| format!("CONFAB_TLS_CERT_FILE: {certificate} is malformed"))?;
+        let names = names.unwrap_or_default();
         let roles = chain.first().map(|first| names.roles(first)).transpose();
         let roles = roles.with_context(|| format!("CONFAB_TLS_CERT_FILE: {certificate} is malformed"))?;
         let key = PrivateKeyDer::from_pem_slice(&contents.key)
@@ -92,13 +100,13 @@ impl Identity {
         let verifier = WebPkiClientVerifier::builder_with_provider(roots.clone(), provider.clone()).build()?;
         let mut server = ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(VERSIONS)?
-            .with_client_cert_verifier(verifier)
+            .with_client_cert_verifier(verifier.clone())
             .with_cert_resolver(Arc::new(SingleCertAndKey::from(own.clone())));
         server.alpn_protocols = vec![HTTP2.into()];
         // A resumed session would skip the verification of a certificate that has expired meanwhile.
         server.session_storage = Arc::new(NoServerSessionStorage {});
         server.send_tls13_tickets = 0;
-        Ok(Self { own, roots, server: Arc::new(server), roles: roles.unwrap_or_default() })
+        Ok(Self { own, roots, callers: verifier, names, server: Arc::new(server), roles: roles.unwrap_or_default() })
     }
 
     /// Checks whether a program can use the certificate: services accept its calls, and callers accept it as a service.
@@ -121,10 +129,10 @@ impl Identity {
     ///
     /// # Errors
     /// Never, with the provider of this build.
-    pub fn client(&self, role: Role, names: &PeerNames) -> Result<ClientConfig, rustls::Error> {
+    pub fn client(&self, role: Role) -> Result<ClientConfig, rustls::Error> {
         let provider = Arc::new(default_provider());
         let algorithms = provider.signature_verification_algorithms;
-        let verifier = RoleVerifier { role, names: names.clone(), roots: self.roots.clone(), algorithms };
+        let verifier = RoleVerifier { role, names: self.names.clone(), roots: self.roots.clone(), algorithms };
         let mut client = ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(VERSIONS)?
             .dangerous()
@@ -133,6 +141,31 @@ impl Identity {
         client.alpn_protocols = vec![HTTP2.into()];
         client.resumption = Resumption::disabled();
         Ok(client)
+    }
+
+    /// Returns the roles of a caller's certificate, which is verified already; none if it is malformed.
+    pub fn roles_of(&self, certificate: &CertificateDer<'_>) -> Roles {
+        self.names.roles(certificate).unwrap_or_default()
+    }
+
+    /// Returns for how long a verified certificate of a caller stays valid, to the second, if that is less than `most`.
+    pub fn time_left(&self, chain: &[CertificateDer<'_>], most: Duration) -> Option<Duration> {
+        let (certificate, intermediates) = chain.split_first()?;
+        let now = UnixTime::now().as_secs();
+        let is_valid = |after: u64| {
+            let time = UnixTime::since_unix_epoch(Duration::from_secs(now + after));
+            self.callers.verify_client_cert(certificate, intermediates, time).is_ok()
+        };
+        if is_valid(most.as_secs()) {
+            return None;
+        }
+        // The first second in which it is not valid, by bisection.
+        let (mut last, mut beyond) = (0, most.as_secs());
+        while beyond - last > 1 {
+            let middle = (last + beyond) / 2;
+            if is_valid(middle) { last = middle } else { beyond = middle }
+        }
+        Some(Duration::from_secs(beyond))
     }
 
     /// Returns for how many days other programs with the same authorities will accept the certificate, at most 365.

@@ -144,7 +144,7 @@ async fn user_without_permission_attaches_no_files() {
         let eve = UserRef { id: fixture.rooms.muted.to_string(), username: "eve".into() };
         let private = Uuid::now_v7();
         let visibility = Visibility::Private.into();
-        let opening = pb::OpenRoomRequest { room_id: private.to_string(), visibility, members: Vec::new() };
+        let opening = pb::OpenRoomRequest { room_id: private.to_string(), visibility, ..Default::default() };
         // In the log of the former format, the room service has the rights.
         let hidden = if fixture.client.clone().open_room(opening).await.is_ok() { "not_found" } else { "forbidden" };
         for (room, code) in [(private, hidden), (fixture.rooms.unknown, "not_found")] {

@@ -1,6 +1,6 @@
 //! Private rooms and their members: a membership begins and ends at a definite `seq`.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use futures::future::join_all;
 
@@ -10,6 +10,7 @@ on_both!(
     only_members_post_and_read,
     changes_hold_from_their_event_on,
     a_late_opening_brings_no_member_back,
+    a_restored_log_receives_its_rooms_again,
     an_unopened_room_accepts_nothing,
     nothing_follows_a_removal,
 );
@@ -127,6 +128,44 @@ async fn a_late_opening_brings_no_member_back(fixture: Fixture) {
     append_opened(&*store, &[leaves(room, guest)]).await.remove(0).unwrap();
     store.open_room(key(room), false, members.to_vec()).await.unwrap();
     assert_eq!(seen(&*store, room, &[owner, guest]).await, (1, vec![owner]));
+}
+
+async fn a_restored_log_receives_its_rooms_again(fixture: Fixture) {
+    let store = fixture.open().await;
+    let [owner, removed, added, more] = [(); 4].map(|()| Uuid::now_v7());
+    let room = private_room(&*store, owner).await;
+    append_opened(&*store, &[joins(room, removed)]).await.remove(0).unwrap();
+    let before = store.heads().await.unwrap().epoch;
+    let again = |epoch, members: &[Uuid], partial| Reopening {
+        epoch,
+        private: true,
+        members: members.iter().map(|user| Member { user: *user, role: Role::Member }).collect(),
+        partial,
+    };
+    let everyone = [owner, removed, added, more];
+    let members = async || seen(&*store, room, &everyone).await.1.into_iter().collect::<HashSet<_>>();
+    // The removal of one member and the addition of another are lost.
+    let epoch = store.renew_epoch().await.unwrap();
+    store.reopen_room(key(room), again(before, &[owner, added], false)).await.unwrap();
+    assert_eq!(members().await, [owner, removed].into(), "of an earlier epoch");
+    store.reopen_room(key(room), again(epoch, &[owner, added], false)).await.unwrap();
+    assert_eq!(members().await, [owner, added].into());
+    // From now on, events count; a late repeat brings no member back.
+    append_opened(&*store, &[leaves(room, added)]).await.remove(0).unwrap();
+    store.reopen_room(key(room), again(epoch, &[owner, added], false)).await.unwrap();
+    assert_eq!(members().await, [owner].into());
+
+    // Of a room with more members than one call, the log keeps those that it has.
+    let epoch = store.renew_epoch().await.unwrap();
+    store.reopen_room(key(room), again(epoch, &[more], true)).await.unwrap();
+    assert_eq!(members().await, [owner, more].into());
+
+    // A room that the log does not have any more.
+    let lost = Uuid::now_v7();
+    store.reopen_room(key(lost), again(epoch, &[owner], false)).await.unwrap();
+    assert_eq!(seen(&*store, lost, &everyone).await, (0, vec![owner]));
+    let posted = append_opened(&*store, &[by(owner, new_message(lost, None, "hello"))]).await.remove(0).unwrap();
+    assert!(matches!(posted, Outcome::Appended(_)), "{posted:?}");
 }
 
 async fn an_unopened_room_accepts_nothing(fixture: Fixture) {

@@ -2,7 +2,13 @@
 
 use super::*;
 
-on_both!(history_pages_both_ways, pages_end_at_their_limits, log_is_read_from_a_position, heads_of_rooms);
+on_both!(
+    history_pages_both_ways,
+    pages_end_at_their_limits,
+    log_is_read_from_a_position,
+    heads_of_rooms,
+    times_of_the_newest_events,
+);
 
 async fn history_pages_both_ways(fixture: Fixture) {
     let store = fixture.open().await;
@@ -73,4 +79,46 @@ async fn heads_of_rooms(fixture: Fixture) {
     assert_eq!(heads.heads, [head(empty, 0, false), head(room, 2, false), head(deleted, 1, true)]);
     let none = store.room_heads(Vec::new()).await.unwrap();
     assert_eq!((none.epoch, none.heads.len()), (heads.epoch, 0));
+}
+
+async fn times_of_the_newest_events(fixture: Fixture) {
+    let store = fixture.open().await;
+    let mut rooms = rooms_in(1);
+    let (busy, quiet, empty) = (rooms.next().unwrap(), rooms.next().unwrap(), rooms_in(2).next().unwrap());
+    append_at(&*store, &[new_message(quiet, None, "x")], 1000).await;
+    // Pairs of events share their millisecond.
+    for number in 0..40 {
+        append_at(&*store, &[new_message(busy, None, "x"), new_message(busy, None, "x")], 2000 + number * 10).await;
+    }
+    let asked = vec![((1, busy), 80), ((2, empty), 0), ((1, quiet), 1)];
+    let times = async |until_ms| {
+        let times = store.last_times(asked.clone(), until_ms).await.unwrap();
+        assert_eq!(times.len(), 3);
+        assert_eq!(times.iter().map(|times| times.newest).collect::<Vec<_>>(), [Some(2390), None, Some(1000)]);
+        assert_eq!(times[1], LastTimes::default());
+        (times[0].until, times[2].until)
+    };
+    for (until_ms, expected) in [
+        (i64::MAX, (Some(2390), Some(1000))),
+        (2390, (Some(2390), Some(1000))),
+        (2389, (Some(2380), Some(1000))),
+        (2200, (Some(2200), Some(1000))),
+        (2199, (Some(2190), Some(1000))),
+        (2009, (Some(2000), Some(1000))),
+        (2000, (Some(2000), Some(1000))),
+        (1999, (None, Some(1000))),
+        (999, (None, None)),
+        (i64::MIN, (None, None)),
+    ] {
+        assert_eq!(times(until_ms).await, expected, "{until_ms}");
+    }
+    // An older head: events after it do not count.
+    assert_eq!(store.last_times(vec![((1, busy), 3)], i64::MAX).await.unwrap()[0].newest, Some(2010));
+    assert_eq!(store.last_times(Vec::new(), 0).await.unwrap(), []);
+}
+
+async fn append_at(store: &dyn Store, batch: &[EventData], created_at_ms: i64) {
+    open_rooms(store, batch).await;
+    let batch = batch.iter().cloned().map(Arc::new).collect::<Vec<_>>();
+    store.append(&batch, created_at_ms).await.unwrap();
 }

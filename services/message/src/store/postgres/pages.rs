@@ -39,6 +39,34 @@ pub static READ_LOG: LazyLock<String> = LazyLock::new(|| {
     )
 });
 
+/// Almost all rooms need one look-up. In a room with newer events, a binary search ends after at most 63 more: a client
+/// chooses the time, so the events after it must not be scanned.
+pub const LAST_TIMES: &str = "/* last_times */
+    WITH RECURSIVE asked AS (
+        SELECT r.n, r.partition, r.room_id, r.seq, newest.created_at AS newest
+        FROM unnest($1::integer[], $2::uuid[], $3::bigint[]) WITH ORDINALITY AS r (partition, room_id, seq, n)
+        LEFT JOIN LATERAL (
+            SELECT e.created_at FROM events e
+            WHERE e.partition = r.partition AND e.room_id = r.room_id AND e.seq = r.seq LIMIT 1
+        ) newest ON true
+    ), bisected (n, partition, room_id, low, high, created_at) AS (
+        SELECT n, partition, room_id, 0::bigint, seq, NULL::bigint FROM asked WHERE newest > $4::bigint
+        UNION ALL
+        SELECT b.n, b.partition, b.room_id,
+            CASE WHEN middle.created_at <= $4 THEN middle.seq ELSE b.low END,
+            CASE WHEN middle.created_at <= $4 THEN b.high ELSE middle.seq END,
+            CASE WHEN middle.created_at <= $4 THEN middle.created_at ELSE b.created_at END
+        FROM bisected b CROSS JOIN LATERAL (
+            SELECT e.seq, e.created_at FROM events e
+            WHERE e.partition = b.partition AND e.room_id = b.room_id AND e.seq = (b.low + b.high) / 2 LIMIT 1
+        ) middle
+        WHERE b.high - b.low > 1
+    ), earlier AS (
+        SELECT DISTINCT ON (n) n, created_at FROM bisected ORDER BY n, low DESC
+    )
+    SELECT asked.newest, CASE WHEN asked.newest <= $4 THEN asked.newest ELSE earlier.created_at END
+    FROM asked LEFT JOIN earlier ON earlier.n = asked.n ORDER BY asked.n";
+
 /// Returns the statement that reads a page of a room for these readers.
 pub fn list_statement(newest_first: bool, readers: &Readers) -> &'static str {
     match (readers, newest_first) {

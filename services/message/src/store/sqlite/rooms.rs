@@ -1,10 +1,12 @@
 //! The rooms of the log: their heads, visibility and members.
 
+use std::collections::HashSet;
+
 use confab_common::Result;
 use rusqlite::{Connection, OptionalExtension, params};
 use uuid::Uuid;
 
-use crate::store::{Member, RoomAccess, RoomKey};
+use crate::store::{LastTimes, Member, Reopening, RoomAccess, RoomKey};
 
 /// A room as the log has it; the default is a room that the log does not have.
 #[derive(Debug, Default)]
@@ -24,6 +26,29 @@ pub fn head(connection: &Connection, (partition, room): RoomKey) -> Result<Head>
         })
         .optional()?;
     Ok(head.unwrap_or_default())
+}
+
+/// Returns when the newest events of a room were appended; `seq` is its newest. A binary search finds the newest event
+/// up to `until_ms`: a client chooses the time, so the events after it must not be scanned.
+pub fn last_times(connection: &Connection, (partition, room): RoomKey, seq: i64, until_ms: i64) -> Result<LastTimes> {
+    let read = "/* last_times */ SELECT created_at FROM events WHERE partition = ?1 AND room_id = ?2 AND seq = ?3";
+    let mut read = connection.prepare_cached(read)?;
+    let mut time_of =
+        |seq: i64| read.query_row(params![partition, room.as_bytes(), seq], |row| row.get::<_, i64>(0)).optional();
+    let newest = time_of(seq)?;
+    if newest.is_none_or(|newest| newest <= until_ms) {
+        return Ok(LastTimes { newest, until: newest });
+    }
+    let (mut low, mut high, mut until) = (0, seq, None);
+    while high - low > 1 {
+        let middle = (low + high) / 2;
+        match time_of(middle)? {
+            Some(time) if time <= until_ms => (low, until) = (middle, Some(time)),
+            Some(_) => high = middle,
+            None => break,
+        }
+    }
+    Ok(LastTimes { newest, until })
 }
 
 /// Returns those of the users who are members of a room.
@@ -55,6 +80,35 @@ pub fn grant(connection: &Connection, (partition, room): RoomKey, members: &[Mem
         grant.execute(params![partition, room.as_bytes(), member.user.as_bytes(), member.role as i64, seq])?;
     }
     Ok(())
+}
+
+/// Gives a room its visibility and members again, once in this epoch.
+pub fn reopen(connection: &Connection, (partition, room): RoomKey, again: &Reopening) -> Result<()> {
+    let Reopening { epoch, private, members, partial } = again;
+    let reopen = "/* reopen_room */ INSERT INTO room_heads AS h (partition, room_id, seq, private, opened, opened_in)
+        SELECT ?1, ?2, 0, ?3, 1, epoch FROM log WHERE epoch = ?4
+        ON CONFLICT (partition, room_id) DO UPDATE SET private = excluded.private, opened = 1, opened_in = excluded.opened_in
+        WHERE h.opened_in IS NOT excluded.opened_in";
+    let values = params![partition, room.as_bytes(), private, epoch.as_bytes()];
+    if connection.prepare_cached(reopen)?.execute(values)? == 0 {
+        return Ok(());
+    }
+    if !partial {
+        let read = "/* reopen_room */ SELECT user_id FROM room_members WHERE partition = ?1 AND room_id = ?2";
+        let users = connection
+            .prepare_cached(read)?
+            .query_map(params![partition, room.as_bytes()], |row| row.get(0).map(Uuid::from_bytes))?
+            .collect::<rusqlite::Result<Vec<_>>>()?;
+        let present = members.iter().map(|member| member.user).collect::<HashSet<_>>();
+        let remove =
+            "/* reopen_room */ DELETE FROM room_members WHERE partition = ?1 AND room_id = ?2 AND user_id = ?3";
+        let mut remove = connection.prepare_cached(remove)?;
+        for user in users.into_iter().filter(|user| !present.contains(user)) {
+            remove.execute(params![partition, room.as_bytes(), user.as_bytes()])?;
+        }
+    }
+    let head = head(connection, (partition, room))?;
+    grant(connection, (partition, room), members, head.seq)
 }
 
 /// Opens a room, unless it was opened before: a late repeat must not bring a removed member back.

@@ -5,6 +5,7 @@ use super::*;
 contract![
     names_are_unique_among_public_rooms_only,
     readers_see_public_rooms_and_their_own,
+    several_rooms_are_checked_at_once,
     pages_of_both_kinds_are_in_one_order,
 ];
 
@@ -26,7 +27,7 @@ async fn names_are_unique_among_public_rooms_only(store: Arc<dyn Store>) {
     made_private(&store, "tea", 1000, &user()).await;
     let (shown, event) = visibility(&hidden, false);
     assert_eq!(store.update(shown, event).await.unwrap_err().code, Code::RoomNameTaken);
-    assert_eq!(store.oldest(hidden.id).await.unwrap(), None);
+    assert_eq!(first(&store, hidden.id).await, None);
     // A room that becomes private frees its name.
     let (tea, event) = visibility(&tea, true);
     assert!(store.update(tea.clone(), event).await.unwrap());
@@ -48,6 +49,19 @@ async fn readers_see_public_rooms_and_their_own(store: Arc<dyn Store>) {
         let seen = store.get(hidden.id, reader).await.unwrap().unwrap();
         assert_eq!((seen.role, seen.is_visible()), (role, role.is_some()));
     }
+}
+
+async fn several_rooms_are_checked_at_once(store: Arc<dyn Store>) {
+    let (ada, bob) = (user(), user());
+    let (shown, hidden) = (made(&store, "Tea").await, made_private(&store, "Green tea", 900, &ada).await);
+    let ids = vec![hidden.id, Uuid::now_v7(), shown.id];
+    let visible = async |user: &User| {
+        let visible = store.visible(ids.clone(), user.id).await.unwrap();
+        visible.into_iter().collect::<BTreeSet<_>>()
+    };
+    assert_eq!(visible(&ada).await, BTreeSet::from([shown.id, hidden.id]));
+    assert_eq!(visible(&bob).await, BTreeSet::from([shown.id]));
+    assert!(store.visible(Vec::new(), ada.id).await.unwrap().is_empty());
 }
 
 async fn pages_of_both_kinds_are_in_one_order(store: Arc<dyn Store>) {

@@ -9,7 +9,8 @@ use uuid::Uuid;
 use super::outbox::values;
 use super::{PostgresStore, seen};
 use crate::store::{
-    MAX_ROOMS_OF_USER, Member, MemberChange, MemberPosition, MemberStore, Role, SeenWithMember, User, too_many_rooms,
+    Member, MemberChange, MemberPosition, MemberStore, Position, Role, Seen, SeenWithMember, User, too_many_rooms,
+    user_gone,
 };
 
 fn member_at(row: &Row, column: usize) -> Member {
@@ -45,21 +46,44 @@ const MEMBERS: &str = "/* members */
     ) page
     ORDER BY role DESC, joined_at_ms, user_id LIMIT $5";
 
-const FIRST_OTHER: &str = "/* first_other */
+const FIRST_OTHERS: &str = "/* first_others */
     SELECT user_id, username, role, joined_at_ms FROM members
-    WHERE room_id = $1 AND user_id <> $2 ORDER BY role DESC, joined_at_ms, user_id LIMIT 1";
+    WHERE room_id = $1 AND user_id <> $2
+      AND NOT EXISTS (SELECT 1 FROM gone_users gone WHERE gone.user_id = members.user_id)
+    ORDER BY role DESC, joined_at_ms, user_id LIMIT $3";
+
+const RECORD_GONE: &str = "/* record_gone */
+    INSERT INTO gone_users (user_id, username) VALUES ($1, $2) ON CONFLICT (user_id) DO NOTHING";
+
+const RECORD_LEFT: &str = "/* record_left */ UPDATE gone_users SET left_at_ms = $2, settled = false WHERE user_id = $1";
+
+const UNSETTLED: &str = "/* unsettled */
+    SELECT user_id, username, left_at_ms FROM gone_users
+    WHERE NOT settled AND left_at_ms IS NOT NULL AND user_id > $1 ORDER BY user_id LIMIT $2";
+
+const SETTLE: &str = "/* settle_user */ UPDATE gone_users SET settled = true WHERE user_id = $1";
 
 const ROOMS_OF: &str = "/* rooms_of */ SELECT room_id FROM members WHERE user_id = $1 ORDER BY room_id LIMIT $2";
 
-// Counts no rooms unless a user joins, because no member has the id NULL. Concurrent joins of one user may exceed the
-// limit by their number.
+// From the user's memberships to the rooms, also if the planner expects the reverse to be cheaper.
+const OWN_ROOMS: &str = "/* own_rooms */
+    SELECT created_at_ms, id FROM members CROSS JOIN LATERAL (
+        SELECT id, created_at_ms, search FROM rooms WHERE rooms.id = members.room_id OFFSET 0) own
+    WHERE user_id = $1 AND ($2 = '' OR strpos(search, $2) > 0)";
+
+const READ_OWN: &str = "/* read_own */
+    SELECT id, name, description, owner_id, owner_name, created_at_ms, revision, private, role
+    FROM rooms JOIN members ON members.room_id = rooms.id AND members.user_id = $1 WHERE rooms.id = ANY($2)";
+
+// Counts no rooms unless a user joins: with a parameter NULL, the function does not run.
 const CHANGE_MEMBERS: &str = "/* change_members */
-    WITH joining AS MATERIALIZED (
-        SELECT count(*) AS rooms FROM (
-            SELECT 1 FROM members WHERE user_id = $10::uuid LIMIT $11::bigint) counted
+    WITH place AS MATERIALIZED (
+        SELECT coalesce(has_place($10::uuid, $2::uuid, $11::bigint), true) AS free
     ), changed AS (
         UPDATE rooms SET revision = $3::bigint
-        WHERE id = $2::uuid AND revision = $3::bigint - 1 AND (SELECT rooms FROM joining) < $11::bigint RETURNING id
+        WHERE id = $2::uuid AND revision = $3::bigint - 1 AND (SELECT free FROM place)
+          AND NOT EXISTS (SELECT 1 FROM gone_users WHERE user_id = $10::uuid)
+        RETURNING id
     ), removed AS (
         DELETE FROM members WHERE room_id = $2::uuid AND user_id = $12::uuid AND EXISTS (SELECT 1 FROM changed)
     ), given AS (
@@ -72,7 +96,8 @@ const CHANGE_MEMBERS: &str = "/* change_members */
         INSERT INTO outbox (id, room_id, number, sender_id, sender_name, event, data, closes_room, access)
         SELECT $1::uuid, id, $3::bigint, $4::uuid, $5, $6, $7, $8::boolean, $9 FROM changed RETURNING id
     )
-    SELECT EXISTS (SELECT 1 FROM owed), (SELECT rooms FROM joining) >= $11::bigint";
+    SELECT EXISTS (SELECT 1 FROM owed), NOT free, EXISTS (SELECT 1 FROM gone_users WHERE user_id = $10::uuid)
+    FROM place";
 
 impl MemberStore for PostgresStore {
     fn get_member(
@@ -92,12 +117,21 @@ impl MemberStore for PostgresStore {
         .boxed()
     }
 
-    fn first_other(&self, room: Uuid, user: Uuid) -> BoxFuture<'_, Result<Option<Member>>> {
-        async move { Ok(self.query(FIRST_OTHER, &[&room, &user], member).await?.pop()) }.boxed()
+    fn first_others(&self, room: Uuid, user: Uuid, limit: u32) -> BoxFuture<'_, Result<Vec<Member>>> {
+        async move { self.query(FIRST_OTHERS, &[&room, &user, &i64::from(limit)], member).await }.boxed()
     }
 
     fn rooms_of(&self, user: Uuid, limit: u32) -> BoxFuture<'_, Result<Vec<Uuid>>> {
         async move { self.query(ROOMS_OF, &[&user, &i64::from(limit)], |row| row.get(0)).await }.boxed()
+    }
+
+    fn own_rooms(&self, user: Uuid, query: String) -> BoxFuture<'_, Result<Vec<Position>>> {
+        let position = |row: &Row| Position { created_at_ms: row.get(0), id: row.get(1) };
+        async move { self.query(OWN_ROOMS, &[&user, &query], position).await }.boxed()
+    }
+
+    fn read_own(&self, user: Uuid, rooms: Vec<Uuid>) -> BoxFuture<'_, Result<Vec<Seen>>> {
+        async move { self.query(READ_OWN, &[&user, &rooms], seen).await }.boxed()
     }
 
     fn change_members(&self, change: MemberChange) -> BoxFuture<'_, Result<bool>> {
@@ -107,16 +141,34 @@ impl MemberStore for PostgresStore {
             let names = set.iter().map(|member| member.user.username.as_str()).collect::<Vec<_>>();
             let roles = set.iter().map(|member| member.role.number()).collect::<Vec<_>>();
             let times = set.iter().map(|member| member.joined_at_ms).collect::<Vec<_>>();
-            let maximum = i64::from(MAX_ROOMS_OF_USER);
+            let maximum = self.maximum();
             let mut values = values(event).to_vec();
             values.extend([joins as &(dyn ToSql + Sync), &maximum, removed, &users, &names, &roles, &times]);
-            let outcome = |row: &Row| (row.get::<_, bool>(0), row.get::<_, bool>(1));
+            let outcome = |row: &Row| (row.get::<_, bool>(0), row.get::<_, bool>(1), row.get::<_, bool>(2));
             match self.query(CHANGE_MEMBERS, &values, outcome).await?[..] {
-                [(true, _)] => Ok(true),
-                [(false, true)] => Err(too_many_rooms()),
+                [(true, _, _)] => Ok(true),
+                [(false, _, true)] => Err(user_gone()),
+                [(false, true, false)] => Err(too_many_rooms(self.max_rooms)),
                 _ => Ok(false),
             }
         }
         .boxed()
+    }
+
+    fn record_gone(&self, user: User) -> BoxFuture<'_, Result<()>> {
+        async move { self.execute(RECORD_GONE, &[&user.id, &user.username]).await.map(drop) }.boxed()
+    }
+
+    fn record_left(&self, user: Uuid, at_ms: i64) -> BoxFuture<'_, Result<()>> {
+        async move { self.execute(RECORD_LEFT, &[&user, &at_ms]).await.map(drop) }.boxed()
+    }
+
+    fn unsettled(&self, after: Uuid, limit: u32) -> BoxFuture<'_, Result<Vec<(User, i64)>>> {
+        let row = |row: &Row| (User { id: row.get(0), username: row.get(1) }, row.get(2));
+        async move { self.query(UNSETTLED, &[&after, &i64::from(limit)], row).await }.boxed()
+    }
+
+    fn settle(&self, user: Uuid) -> BoxFuture<'_, Result<()>> {
+        async move { self.execute(SETTLE, &[&user]).await.map(drop) }.boxed()
     }
 }

@@ -6,9 +6,9 @@ use rusqlite::{Connection, Row, params};
 use uuid::Uuid;
 
 use super::outbox::owe;
-use super::{SqliteStore, execute, id, parameter, query, seen};
+use super::{SqliteStore, check_place, execute, id, parameter, query, seen};
 use crate::store::{
-    MAX_ROOMS_OF_USER, Member, MemberChange, MemberPosition, MemberStore, Role, SeenWithMember, User, too_many_rooms,
+    Member, MemberChange, MemberPosition, MemberStore, Position, Role, Seen, SeenWithMember, User, user_gone,
 };
 
 fn member_at(row: &Row, column: usize) -> rusqlite::Result<Member> {
@@ -47,15 +47,36 @@ const MEMBERS: &str = "/* members */
     )
     ORDER BY role DESC, joined_at_ms, user_id LIMIT ?5";
 
-const FIRST_OTHER: &str = "/* first_other */
+const FIRST_OTHERS: &str = "/* first_others */
     SELECT user_id, username, role, joined_at_ms FROM members
-    WHERE room_id = ?1 AND user_id <> ?2 ORDER BY role DESC, joined_at_ms, user_id LIMIT 1";
+    WHERE room_id = ?1 AND user_id <> ?2
+      AND NOT EXISTS (SELECT 1 FROM gone_users gone WHERE gone.user_id = members.user_id)
+    ORDER BY role DESC, joined_at_ms, user_id LIMIT ?3";
+
+const RECORD_GONE: &str = "/* record_gone */
+    INSERT INTO gone_users (user_id, username) VALUES (?1, ?2) ON CONFLICT (user_id) DO NOTHING";
+
+const RECORD_LEFT: &str = "/* record_left */ UPDATE gone_users SET left_at_ms = ?2, settled = false WHERE user_id = ?1";
+
+const UNSETTLED: &str = "/* unsettled */
+    SELECT user_id, username, left_at_ms FROM gone_users
+    WHERE NOT settled AND left_at_ms IS NOT NULL AND user_id > ?1 ORDER BY user_id LIMIT ?2";
+
+const SETTLE: &str = "/* settle_user */ UPDATE gone_users SET settled = true WHERE user_id = ?1";
+
+const IS_GONE: &str = "/* change_members */ SELECT 1 FROM gone_users WHERE user_id = ?1";
 
 const ROOMS_OF: &str = "/* rooms_of */ SELECT room_id FROM members WHERE user_id = ?1 ORDER BY room_id LIMIT ?2";
 
-const RAISE: &str = "/* change_members */ UPDATE rooms SET revision = ?2 WHERE id = ?1 AND revision = ?2 - 1";
+const OWN_ROOMS: &str = "/* own_rooms */
+    SELECT created_at_ms, id FROM members CROSS JOIN rooms ON id = room_id
+    WHERE user_id = ?1 AND (?2 = '' OR instr(search, ?2) > 0)";
 
-const COUNT: &str = "/* change_members */ SELECT count(*) FROM (SELECT 1 FROM members WHERE user_id = ?1 LIMIT ?2)";
+const READ_OWN: &str = "/* read_own */
+    SELECT id, name, description, owner_id, owner_name, created_at_ms, revision, private, role
+    FROM members JOIN rooms ON id = room_id WHERE user_id = ?1 AND room_id = ?2";
+
+const RAISE: &str = "/* change_members */ UPDATE rooms SET revision = ?2 WHERE id = ?1 AND revision = ?2 - 1";
 
 const REMOVE: &str = "/* change_members */ DELETE FROM members WHERE room_id = ?1 AND user_id = ?2";
 
@@ -64,18 +85,17 @@ const SET: &str = "/* change_members */
     ON CONFLICT (room_id, user_id) DO UPDATE SET role = excluded.role";
 
 /// Applies a change; after an error, the savepoint is rolled back.
-fn apply(connection: &Connection, change: &MemberChange) -> Result<bool> {
+fn apply(connection: &Connection, change: &MemberChange, max_rooms: u32) -> Result<bool> {
     let MemberChange { set, removed, joins, event } = change;
     let room = event.room_id.as_bytes();
     if execute(connection, RAISE, params![room, event.number])? == 0 {
         return Ok(false);
     }
     if let Some(user) = joins {
-        let mut count = connection.prepare_cached(COUNT)?;
-        let rooms = count.query_row(params![user.as_bytes(), MAX_ROOMS_OF_USER], |row| row.get::<_, u32>(0))?;
-        if rooms >= MAX_ROOMS_OF_USER {
-            return Err(too_many_rooms());
+        if connection.prepare_cached(IS_GONE)?.exists([user.as_bytes()])? {
+            return Err(user_gone());
         }
+        check_place(connection, *user, max_rooms)?;
     }
     if let Some(user) = removed {
         execute(connection, REMOVE, params![room, user.as_bytes()])?;
@@ -109,9 +129,9 @@ impl MemberStore for SqliteStore {
         self.database.read(list).boxed()
     }
 
-    fn first_other(&self, room: Uuid, user: Uuid) -> BoxFuture<'_, Result<Option<Member>>> {
+    fn first_others(&self, room: Uuid, user: Uuid, limit: u32) -> BoxFuture<'_, Result<Vec<Member>>> {
         let first = move |connection: &Connection| {
-            Ok(query(connection, FIRST_OTHER, params![room.as_bytes(), user.as_bytes()], member)?.pop())
+            query(connection, FIRST_OTHERS, params![room.as_bytes(), user.as_bytes(), limit], member)
         };
         self.database.read(first).boxed()
     }
@@ -123,7 +143,53 @@ impl MemberStore for SqliteStore {
         self.database.read(list).boxed()
     }
 
+    fn own_rooms(&self, user: Uuid, text: String) -> BoxFuture<'_, Result<Vec<Position>>> {
+        let list = move |connection: &Connection| {
+            let position = |row: &Row| Ok(Position { created_at_ms: row.get(0)?, id: id(row, 1)? });
+            query(connection, OWN_ROOMS, params![user.as_bytes(), text], position)
+        };
+        self.database.read(list).boxed()
+    }
+
+    fn read_own(&self, user: Uuid, rooms: Vec<Uuid>) -> BoxFuture<'_, Result<Vec<Seen>>> {
+        let read = move |connection: &Connection| {
+            let mut found = Vec::with_capacity(rooms.len());
+            for room in &rooms {
+                found.extend(query(connection, READ_OWN, params![user.as_bytes(), room.as_bytes()], seen)?);
+            }
+            Ok(found)
+        };
+        self.database.read(read).boxed()
+    }
+
     fn change_members(&self, change: MemberChange) -> BoxFuture<'_, Result<bool>> {
-        self.database.write(move |connection| apply(connection, &change)).boxed()
+        let max_rooms = self.max_rooms;
+        self.database.write(move |connection| apply(connection, &change, max_rooms)).boxed()
+    }
+
+    fn record_gone(&self, user: User) -> BoxFuture<'_, Result<()>> {
+        let write = move |connection: &Connection| {
+            execute(connection, RECORD_GONE, params![user.id.as_bytes(), user.username]).map(drop)
+        };
+        self.database.write(write).boxed()
+    }
+
+    fn record_left(&self, user: Uuid, at_ms: i64) -> BoxFuture<'_, Result<()>> {
+        let write =
+            move |connection: &Connection| execute(connection, RECORD_LEFT, params![user.as_bytes(), at_ms]).map(drop);
+        self.database.write(write).boxed()
+    }
+
+    fn unsettled(&self, after: Uuid, limit: u32) -> BoxFuture<'_, Result<Vec<(User, i64)>>> {
+        let list = move |connection: &Connection| {
+            query(connection, UNSETTLED, params![after.as_bytes(), limit], |row| {
+                Ok((User { id: id(row, 0)?, username: row.get(1)? }, row.get(2)?))
+            })
+        };
+        self.database.read(list).boxed()
+    }
+
+    fn settle(&self, user: Uuid) -> BoxFuture<'_, Result<()>> {
+        self.database.write(move |connection| execute(connection, SETTLE, [user.as_bytes()]).map(drop)).boxed()
     }
 }

@@ -129,7 +129,7 @@ async fn a_picture_is_readable_without_a_token(keyed: Keyed) {
     assert_eq!((shown.status, &shown.bytes), (200, &png));
     for (name, value) in [
         ("content-type", "image/png"),
-        ("cache-control", "public, max-age=31536000, immutable"),
+        ("cache-control", "public, max-age=3600, immutable"),
         ("cross-origin-resource-policy", "cross-origin"),
         ("x-content-type-options", "nosniff"),
         ("content-security-policy", "sandbox; default-src 'none'"),

@@ -1,0 +1,92 @@
+//! The sends that the message service rejected with `unavailable`, which means that nothing was done. They wait here for
+//! the next attempt, and later sends of the same senders to the same rooms wait behind them. All other sends go on.
+
+use std::collections::{HashSet, VecDeque};
+
+use tokio::time::{Instant, sleep_until};
+
+use super::job::{Batch, Job, Line};
+use crate::backoff::{Backoff, is_worth_it};
+use crate::metrics::METRICS;
+
+pub struct Held {
+    jobs: VecDeque<Job>,
+    /// The lines of `jobs`.
+    lines: HashSet<Line>,
+    backoff: Backoff,
+    /// When the next attempt begins.
+    due: Instant,
+}
+
+impl Held {
+    pub fn new() -> Self {
+        Self { jobs: VecDeque::new(), lines: HashSet::new(), backoff: Backoff::default(), due: Instant::now() }
+    }
+
+    /// Returns the sends that may be appended now; holds those behind a send that is held.
+    pub fn pass(&mut self, jobs: VecDeque<Job>) -> VecDeque<Job> {
+        if self.jobs.is_empty() {
+            return jobs;
+        }
+        let (held, free) = jobs.into_iter().partition::<VecDeque<_>, _>(|job| self.lines.contains(&job.line));
+        self.jobs.extend(held);
+        free
+    }
+
+    /// Waits for the next attempt; for ever when nothing is held.
+    pub async fn due(&self) {
+        if self.jobs.is_empty() {
+            return std::future::pending().await;
+        }
+        sleep_until(self.due).await;
+    }
+
+    /// Moves the sends whose next attempt is due into the batch; returns whether it is.
+    pub fn take_due(&mut self, batch: &mut Batch) -> bool {
+        if self.jobs.is_empty() || Instant::now() < self.due {
+            return false;
+        }
+        self.release();
+        batch.fill(&mut self.jobs);
+        METRICS.send_repeats.increment(batch.jobs.len() as u64);
+        self.renew_lines();
+        true
+    }
+
+    /// Holds the rejected sends of a batch. `due` says whether the batch had sends whose attempt was due: then their
+    /// success or failure decides when the next attempt begins.
+    pub fn put_back(&mut self, rejected: Vec<Job>, due: bool) {
+        let now = Instant::now();
+        if rejected.is_empty() {
+            if due {
+                (self.backoff, self.due) = (Backoff::default(), now);
+            }
+            return;
+        }
+        if self.jobs.is_empty() && !due {
+            self.backoff = Backoff::default();
+        }
+        if self.jobs.is_empty() || due {
+            self.due = now + self.backoff.pause();
+        }
+        rejected.into_iter().rev().for_each(|job| self.jobs.push_front(job));
+        self.release();
+        self.renew_lines();
+    }
+
+    /// Answers the sends whose deadline is too near for the next attempt, and drops those without a sender.
+    fn release(&mut self) {
+        let (now, due) = (Instant::now(), self.due.max(Instant::now()));
+        for job in std::mem::take(&mut self.jobs) {
+            if is_worth_it(due, job.deadline) && job.is_expected(now) {
+                self.jobs.push_back(job);
+            } else {
+                job.refuse();
+            }
+        }
+    }
+
+    fn renew_lines(&mut self) {
+        self.lines = self.jobs.iter().map(|job| job.line).collect();
+    }
+}

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context, ensure};
 use parking_lot::Mutex;
@@ -15,6 +16,9 @@ use crate::guard::Guard;
 const PROGRAMS: [&str; 5] = ["gateway", "auth", "room", "message", "file"];
 /// The files of each of them.
 const FILES: [&str; 3] = ["tls.crt", "tls.key", "ca.crt"];
+
+/// The serial number of the next certificate of a server.
+static SERIAL: AtomicU32 = AtomicU32::new(1);
 
 /// Makes the missing certificates in a directory, and those that expire soon.
 ///
@@ -85,7 +89,9 @@ impl Authority {
     pub fn issue(&self, file: &str, names: &str) -> anyhow::Result<(PathBuf, PathBuf)> {
         let extensions = format!("-addext subjectAltName={names} -addext basicConstraints=CA:FALSE");
         openssl(&self.0, &format!("req {NEW_KEY} -keyout {file}.key -out {file}.csr -subj /CN={file} {extensions}"))?;
-        let authority = "-CA ca.pem -CAkey ca.key -CAcreateserial";
+        // A file with the next serial number would be read while another test writes it.
+        let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
+        let authority = format!("-CA ca.pem -CAkey ca.key -set_serial {serial}");
         openssl(
             &self.0,
             &format!("x509 -req -in {file}.csr -out {file}.pem {authority} -days 2 -copy_extensions copyall"),

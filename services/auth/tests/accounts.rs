@@ -255,8 +255,11 @@ async fn a_database_of_the_previous_version_is_upgraded() {
         .execute_batch(
             "DROP TRIGGER revoked_session_ends; DROP TABLE sessions; DROP TABLE invites; DROP TABLE password_resets;
              DROP TABLE leaving; DROP TABLE server_keys; DROP TABLE audit; DROP INDEX users_by_avatar;
-             DROP INDEX users_by_free_name; DROP INDEX revocations_of_users;
-             ALTER TABLE users DROP COLUMN state; ALTER TABLE users DROP COLUMN display_name;
+             DROP TABLE operations; DROP INDEX users_by_former_name; DROP INDEX users_with_outdated_name;
+             DROP INDEX users_by_username; DROP INDEX users_by_shown_name; DROP INDEX users_by_free_name;
+             DROP INDEX revocations_of_users;
+             ALTER TABLE users DROP COLUMN name_of; ALTER TABLE users DROP COLUMN shown_name;
+             ALTER TABLE users DROP COLUMN shown_folded; ALTER TABLE users DROP COLUMN state; ALTER TABLE users DROP COLUMN display_name;
              ALTER TABLE users DROP COLUMN avatar_file_id; ALTER TABLE users DROP COLUMN data;
              ALTER TABLE users DROP COLUMN tokens_from_s; ALTER TABLE users DROP COLUMN free_name_at_ms;
              ALTER TABLE users DROP COLUMN issuer; ALTER TABLE users DROP COLUMN claimed_name;

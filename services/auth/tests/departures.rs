@@ -136,7 +136,7 @@ async fn a_deleted_user_leaves_all_rooms_and_a_tombstone() {
     assert_eq!(count("SELECT count(*) FROM leaving"), 1);
     let services = Services { room: in_process(RoomServiceServer::new(rooms.clone())), ..Services::none() };
     // 30 days later.
-    assert_eq!(database.execute("UPDATE users SET free_name_at_ms = 1", []).unwrap(), 1);
+    assert_eq!(database.execute("UPDATE users SET free_name_at_ms = 1 WHERE free_name_at_ms > 0", []).unwrap(), 1);
     let (mut client, _process) = restart(data_dir, bus, services).await;
     eventually(|| count("SELECT count(*) FROM leaving") == 0).await;
     let user = UserRef { id: user_id.clone(), username: "Ada".into() };

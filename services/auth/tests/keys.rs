@@ -206,7 +206,7 @@ async fn a_key_manages_users() {
     let counts = counts.iter().map(|(act, count)| (act.as_str(), *count)).collect::<Vec<_>>();
     let expected = [
         ("invite.create", 1),
-        ("user.change", 2),
+        ("user.change", 4),
         ("user.create", 1),
         ("user.delete", 1),
         ("user.end_sessions", 1),

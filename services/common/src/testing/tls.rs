@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -14,6 +15,9 @@ use crate::config::CallsConfig;
 
 /// The first message of a Postgres client that requests TLS: its length and 80877103.
 const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
+
+/// The serial number of the next certificate.
+static SERIAL: AtomicU32 = AtomicU32::new(1);
 
 /// A certificate authority for one test.
 pub struct Authority(PathBuf);
@@ -51,8 +55,9 @@ impl Authority {
     /// # Panics
     /// When `openssl` fails.
     pub fn issue_for(&self, names: &str, days: u32) -> (PathBuf, PathBuf) {
-        let file = names.replace(|c: char| !c.is_ascii_alphanumeric(), "-");
-        let (certificate, key) = (format!("{file}.pem"), format!("{file}.key"));
+        // Files of its own for each certificate: tests share an authority.
+        let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
+        let (file, certificate, key) = (format!("{serial}"), format!("{serial}.pem"), format!("{serial}.key"));
         openssl(
             &self.0,
             &format!(
@@ -63,7 +68,7 @@ impl Authority {
         openssl(
             &self.0,
             &format!(
-                "x509 -req -in {file}.csr -out {certificate} -CA ca.pem -CAkey ca.key -CAcreateserial -days {days} \
+                "x509 -req -in {file}.csr -out {certificate} -CA ca.pem -CAkey ca.key -set_serial {serial} -days {days} \
                  -copy_extensions copyall"
             ),
         );

@@ -62,7 +62,7 @@ impl Address {
             Some(node) => at_node(&client, node)?,
             None => client,
         };
-        let config = AsyncConnectionConfig::new().set_response_timeout(None);
+        let config = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
         match timeout(CONNECT_TIMEOUT, client.get_multiplexed_async_connection_with_config(&config)).await {
             Ok(connected) => connected.map_err(reason),
             Err(_) => Err(silent(&client)),

@@ -1,11 +1,14 @@
 //! The authorisation matrix: every operation of the HTTP API, every socket event and every gRPC method, by every kind
-//! of caller. `matrix/matrix.txt` has the expected answers. The operations are those of the contract: an operation
-//! without a row fails, and so does a row without an operation.
+//! of caller, and the gRPC calls on behalf of users with every kind of credential. `matrix/matrix.txt` has the expected
+//! answers. The operations are those of the contract: an operation without a row fails, and so does a row without an
+//! operation.
 //!
 //! A new operation needs a block in `matrix.txt`: its request, and a line of answers for each kind of room. If the
-//! request needs an object that no row has used yet, `objects.rs` creates it.
+//! request needs an object that no row has used yet, `objects.rs` creates it. A new gRPC method needs a line and, if its
+//! request names a user or a server key, a row in the section about credentials.
 
 mod callers;
+mod credentials;
 mod documents;
 mod grpc;
 mod objects;
@@ -22,6 +25,7 @@ use std::collections::BTreeSet;
 use confab_tests::plan::Role;
 
 use callers::CALLERS;
+use credentials::Credentials;
 use rest::Request;
 use servers::Servers;
 use stage::{Stage, all};
@@ -101,10 +105,17 @@ async fn grpc_in_the_cluster() {
     none(&wrong);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn credentials_in_the_cluster() {
+    let (mut table, credentials) = (table(), Credentials::of(Servers::cluster().await).await.unwrap());
+    let rows = table.remove("credential").unwrap().rows;
+    none(&all(rows.into_iter().map(|row| credentials.clone().test(row)).collect()).await);
+}
+
 #[test]
 fn every_operation_has_a_row() {
     let table = table();
-    assert_eq!(table.keys().collect::<Vec<_>>(), ["grpc", "rest", "socket"]);
+    assert_eq!(table.keys().collect::<Vec<_>>(), ["credential", "grpc", "rest", "socket"]);
     let (known, mut rows) = (operations::rest(), BTreeSet::new());
     for row in &table["rest"].rows {
         let request = Request::parse(&row.request).unwrap_or_else(|error| panic!("{}: {error:#}", row.request));
@@ -116,6 +127,10 @@ fn every_operation_has_a_row() {
     assert_eq!(events.collect::<BTreeSet<_>>(), operations::events(), "the events of docs/asyncapi.json");
     let methods = table["grpc"].rows.iter().map(|row| row.request.clone()).collect::<Vec<_>>();
     let unique = methods.iter().cloned().collect::<BTreeSet<_>>();
+    for row in &table["credential"].rows {
+        let method = credentials::call(&row.request).map(|(method, _)| method);
+        assert!(method.is_some_and(|method| unique.contains(method)), "there is no method of {}", row.request);
+    }
     assert_eq!((unique.len(), unique), (methods.len(), operations::methods()), "the methods of proto/");
 }
 
@@ -128,4 +143,6 @@ fn every_caller_has_a_column() {
         assert!(is_complete(&table[name]), "a request of [{name}] has no line");
     }
     assert_eq!(table["grpc"].callers, grpc::CALLERS);
+    assert_eq!(table["credential"].callers, credentials::CALLERS);
+    assert!(is_complete(&table["credential"]), "a call of [credential] has no line");
 }

@@ -27,6 +27,17 @@ const BOTH: &[Kind] = &[Kind::Private, Kind::Public];
 /// The columns of the server keys without a user, in order.
 const KEYS: [&str; 6] = ["usr", "tok", "key", "aud", "roo", "msg"];
 
+/// The columns of the matrix that a column of the table about finding users is about. At the servers of the matrix, users
+/// find the users of common rooms.
+const FINDING: [(&str, &[&str]); 4] = [
+    ("anonymous, also with the setting", &["ano", "opn"]),
+    ("user, `CONFAB_USER_DIRECTORY=all`", &[]),
+    ("user, `CONFAB_USER_DIRECTORY=shared`", &["str", "rem", "mem", "adm", "own", "iss", "ism"]),
+    ("key without a user", &["usr"]),
+];
+/// The columns of the members of the room in which the wanted user is.
+const MEMBERS: [&str; 4] = ["mem", "adm", "own", "ism"];
+
 /// Returns the rows below the header of a table, without the lines that only structure it.
 fn rows(text: &str, header: &str) -> Vec<Vec<String>> {
     let lines = text.lines().skip_while(|line| !line.starts_with(header));
@@ -133,6 +144,40 @@ fn the_table_of_server_keys_agrees() {
     }
     assert!(wrong.is_empty(), "docs/who-may-what.md and the matrix differ:\n{}", wrong.join("\n"));
     assert_eq!(named, documented.keys().copied().collect::<BTreeSet<_>>(), "the acts of server keys");
+}
+
+/// Returns the answer that a cell of the table about finding users documents for a caller.
+fn documented_finding(said: &str, is_in_common_room: bool) -> anyhow::Result<&'static str> {
+    Ok(match said {
+        "401" => "401",
+        "yes" | "all users" => "200",
+        "oneself and users of common rooms" | "oneself and users of common rooms, else 404" if is_in_common_room => {
+            "200"
+        }
+        "oneself and users of common rooms" => MISSING,
+        "oneself and users of common rooms, else 404" => "404",
+        other => bail!("{other:?} has no meaning"),
+    })
+}
+
+#[test]
+fn the_table_about_finding_users_agrees() {
+    let table = parse(TEXT).unwrap();
+    let documented = rows(RIGHTS, "| act | anonymous, also with the setting |");
+    assert_eq!(documented[0][1..], FINDING.map(|(name, _)| name), "the columns of the table in docs/who-may-what.md");
+    let documented = documented[1..].iter().map(|row| (&*row[0], &row[1..])).collect::<BTreeMap<_, _>>();
+    let (section, mut named) = (&table["rest"], BTreeSet::new());
+    for (row, act) in section.rows.iter().filter_map(|row| Some((row, row.act_of_finding.as_deref()?))) {
+        named.insert(act);
+        for ((_, columns), said) in FINDING.iter().zip(documented[act]) {
+            for (line, column) in row.lines.iter().flat_map(|line| columns.iter().map(move |column| (line, column))) {
+                let cell = &line.cells[section.column(column).unwrap()];
+                let expected = documented_finding(said, MEMBERS.contains(column)).unwrap();
+                assert_eq!(cell, expected, "{act}: {said:?}, {} by {column} ({:?})", row.request, line.kind);
+            }
+        }
+    }
+    assert_eq!(named, documented.keys().copied().collect::<BTreeSet<_>>(), "the acts of finding users");
 }
 
 /// Returns the documented callers of each method.

@@ -18,7 +18,8 @@ use super::table::Section;
 pub const CALLERS: [&str; 9] = ["gateway", "auth", "room", "message", "file", "name", "alien", "none", "plain"];
 
 /// A message that no service can decode: the last three bits of its one byte are no wire type. A service rejects it
-/// after it has checked the caller, so that the call changes nothing.
+/// after it has checked the caller, so that the call changes nothing. It compares the user in a message with the
+/// credential of the call only after decoding; `credentials.rs` tests that.
 const MESSAGE: &[u8] = b"\0\0\0\0\x01\x07";
 
 /// The numbers of gRPC statuses.

@@ -15,6 +15,8 @@ use super::table::Kind;
 
 /// The parts that a room has.
 const OF_A_ROOM: [&str; 4] = ["room", "name", "file", "mine"];
+/// The parts that are about a new member of the room.
+const OF_A_FELLOW: [&str; 2] = ["fellow", "nick"];
 
 /// The values of the parts.
 #[derive(Debug, Clone, Default)]
@@ -41,19 +43,26 @@ impl Objects {
     /// When the server rejects it, or a part is unknown.
     pub async fn of(stage: &Stage, api: &Api, needs: &Needs<'_>) -> anyhow::Result<Self> {
         let mut objects = Self::default();
-        let (of_a_room, others) =
-            parts(needs.request).into_iter().partition::<Vec<_>, _>(|part| OF_A_ROOM.contains(&&**part));
-        if !of_a_room.is_empty() {
+        let parts = parts(needs.request);
+        let has_one_of = |names: &[&str]| parts.iter().any(|part| names.contains(&&**part));
+        if has_one_of(&OF_A_ROOM) || has_one_of(&OF_A_FELLOW) {
             ensure!(needs.kind != Kind::Any, "a room needs a line for each kind");
             let Place { room, name, file, mine } = if needs.changes {
                 stage.new_place(api, needs.kind, CALLERS[needs.column].1).await?
             } else {
                 stage.place(api, needs.kind, needs.column).await?.clone()
             };
+            if has_one_of(&OF_A_FELLOW) {
+                let fellow = new_fellow(stage, api, &room).await.context("a new member")?;
+                objects.values.extend(OF_A_FELLOW.map(str::to_owned).into_iter().zip(fellow));
+            }
             let values = OF_A_ROOM.map(str::to_owned).into_iter().zip([room, name, file, mine]);
             objects.values.extend(values);
         }
-        for part in others {
+        for part in parts {
+            if objects.values.contains_key(&part) {
+                continue;
+            }
             let value = value(stage, api, needs, &part).await.with_context(|| format!("{{{part}}}"))?;
             objects.values.insert(part, value);
         }
@@ -69,11 +78,11 @@ impl Objects {
         self.values.get(part).map(String::as_str)
     }
 
-    /// Returns the same objects with a room and files that do not exist; `None` when there is no room.
+    /// Returns the same objects with a room, files and a member that do not exist; `None` when there is no room.
     pub fn unknown(&self) -> Option<Self> {
         let mut values = self.values.clone();
         values.get("room")?;
-        for part in OF_A_ROOM.into_iter().chain(["theirs"]) {
+        for part in OF_A_ROOM.into_iter().chain(["theirs", "fellow"]) {
             if let Some(value) = values.get_mut(part) {
                 *value = Uuid::now_v7().to_string();
             }
@@ -81,9 +90,10 @@ impl Objects {
         Some(Self { values })
     }
 
-    /// Returns the ids of the room and of its files.
+    /// Returns the ids of the room, of its files and of its new member.
     pub fn ids(&self) -> Vec<String> {
-        OF_A_ROOM.iter().filter_map(|part| self.values.get(*part).cloned()).collect()
+        let parts = OF_A_ROOM.into_iter().chain(["fellow"]);
+        parts.filter_map(|part| self.values.get(part).cloned()).collect()
     }
 }
 
@@ -110,9 +120,7 @@ async fn value(stage: &Stage, api: &Api, needs: &Needs<'_>, part: &str) -> anyho
         // An unknown object, where the request must change nothing.
         "user" | "key" | "session" if !needs.changes => new_id(),
         "user" => {
-            let id = new_id();
-            let new = Some(json!({"username": unique("matrix")}));
-            api.call(Method::PUT, &format!("/api/admin/users/{id}"), Some(&people.root), new).await?.expect(201)?;
+            let [id, _] = new_user(stage, api).await?;
             id
         }
         "key" => {
@@ -123,6 +131,22 @@ async fn value(stage: &Stage, api: &Api, needs: &Needs<'_>, part: &str) -> anyho
         "token" => token(stage, api, caller, needs.account).await?,
         _ => bail!("is unknown"),
     })
+}
+
+/// Creates a user without a password. Returns the id and the name.
+async fn new_user(stage: &Stage, api: &Api) -> anyhow::Result<[String; 2]> {
+    let (id, name) = (Uuid::new_v4().to_string(), unique("matrix"));
+    let (path, new) = (format!("/api/admin/users/{id}"), json!({"username": name}));
+    api.call(Method::PUT, &path, Some(&stage.people.root), Some(new)).await?.expect(201)?;
+    Ok([id, name])
+}
+
+/// Creates a user who is a member of this room and of no other. Returns the id and the name.
+async fn new_fellow(stage: &Stage, api: &Api, room: &str) -> anyhow::Result<[String; 2]> {
+    let [id, name] = new_user(stage, api).await?;
+    let member = format!("/api/rooms/{room}/members/{id}");
+    api.call(Method::PUT, &member, Some(stage.people.of(Part::Owner)), None).await?.expect(201)?;
+    Ok([id, name])
 }
 
 /// Opens another session of the account. Returns its id.

@@ -14,8 +14,11 @@ use super::people::Sent;
 use super::stage::{Stage, code, shown};
 use super::table::{Kind, Row};
 
-/// The expected success of a list in which the room is missing.
+/// The expected success of a list in which the room or the user is missing.
 pub const MISSING: &str = "nil";
+
+/// The searches in paths, and the part of which they find the id.
+const SEARCHES: [(&str, &str); 3] = [("q={name}", "room"), ("ids={fellow}", "fellow"), ("q={nick}", "fellow")];
 
 /// A request of the table.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -178,19 +181,24 @@ impl Cell {
     }
 
     fn judge(&self, answer: &Answer, objects: &Objects) -> anyhow::Result<()> {
-        let room = objects.get("room").filter(|_| self.request.path.contains("{name}")).map(Value::from);
-        let found = room.map(|room| {
+        let search = SEARCHES.iter().find(|(search, _)| self.request.path.contains(*search));
+        let wanted = search.and_then(|(_, part)| objects.get(part)).map(Value::from);
+        let found = wanted.map(|wanted| {
             let mut items = answer.body["items"].as_array().into_iter().flatten();
-            items.any(|item| item["id"] == room)
+            items.any(|item| item["id"] == wanted)
         });
         if self.expected == MISSING {
-            ensure!(answer.status == 200 && found == Some(false), "expected no room, got {}", described(answer));
+            ensure!(
+                answer.status == 200 && found == Some(false),
+                "expected a list without it, got {}",
+                described(answer)
+            );
             return Ok(());
         }
         let status = self.expected.parse::<u16>().with_context(|| format!("{:?} is no answer", self.expected))?;
         ensure!(answer.status == status, "expected {status}, got {}", described(answer));
         if status < 400 {
-            ensure!(found != Some(false), "the room is not listed: {}", answer.body);
+            ensure!(found != Some(false), "it is not listed: {}", answer.body);
         } else if self.request.method != Method::HEAD {
             ensure!(answer.code() == code(status), "expected {}, got {}", code(status), described(answer));
             let field = &answer.body["errors"][0]["field"];

@@ -46,8 +46,12 @@ impl Servers {
     async fn start_embedded(is_open: bool) -> anyhow::Result<Self> {
         let issuer = issuer()?;
         let (issuers, open) = (json!([issuer.entry()]).to_string(), is_open.to_string());
-        let settings =
-            [("CONFAB_ISSUERS", &*issuers), ("CONFAB_LIMIT_FILE_LINK", "0"), ("CONFAB_ANONYMOUS_READ", &*open)];
+        let settings = [
+            ("CONFAB_ISSUERS", &*issuers),
+            ("CONFAB_LIMIT_FILE_LINK", "0"),
+            ("CONFAB_USER_DIRECTORY", "shared"),
+            ("CONFAB_ANONYMOUS_READ", &*open),
+        ];
         let server = Embedded::start(&settings).await?;
         let key = server_keys::of_embedded(&server, server_keys::ALL).await?;
         let urls = [server.url(), server.url()];
@@ -57,7 +61,8 @@ impl Servers {
     async fn start_cluster() -> anyhow::Result<Self> {
         let issuer = issuer()?;
         let issuers = json!([issuer.entry()]).to_string();
-        let settings = [("CONFAB_ISSUERS", &*issuers), ("CONFAB_LIMIT_FILE_LINK", "0")];
+        let settings =
+            [("CONFAB_ISSUERS", &*issuers), ("CONFAB_LIMIT_FILE_LINK", "0"), ("CONFAB_USER_DIRECTORY", "shared")];
         let cluster = Cluster::scratch(2, 1, &settings).await?;
         let key = server_keys::of_cluster(&cluster, server_keys::ALL).await?;
         let urls = [1, 2].map(|n| cluster.plan.url((Role::Gateway, n)));

@@ -7,7 +7,7 @@ use anyhow::{Context, bail, ensure};
 /// The text of the table.
 pub const TEXT: &str = include_str!("matrix.txt");
 
-/// The table: a section for REST operations, one for socket events, and one for gRPC methods.
+/// The table: a section for REST operations, one for socket events, one for gRPC methods, and one for credentials.
 pub type Table = BTreeMap<String, Section>;
 
 #[derive(Debug, Default)]
@@ -19,13 +19,15 @@ pub struct Section {
 }
 
 /// A request with the expected answers.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Row {
     pub request: String,
     /// The act in the table of rights in `docs/who-may-what.md`.
     pub act: Option<String>,
     /// The act in its table of server keys.
     pub act_of_key: Option<String>,
+    /// The act in its table about finding users.
+    pub act_of_finding: Option<String>,
     pub lines: Vec<Line>,
 }
 
@@ -120,6 +122,7 @@ fn take(section: &mut Section, name: &str, line: &str) -> anyhow::Result<()> {
         match word {
             "doc" => section.block()?.iter_mut().for_each(|row| row.act.clone_from(&act)),
             "key" => section.block()?.iter_mut().for_each(|row| row.act_of_key.clone_from(&act)),
+            "find" => section.block()?.iter_mut().for_each(|row| row.act_of_finding.clone_from(&act)),
             kind => expect(section, Kind::parse(kind)?, rest)?,
         }
     } else if name == "grpc" {
@@ -135,11 +138,12 @@ fn take(section: &mut Section, name: &str, line: &str) -> anyhow::Result<()> {
 
 /// Adds a request, to the last block if that has no answers yet.
 fn request(section: &mut Section, text: &str) {
-    let ends = |row: &Row| row.act.is_some() || row.act_of_key.is_some() || !row.lines.is_empty();
+    let has_act = |row: &Row| [&row.act, &row.act_of_key, &row.act_of_finding].iter().any(|act| act.is_some());
+    let ends = |row: &Row| has_act(row) || !row.lines.is_empty();
     if section.rows.last().is_none_or(ends) {
         section.block = section.rows.len();
     }
-    section.rows.push(Row { request: text.to_owned(), act: None, act_of_key: None, lines: Vec::new() });
+    section.rows.push(Row { request: text.to_owned(), ..Row::default() });
 }
 
 fn expect(section: &mut Section, kind: Kind, cells: &str) -> anyhow::Result<()> {
@@ -166,6 +170,7 @@ GET /w {\"y\":\"z\"}
 GET /x
   doc read x
   key read y
+  find z
   any 200 | 401
 GET /y
   public 200 404
@@ -177,7 +182,7 @@ p.S/M yes
     let rest = &table["rest"];
     for (row, request) in rest.rows.iter().zip([r#"GET /w {"y":"z"}"#, "GET /x"]) {
         assert_eq!((&*row.request, row.act.as_deref()), (request, Some("read x")));
-        assert_eq!(row.act_of_key.as_deref(), Some("read y"));
+        assert_eq!((row.act_of_key.as_deref(), row.act_of_finding.as_deref()), (Some("read y"), Some("z")));
         assert_eq!((row.lines.len(), row.lines[0].kind), (1, Kind::Any));
         assert_eq!(row.lines[0].cells, ["200", "401"]);
     }

@@ -24,6 +24,7 @@ mod directory;
 mod hidden;
 mod issuers;
 mod keys;
+mod matrix;
 mod members;
 mod mine;
 mod removal;

@@ -8,7 +8,7 @@ use confab_proto::file::v1::file_service_client::FileServiceClient;
 use confab_proto::message::v1::message_service_client::MessageServiceClient;
 use confab_proto::room::v1::room_service_client::RoomServiceClient;
 
-use crate::deleted::DeletedUsers;
+use confab_identity::deleted::DeletedUsers;
 
 /// One client for each service, in this process or another. Cheap to clone.
 #[derive(Clone)]

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::tokens::Identity;
+use confab_identity::tokens::Identity;
 
 /// A message to send. Fields that the server assigns are ignored.
 #[derive(Debug, Clone, Deserialize, ToSchema)]

@@ -8,7 +8,7 @@ use confab_common::{Code, Error};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::tokens::is_bearer;
+use confab_identity::tokens::is_bearer;
 
 /// An error for the client. Handlers return it, and the edge serialises the document, because only the edge has the
 /// request id.

@@ -18,8 +18,8 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::clients::Clients;
-use crate::deleted::DeletedUsers;
 use crate::metrics::METRICS;
+use confab_identity::deleted::DeletedUsers;
 
 /// A power of two, so that a lane holds a contiguous range of partitions, the same on all gateways.
 const LANES: u32 = 8;

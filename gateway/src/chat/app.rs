@@ -20,8 +20,8 @@ use super::lanes::Pending;
 use super::work::start_lanes;
 use super::{pause, request};
 use crate::edge::cors::is_own;
-use crate::revocations::Revoked;
-use crate::tokens::{MAX_TOKEN, bearer};
+use confab_identity::revocations::Revoked;
+use confab_identity::tokens::{MAX_TOKEN, bearer};
 
 impl Chat {
     /// Starts the tasks that disconnect the sockets of revoked tokens and detect pauses of the process. Must be

@@ -18,7 +18,7 @@ use super::credential::Credential;
 use super::lanes::{Lanes, Pending};
 use super::recovery::Recovery;
 use crate::rooms::hub::{Arrival, Listener};
-use crate::tokens::Identity;
+use confab_identity::tokens::Identity;
 
 /// Maximum number of bytes of pending events. Beyond that, the gateway stops reading from the client.
 const MAX_QUEUED: usize = 1024 * 1024;

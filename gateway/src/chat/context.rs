@@ -16,12 +16,12 @@ use crate::clients::Clients;
 use crate::config::RealtimeConfig;
 use crate::edge::cors::Origins;
 use crate::limits::Limits;
-use crate::revocations::Revocations;
 use crate::rooms::follower::Follower;
 use crate::rooms::history::History;
 use crate::rooms::hub::Hub;
 use crate::send::Sender;
-use crate::tokens::Tokens;
+use confab_identity::revocations::Revocations;
+use confab_identity::tokens::Tokens;
 
 /// Maximum number of concurrent recoveries.
 pub const RESTORES: usize = 64;

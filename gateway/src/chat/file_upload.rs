@@ -36,7 +36,7 @@ pub async fn send(chat: &Chat, socket: &Socket, file: FileUpload) -> Result<Uplo
     let finish = Finish { timeout_ms: within.as_millis() as u32, ..Finish::default() };
     let mut data = file.data;
     let sent = async {
-        let mut upload = Upload::begin(clients, begin);
+        let mut upload = Upload::begin(clients, &socket.client.credential.present(), begin);
         while !data.is_empty() {
             upload.send(data.split_to(data.len().min(PIECE))).await?;
         }

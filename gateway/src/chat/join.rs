@@ -98,7 +98,8 @@ async fn go_live(
     chat.follower.follow(partition).await;
     let caller = socket.client.identity().map(|identity| identity.user.clone());
     let get = GetRoomRequest { caller, id: join.room.to_string(), moderator: false };
-    let mut room = rooms.get_room(grpc::request(get, chat.clients.read)).await?.into_inner();
+    let get = socket.client.credential.present().attach(grpc::request(get, chat.clients.read));
+    let mut room = rooms.get_room(get).await?.into_inner();
     chat.clients.deleted.hide_in_room(&mut room);
     loop {
         let page = chat.history.read(join.room, join.history, socket.user()).await?;

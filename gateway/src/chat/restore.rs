@@ -117,7 +117,8 @@ async fn restore_room(
     // The room service answers whether the room still exists. The log of a deleted room may exist longer.
     let caller = socket.client.identity().map(|identity| identity.user.clone());
     let get = GetRoomRequest { caller, id: id.to_string(), moderator: false };
-    chat.clients.room.clone().get_room(grpc::request(get, chat.clients.read)).await?;
+    let get = socket.client.credential.present().attach(grpc::request(get, chat.clients.read));
+    chat.clients.room.clone().get_room(get).await?;
     let mut room = Room { joining, seq, missed: Vec::new() };
     room.read_on(chat, socket, epoch, budget).await?;
     Ok(room)

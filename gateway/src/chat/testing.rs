@@ -32,12 +32,12 @@ use super::{Chat, Parts};
 use crate::clients::Clients;
 use crate::edge::cors::Origins;
 use crate::limits::Limits;
-use crate::revocations::Revocations;
 use crate::send::Sender;
 use crate::testing::services::{self, ROOM};
 use crate::testing::{SESSION, claims, eventually, fake, identity};
-use crate::tokens::tests::signed;
-use crate::tokens::{Identity, Tokens};
+use confab_identity::revocations::Revocations;
+use confab_identity::testing::signed;
+use confab_identity::tokens::{Identity, Tokens};
 
 pub const EPOCH: &str = "01930000-0000-7000-8000-000000000001";
 pub const NEXT_EPOCH: &str = "01940000-0000-7000-8000-000000000001";

@@ -16,7 +16,7 @@ use tower_http::cors::{AllowCredentials, AllowHeaders, AllowOrigin, CorsLayer};
 
 use super::REQUEST_ID;
 use super::hosts::{self, Host};
-use crate::seldom::EVERY;
+use confab_common::seldom::EVERY;
 
 /// How long a browser may cache the response to a preflight request.
 const MAX_AGE: Duration = Duration::from_secs(600);

@@ -25,8 +25,8 @@ use super::openapi::problems::{Body, Called, Forbidden, InvalidCredentials, Rate
 use crate::App;
 use crate::limits::{Act, RequestLimits};
 use crate::problem::{Problem, wrong_method};
-use crate::tokens::Identity;
 use crate::views::Opened;
+use confab_identity::tokens::Identity;
 use confab_socketio::net::ClientAddress;
 
 /// The deadline of calls with a password, which may wait up to 5 s for each hash.
@@ -233,7 +233,7 @@ async fn refresh(
 async fn logout(State(app): State<Arc<App>>, Caller(caller): Caller) -> Result<Response, Problem> {
     let expires_at_ms = caller.expires_at.saturating_mul(1000);
     let logout = LogoutRequest { session_id: caller.session_id.to_string(), user_id: caller.user.id, expires_at_ms };
-    app.clients.auth.clone().logout(request(logout, app.clients.call)).await?;
+    app.clients.auth.clone().logout(caller.credential.attach(request(logout, app.clients.call))).await?;
     // This gateway rejects the token at once; the other gateways receive a hint.
     app.revocations.add(caller.session_id, expires_at_ms);
     Ok(Answer(Done { ok: true }).into_response())
@@ -301,5 +301,7 @@ struct Key {
     r#use: String,
 }
 
+#[cfg(test)]
+mod issuers;
 #[cfg(test)]
 mod tests;

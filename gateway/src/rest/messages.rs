@@ -148,8 +148,8 @@ pub(super) async fn readable_events(
     let list = ListEventsRequest { room_id: room.to_string(), before, after, limit, max_bytes: 0, readers, moderator };
     let (mut rooms, mut messages) = (app.clients.room.clone(), app.clients.message.clone());
     let read = tokio::try_join!(
-        rooms.get_room(request(get, app.clients.read)),
-        messages.list_events(request(list, app.clients.read))
+        rooms.get_room(by(reader, request(get, app.clients.read))),
+        messages.list_events(by(reader, request(list, app.clients.read)))
     );
     let (room, events) = read.map_err(hidden_room)?;
     let (mut room, mut events) = (room.into_inner(), events.into_inner());

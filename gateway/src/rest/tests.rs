@@ -14,7 +14,7 @@ use super::*;
 use crate::testing::files::Files;
 use crate::testing::services::{self, PRIVATE, ROOM};
 use crate::testing::{Answer, bus, claims, eventually, fake, send, send_body};
-use crate::tokens::tests::signed;
+use confab_identity::testing::signed;
 
 #[derive(clap::Parser)]
 struct Settings {

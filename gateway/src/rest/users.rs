@@ -12,7 +12,7 @@ use super::Deadline;
 use super::extract::needs_user;
 use crate::App;
 use crate::limits::{Act, RequestLimits};
-use crate::tokens::Identity;
+use confab_identity::tokens::Identity;
 
 /// Longest username that is looked up, in bytes.
 const MAX_USERNAME: usize = 256;

@@ -19,7 +19,7 @@ use parking_lot::Mutex;
 use prost::Message;
 
 use crate::testing::{identity, keys};
-use crate::tokens::tests::jwks;
+use confab_identity::testing::jwks;
 
 /// The public room.
 pub const ROOM: &str = "0193a4c0-7d50-7cc3-98a5-2f6b8e1d0c01";

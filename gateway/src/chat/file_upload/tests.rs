@@ -15,13 +15,13 @@ use crate::chat::work::start_lanes;
 use crate::chat::{Chat, Parts};
 use crate::edge::cors::Origins;
 use crate::limits::Limits;
-use crate::revocations::Revocations;
 use crate::send::Sender;
 use crate::testing::files::Files;
 use crate::testing::services::{self, ROOM};
 use crate::testing::{bus, claims, eventually, fake};
-use crate::tokens::Tokens;
-use crate::tokens::tests::signed;
+use confab_identity::revocations::Revocations;
+use confab_identity::testing::signed;
+use confab_identity::tokens::Tokens;
 
 const OTHER_ROOM: &str = "0193a4c0-7d50-7cc3-98a5-2f6b8e1d0c0f";
 

@@ -8,7 +8,7 @@ use crate::rest::tests::{authorized, gateway_with, problem};
 use crate::testing::files::Files;
 use crate::testing::services::{OTHER, ROOM};
 use crate::testing::{Answer, SESSION, claims, send, send_body};
-use crate::tokens::tests::signed;
+use confab_identity::testing::signed;
 
 async fn gateway() -> Router {
     gateway_with(&[], &Files::default()).await

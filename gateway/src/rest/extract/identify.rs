@@ -13,7 +13,7 @@ use super::server_key::actor_of_key;
 use crate::App;
 use crate::edge;
 use crate::problem::Problem;
-use crate::tokens::{Identity, bearer, is_bearer};
+use confab_identity::tokens::{Identity, bearer, is_bearer};
 
 impl FromRequestParts<Arc<App>> for Actor {
     type Rejection = Problem;

@@ -22,9 +22,9 @@ use crate::rest::extract::Caller;
 use crate::rest::messages::client_message_id;
 use crate::rest::openapi::problems::{Body, ByKey, Called, Conflict, Unauthorized};
 use crate::rest::openapi::{examples, params};
-use crate::tokens::Identity;
 use crate::upload::Upload;
 use crate::views::{FileJson, PresentFile};
+use confab_identity::tokens::Identity;
 
 /// How long the service may take to store and share the file after its last byte: object stores can be slow.
 const KEPT_WITHIN: Duration = Duration::from_secs(10);
@@ -106,6 +106,7 @@ async fn take(app: &App, caller: Identity, request: Request) -> Result<Response,
     let first = fields.clone();
     let mut upload = Upload::begin(
         &app.clients,
+        &caller.credential,
         Begin {
             caller: Some(caller.user),
             name: file.file_name(),

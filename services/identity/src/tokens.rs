@@ -1,5 +1,4 @@
-//! Verifies tokens in the gateway: those of auth, with the public keys that auth publishes, and those of the app's own
-//! issuers.
+//! Verifies tokens: those of auth, with the public keys that auth publishes, and those of the app's own issuers.
 
 mod users;
 
@@ -7,15 +6,14 @@ use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use axum::http::HeaderValue;
 use bytes::Bytes;
 use confab_common::grpc::{Call, Transport, request};
 use confab_common::issuers::{ForeignToken, Issuers};
-use confab_common::process::Process;
 use confab_common::readiness::{Condition, Readiness};
 use confab_common::{Code, Error, Result};
 use confab_proto::auth::v1::auth_service_client::AuthServiceClient;
 use confab_proto::auth::v1::{GetJwksRequest, UserRef};
+use http::HeaderValue;
 use jsonwebtoken::dangerous::insecure_decode_claims;
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, JwkSet};
@@ -25,14 +23,16 @@ use serde::Deserialize;
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use crate::acting::ActingUsers;
+use crate::credential::Credential;
 use crate::metrics::METRICS;
 use crate::revocations::Revocations;
-use crate::seldom::Seldom;
 use crate::sign_in::SignIn;
+use confab_common::seldom::Seldom;
 use users::Users;
 
-/// Longest token that the gateway verifies, in bytes.
-pub const MAX_TOKEN: usize = 8 * 1024;
+pub use crate::credential::MAX_TOKEN;
+
 /// Tolerated difference between the clocks of auth and this machine, in seconds.
 const LEEWAY: u64 = 5;
 /// The issuer and the audience of the tokens that auth issues.
@@ -62,6 +62,8 @@ pub struct Identity {
     pub issued_at: i64,
     /// The token's expiry, in seconds since the Unix epoch.
     pub expires_at: i64,
+    /// The credential for calls on behalf of the user.
+    pub credential: Credential,
 }
 
 impl Identity {
@@ -124,7 +126,7 @@ pub struct Tokens(Arc<Inner>);
 struct Inner {
     auth: AuthServiceClient<Transport>,
     issuers: Issuers,
-    users: Users,
+    names: Names,
     revocations: Revocations,
     validation: Validation,
     early: Early,
@@ -132,6 +134,14 @@ struct Inner {
     keys: RwLock<Option<Arc<Keys>>>,
     /// The last attempt to fetch keys. Locked during a fetch, so that there is one attempt at a time.
     attempt: tokio::sync::Mutex<Option<Attempt>>,
+}
+
+/// Where the usernames of the issuers' users come from.
+enum Names {
+    /// The first token of a user creates the account.
+    Ensured(Users),
+    /// The account exists, because a gateway has verified the token before.
+    Known(ActingUsers),
 }
 
 struct Keys {
@@ -154,18 +164,46 @@ struct Attempt {
 
 impl Tokens {
     /// Starts without issuers of the app.
-    #[cfg(test)]
-    pub fn start(auth: AuthServiceClient<Transport>, revocations: Revocations, process: &Process) -> Self {
-        Self::with_issuers(Issuers::default(), auth, revocations, process)
+    #[cfg(any(test, feature = "testing"))]
+    pub fn start(
+        auth: AuthServiceClient<Transport>,
+        revocations: Revocations,
+        process: &confab_common::process::Process,
+    ) -> Self {
+        Self::with_issuers(Issuers::default(), auth, revocations, &process.readiness)
     }
 
     /// Starts fetching the key set of auth, now and every minute. The process is not ready until the first key set has
-    /// arrived. Tokens of these issuers are accepted, too.
+    /// arrived. Tokens of these issuers are accepted, too; the first token of a user creates the account.
     pub fn with_issuers(
         issuers: Issuers,
         auth: AuthServiceClient<Transport>,
         revocations: Revocations,
-        process: &Process,
+        readiness: &Readiness,
+    ) -> Self {
+        let names = Names::Ensured(Users::new(auth.clone()));
+        let loaded = readiness.condition("signing keys");
+        Self::new(issuers, auth, revocations, names, (readiness.clone(), Some(loaded)))
+    }
+
+    /// As [`with_issuers`](Self::with_issuers), in a service: it creates no account, and the process is ready without
+    /// keys, because calls of other services need none.
+    pub fn in_service(
+        issuers: Issuers,
+        auth: AuthServiceClient<Transport>,
+        revocations: Revocations,
+        users: ActingUsers,
+        readiness: &Readiness,
+    ) -> Self {
+        Self::new(issuers, auth, revocations, Names::Known(users), (readiness.clone(), None))
+    }
+
+    fn new(
+        issuers: Issuers,
+        auth: AuthServiceClient<Transport>,
+        revocations: Revocations,
+        names: Names,
+        (readiness, loaded): (Readiness, Option<Condition>),
     ) -> Self {
         let mut validation = Validation::new(Algorithm::EdDSA);
         validation.leeway = LEEWAY;
@@ -174,7 +212,7 @@ impl Tokens {
         validation.set_audience(&[PARTY]);
         validation.set_required_spec_claims(&["exp", "nbf", "aud", "iss", "sub"]);
         let tokens = Self(Arc::new(Inner {
-            users: Users::new(auth.clone()),
+            names,
             auth,
             issuers,
             revocations,
@@ -183,7 +221,6 @@ impl Tokens {
             keys: RwLock::default(),
             attempt: tokio::sync::Mutex::default(),
         }));
-        let (readiness, loaded) = (process.readiness.clone(), process.readiness.condition("signing keys"));
         tokio::spawn(keep_fetching(Arc::downgrade(&tokens.0), readiness, loaded));
         tokens
     }
@@ -197,10 +234,23 @@ impl Tokens {
         if token.len() > MAX_TOKEN {
             return Err(refused());
         }
-        match self.0.issuers.verify(token).await? {
+        let identity = match self.0.issuers.verify(token).await? {
             Some(token) => self.identify(&token).await,
             None => self.verify_own(token).await,
+        }?;
+        Ok(Identity { credential: Credential::of_token(token), ..identity })
+    }
+
+    /// Checks that a token that was valid before has neither expired nor been revoked.
+    ///
+    /// # Errors
+    /// As [`verify`](Self::verify).
+    pub async fn check_again(&self, identity: &Identity) -> Result<()> {
+        let now = i64::try_from(get_current_timestamp()).unwrap_or(i64::MAX);
+        if identity.expires_at.saturating_add_unsigned(LEEWAY) < now {
+            return Err(refused());
         }
+        self.check_revocations(identity.user_id, identity.sign_in()).await
     }
 
     /// Verifies a token of auth.
@@ -221,19 +271,28 @@ impl Tokens {
         let Claims { sub: user_id, name: username, jti: session_id, iat: issued_at, exp: expires_at, .. } = claims;
         self.check_revocations(user_id, SignIn { session_id, issued_at, expires_at }).await?;
         let user = UserRef { id: user_id.to_string(), username };
-        Ok(Identity { user_id, user, session_id, issued_at, expires_at })
+        Ok(Identity { user_id, user, session_id, issued_at, expires_at, credential: Credential::default() })
     }
 
     /// The identity of a verified token of the app's own issuer.
     async fn identify(&self, token: &ForeignToken) -> Result<Identity> {
         let ForeignToken { user_id, revocation_id: session_id, issued_at, expires_at, .. } = *token;
         self.check_revocations(user_id, SignIn { session_id, issued_at, expires_at }).await?;
-        let user = self.0.users.of(token).await?;
-        Ok(Identity { user_id, user, session_id, issued_at, expires_at })
+        let user = match &self.0.names {
+            Names::Ensured(users) => users.of(token).await?,
+            Names::Known(users) => users.find(user_id).await.map_err(|error| match error.code {
+                Code::NotFound | Code::Forbidden => refused(),
+                _ => error,
+            })?,
+        };
+        Ok(Identity { user_id, user, session_id, issued_at, expires_at, credential: Credential::default() })
     }
 
     async fn check_revocations(&self, user_id: Uuid, sign_in: SignIn) -> Result<()> {
         self.0.revocations.known().await?;
+        if self.0.revocations.block_now(user_id).await.is_some() {
+            return Err(refused());
+        }
         if self.0.revocations.cause(user_id, sign_in).is_some() { Err(refused()) } else { Ok(()) }
     }
 
@@ -328,12 +387,12 @@ pub fn refused() -> Error {
 }
 
 /// Fetches the key set at intervals until all clones of the tokens are dropped.
-async fn keep_fetching(tokens: Weak<Inner>, readiness: Readiness, loaded: Condition) {
+async fn keep_fetching(tokens: Weak<Inner>, readiness: Readiness, loaded: Option<Condition>) {
     while let Some(tokens) = tokens.upgrade().map(Tokens) {
         let fetched = tokens.fetch(&mut *tokens.0.attempt.lock().await).await;
         let pause = match fetched {
             Ok(()) => {
-                loaded.set(true);
+                loaded.iter().for_each(|loaded| loaded.set(true));
                 readiness.note("auth", None);
                 FETCH_EVERY
             }
@@ -354,4 +413,4 @@ async fn keep_fetching(tokens: Weak<Inner>, readiness: Readiness, loaded: Condit
 
 #[cfg(test)]
 #[path = "tokens/tests.rs"]
-pub(crate) mod tests;
+mod tests;

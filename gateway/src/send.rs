@@ -11,6 +11,8 @@ use std::time::Duration;
 use confab_common::grpc::{self, Call};
 use confab_common::telemetry::trace::Span;
 use confab_common::{Code, Error, Result};
+use confab_identity::credential::{self, Credential, message_credential};
+use confab_identity::deleted::DeletedUsers;
 use confab_proto::message::v1::{AppendRequest, Event, NewEvent, Outcome, outcome};
 use confab_proto::partition;
 use tokio::sync::{mpsc, oneshot};
@@ -19,7 +21,6 @@ use uuid::Uuid;
 
 use crate::clients::Clients;
 use crate::metrics::METRICS;
-use confab_identity::deleted::DeletedUsers;
 
 /// A power of two, so that a lane holds a contiguous range of partitions, the same on all gateways.
 const LANES: u32 = 8;
@@ -55,6 +56,8 @@ struct Lane {
 
 struct Job {
     event: NewEvent,
+    /// The credential of the sender. The event contains its digest.
+    credential: Credential,
     deadline: Instant,
     answer: oneshot::Sender<Result<Sent>>,
     /// The trace span of the send.
@@ -96,7 +99,7 @@ impl Sender {
     ///
     /// # Errors
     /// `unavailable` when the lane's queue is full.
-    pub fn begin(&self, room: Uuid, event: NewEvent, timeout: Duration) -> Result<Sending> {
+    pub fn begin(&self, room: Uuid, event: NewEvent, credential: Credential, timeout: Duration) -> Result<Sending> {
         let deadline = Instant::now() + timeout;
         let (answer, receiver) = oneshot::channel();
         let lane = &self.lanes[partition::of_room(room, LANES) as usize];
@@ -105,7 +108,8 @@ impl Sender {
             return Err(too_much_waits());
         }
         lane.bytes.fetch_add(size, Ordering::Relaxed);
-        lane.jobs.try_send(Job { event, deadline, answer, span: Span::current() }).map_err(|_| {
+        let event = NewEvent { credential: credential.digest().map_or_else(Vec::new, Vec::from), ..event };
+        lane.jobs.try_send(Job { event, credential, deadline, answer, span: Span::current() }).map_err(|_| {
             lane.bytes.fetch_sub(size, Ordering::Relaxed);
             too_much_waits()
         })?;
@@ -116,8 +120,8 @@ impl Sender {
     ///
     /// # Errors
     /// As [`begin`](Self::begin) and [`outcome`](Sending::outcome).
-    pub async fn send(&self, room: Uuid, event: NewEvent, timeout: Duration) -> Result<Sent> {
-        self.begin(room, event, timeout)?.outcome().await
+    pub async fn send(&self, room: Uuid, event: NewEvent, credential: Credential, timeout: Duration) -> Result<Sent> {
+        self.begin(room, event, credential, timeout)?.outcome().await
     }
 }
 
@@ -156,46 +160,64 @@ async fn run(lane: u32, mut queue: mpsc::Receiver<Job>, waiting: Arc<AtomicUsize
     }
 }
 
+/// Appends a batch and answers each event. The lane waits until events whose credentials the service does not know have
+/// been sent again, so that no later event of their rooms overtakes them.
 async fn append(lane: u32, batch: Vec<Job>, clients: &Clients) {
-    let now = Instant::now();
-    let mut answers = Vec::with_capacity(batch.len());
-    let mut events = Vec::with_capacity(batch.len());
-    let mut longest = Duration::ZERO;
-    // One call carries events of several traces: its span belongs to the first trace.
-    let mut lead = Span::default();
-    for job in batch {
-        let left = job.deadline.saturating_duration_since(now);
-        // The sender of an expired job has already received `timeout`. The job is dropped, because the sender may
-        // already have repeated the message or sent newer ones.
-        if left.is_zero() || job.answer.is_closed() {
-            continue;
-        }
-        longest = longest.max(left);
-        events.push(NewEvent { timeout_ms: left.as_millis() as u32, traceparent: job.span.traceparent(), ..job.event });
-        if lead.is_none() {
-            lead = job.span;
-        }
-        answers.push(job.answer);
-    }
-    if events.is_empty() {
+    let unknown = append_once(lane, batch, &[], clients).await;
+    if unknown.is_empty() {
         return;
     }
-    METRICS.send_batch.record(events.len() as f64);
+    let mut credentials = unknown.iter().map(|job| job.credential.clone()).collect::<Vec<_>>();
+    credentials.sort_unstable_by_key(Credential::digest);
+    credentials.dedup_by_key(|credential| credential.digest());
+    for job in append_once(lane, unknown, &credentials, clients).await {
+        let _ = job.answer.send(Err(Error::unavailable("the message service")));
+    }
+}
+
+/// Sends a batch with these credentials. Returns the jobs that the service has not tried, because it does not know a
+/// credential.
+async fn append_once(lane: u32, mut batch: Vec<Job>, credentials: &[Credential], clients: &Clients) -> Vec<Job> {
+    let now = Instant::now();
+    // The sender of an expired job has already received `timeout`. The job is dropped, because the sender may already
+    // have repeated the message or sent newer ones.
+    batch.retain(|job| job.deadline > now && !job.answer.is_closed());
+    let Some(longest) = batch.iter().map(|job| job.deadline - now).max() else { return Vec::new() };
+    // One call carries events of several traces: its span belongs to the first trace.
+    let lead = batch.iter().map(|job| &job.span).find(|span| !span.is_none()).cloned().unwrap_or_default();
+    let event = |job: &Job| NewEvent {
+        timeout_ms: (job.deadline - now).as_millis() as u32,
+        traceparent: job.span.traceparent(),
+        ..job.event.clone()
+    };
+    METRICS.send_batch.record(batch.len() as f64);
     let call = Call::within(longest).attempt(Duration::from_secs(1)).keyed(lane.into());
+    let credentials = credentials.iter().map(message_credential).collect();
+    let request = grpc::request(AppendRequest { events: batch.iter().map(event).collect(), credentials }, call);
     let mut client = clients.message.clone();
-    match lead.instrument(client.append(grpc::request(AppendRequest { events }, call))).await {
+    let mut unknown = Vec::new();
+    match lead.instrument(client.append(request)).await {
         Ok(response) => {
-            for (answer, outcome) in answers.into_iter().zip(response.into_inner().outcomes) {
-                let _ = answer.send(sent(outcome, &clients.deleted));
+            for (job, outcome) in batch.into_iter().zip(response.into_inner().outcomes) {
+                if is_unknown(&outcome) {
+                    unknown.push(job);
+                } else {
+                    let _ = job.answer.send(sent(outcome, &clients.deleted));
+                }
             }
         }
         Err(status) => {
             let error = Error::from(status);
-            for answer in answers {
-                let _ = answer.send(Err(error.clone()));
+            for job in batch {
+                let _ = job.answer.send(Err(error.clone()));
             }
         }
     }
+    unknown
+}
+
+fn is_unknown(outcome: &Outcome) -> bool {
+    matches!(&outcome.result, Some(outcome::Result::Refusal(refusal)) if refusal.code == credential::UNKNOWN)
 }
 
 fn sent(outcome: Outcome, deleted: &DeletedUsers) -> Result<Sent> {
@@ -212,3 +234,6 @@ fn sent(outcome: Outcome, deleted: &DeletedUsers) -> Result<Sent> {
         None => Err(Error::internal("an append without an outcome")),
     }
 }
+
+#[cfg(test)]
+mod tests;

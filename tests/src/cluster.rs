@@ -258,6 +258,8 @@ impl Cluster {
             ("CONFAB_BUS".into(), format!("redis://127.0.0.1:{}", self.plan.port((Role::Redis, 1)))),
             ("CONFAB_SIGNING_KEY_FILE".into(), secret("signing-key.pem")),
             ("CONFAB_CLUSTER_KEY_FILE".into(), secret("cluster-key")),
+            // No gateway of an earlier release runs here.
+            ("CONFAB_REQUIRE_USER_TOKENS".into(), "true".into()),
             ("CONFAB_OBJECTS".into(), "s3://confab".into()),
             ("CONFAB_S3_ENDPOINT".into(), self.plan.url((Role::S3, 1))),
             ("CONFAB_S3_ACCESS_KEY_ID".into(), seaweed::KEY.into()),

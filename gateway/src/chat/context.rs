@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use confab_common::bus::Bus;
 use confab_common::process::Process;
+use confab_identity::revocations::Revocations;
+use confab_identity::tokens::Tokens;
 use confab_socketio::Registry;
 use confab_socketio::budget::Budget;
 use serde_json::json;
@@ -20,8 +22,6 @@ use crate::rooms::follower::Follower;
 use crate::rooms::history::History;
 use crate::rooms::hub::Hub;
 use crate::send::Sender;
-use confab_identity::revocations::Revocations;
-use confab_identity::tokens::Tokens;
 
 /// Maximum number of concurrent recoveries.
 pub const RESTORES: usize = 64;

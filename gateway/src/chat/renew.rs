@@ -4,13 +4,13 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use confab_common::{Code, Error, Result};
+use confab_identity::tokens::Identity;
 use serde::Serialize;
 use tokio::time::sleep;
 
 use super::client::Socket;
 use super::context::Chat;
 use crate::views::Time;
-use confab_identity::tokens::Identity;
 
 /// How often a task that watches an expiry checks whether another token has replaced the token.
 const WATCH_INTERVAL: Duration = Duration::from_secs(5);

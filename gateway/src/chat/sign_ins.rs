@@ -5,11 +5,11 @@ use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use confab_common::tables::shrink;
+use confab_identity::tokens::Identity;
 use parking_lot::Mutex;
 use uuid::Uuid;
 
 use super::client::Socket;
-use confab_identity::tokens::Identity;
 
 /// All sockets with an identity.
 #[derive(Default)]

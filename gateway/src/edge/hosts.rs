@@ -11,11 +11,11 @@ use axum::http::{HeaderMap, Uri, Version};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use confab_common::metrics::LIMITS;
+use confab_common::seldom::Seldom;
 use confab_common::{Code, Error};
 
 use super::LIVEZ;
 use crate::problem::Problem;
-use confab_common::seldom::Seldom;
 
 /// The allowed hosts; clones share them.
 #[derive(Clone)]

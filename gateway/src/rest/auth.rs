@@ -11,6 +11,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::head;
 use confab_common::grpc::{Call, request};
 use confab_common::{Code, Error, text};
+use confab_identity::tokens::Identity;
 use confab_proto::auth::v1::{LoginRequest, LogoutRequest, RefreshRequest, SignupRequest};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -26,7 +27,6 @@ use crate::App;
 use crate::limits::{Act, RequestLimits};
 use crate::problem::{Problem, wrong_method};
 use crate::views::Opened;
-use confab_identity::tokens::Identity;
 use confab_socketio::net::ClientAddress;
 
 /// The deadline of calls with a password, which may wait up to 5 s for each hash.

@@ -88,13 +88,23 @@ impl Callers {
         bus: &Bus,
         process: &Process,
     ) -> anyhow::Result<Self> {
+        Self::with_capacity(CAPACITY, config, role, auth, (bus, process))
+    }
+
+    fn with_capacity(
+        capacity: u64,
+        config: &CallersConfig,
+        role: Role,
+        auth: Transport,
+        (bus, process): (&Bus, &Process),
+    ) -> anyhow::Result<Self> {
         LazyLock::force(&CREDENTIALS);
         let auth = AuthServiceClient::new(Services { auth, ..Services::none() }.called_by(role).auth);
         let revocations = Revocations::in_service(auth.clone(), bus);
         let users = ActingUsers::new(auth.clone(), revocations.clone());
         let issuers = Issuers::start(&config.issuers, process)?;
         let tokens = Tokens::in_service(issuers, auth.clone(), revocations.clone(), users.clone(), &process.readiness);
-        let known = Cache::builder().max_capacity(CAPACITY).time_to_idle(IDLE).build();
+        let known = Cache::builder().max_capacity(capacity).time_to_idle(IDLE).build();
         let pauses = AbortOnDropHandle::new(tokio::spawn(watch_pauses(revocations)));
         let (keys, is_required) = (ServerKeys::new(auth), config.require_user_tokens);
         Ok(Self(Arc::new(Inner { tokens, keys, users, known, is_required, _pauses: pauses })))
@@ -180,6 +190,11 @@ impl Callers {
     }
 }
 
+/// Counts events and reads whose credential the service does not know.
+pub fn count_unknown(count: usize) {
+    CREDENTIALS.unknown.increment(count as u64);
+}
+
 /// The error for a call on behalf of a user without a credential.
 pub fn missing() -> Error {
     Error::new(Code::Unauthorized, "a call on behalf of a user needs the user's token or a server key")
@@ -203,3 +218,6 @@ async fn watch_pauses(revocations: Revocations) {
         sleep(CHECK_INTERVAL).await;
     }
 }
+
+#[cfg(test)]
+mod tests;

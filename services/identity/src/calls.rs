@@ -67,11 +67,11 @@ fn user(caller: &mut Option<UserRef>) -> Named<'_> {
 
 /// The caller of a request that a server key can also make without a user.
 fn member(caller: &mut Option<UserRef>, is_moderator: bool) -> Named<'_> {
-    match caller {
-        Some(caller) if is_moderator => Named::Moderator(caller),
-        Some(caller) => Named::User(caller),
-        None if is_moderator => Named::AnyKey,
-        None => Named::None,
+    match (caller, is_moderator) {
+        (Some(key), true) => Named::Moderator(key),
+        (Some(user), false) => Named::User(user),
+        (None, true) => Named::AnyKey,
+        (None, false) => Named::None,
     }
 }
 

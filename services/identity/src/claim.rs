@@ -145,3 +145,6 @@ impl Verified {
 fn is_same(id: &str, proven: &str) -> bool {
     id == proven || id.parse::<Uuid>().is_ok_and(|id| proven.parse() == Ok(id))
 }
+
+#[cfg(test)]
+mod tests;

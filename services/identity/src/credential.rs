@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use confab_common::{Code, Error, Result, text};
+use confab_proto::message::v1 as message;
 use confab_proto::server_key::PREFIX;
 use http::HeaderMap;
 use tonic::metadata::AsciiMetadataValue;
@@ -17,6 +18,9 @@ pub const USER: &str = "confab-user";
 pub const KEY: &str = "confab-key";
 /// The metadata with the id of the user on whose behalf the server key acts.
 pub const ACTING_FOR: &str = "confab-acting-for";
+
+/// The outcome of an event whose credential the message service does not know.
+pub const UNKNOWN: &str = "credential_unknown";
 
 /// Longest token or server key, in bytes.
 pub const MAX_TOKEN: usize = 8 * 1024;
@@ -117,6 +121,15 @@ impl Credential {
         request
     }
 
+    /// The bytes that it takes in a message.
+    pub fn size(&self) -> usize {
+        match self.given() {
+            None => 0,
+            Some(Given::Token(token)) => token.len(),
+            Some(Given::Key { key, .. }) => key.len() + uuid::fmt::Hyphenated::LENGTH,
+        }
+    }
+
     /// What the caller has presented; `None` if nothing.
     pub fn given(&self) -> Option<&Given> {
         self.0.as_deref().map(|inner| &inner.given)
@@ -126,6 +139,30 @@ impl Credential {
     pub fn digest(&self) -> Option<Digest> {
         self.0.as_deref().map(|inner| inner.digest)
     }
+}
+
+/// The credential in a message to the message service.
+pub fn message_credential(credential: &Credential) -> message::Credential {
+    let text = |value: &AsciiMetadataValue| value.to_str().unwrap_or_default().to_owned();
+    match credential.given() {
+        None => message::Credential::default(),
+        Some(Given::Token(token)) => message::Credential { token: text(token), ..message::Credential::default() },
+        Some(Given::Key { key, user }) => {
+            let user_id = user.map(|user| user.to_string()).unwrap_or_default();
+            message::Credential { key: text(key), user_id, token: String::new() }
+        }
+    }
+}
+
+/// The credential in a message.
+///
+/// # Errors
+/// As [`Credential::of_parts`]; also for none.
+pub fn credential_of(message: &message::Credential) -> Result<Credential> {
+    let part = |text| Some(text).filter(|text: &&str| !text.is_empty());
+    let (token, key, user) = (part(&*message.token), part(&*message.key), part(&*message.user_id));
+    let credential = Credential::of_parts(token, key, user)?;
+    if credential.given().is_some() { Ok(credential) } else { Err(malformed()) }
 }
 
 fn malformed() -> Error {

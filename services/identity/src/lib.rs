@@ -18,7 +18,7 @@ pub mod sign_in;
 pub mod testing;
 pub mod tokens;
 
-pub use callers::Callers;
+pub use callers::{Callers, count_unknown};
 pub use claim::{Claim, verified};
 pub use config::CallersConfig;
 pub use guard::Guarded;

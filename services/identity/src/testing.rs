@@ -10,18 +10,24 @@ use std::sync::Arc;
 use bytes::{BufMut, Bytes, BytesMut};
 use confab_common::Error;
 use confab_common::bus::Bus;
-use confab_common::grpc::{Transport, in_process};
+use confab_common::grpc::{Peer, Role, Transport, in_process};
+use confab_common::issuers::IssuersConfig;
+use confab_common::process::Process;
 pub use confab_common::testing::eventually;
-use confab_proto::auth::v1::UserRef;
+use confab_proto::auth::v1::{Jwks, ListRevocationsResponse, UserRef};
 use http::Response;
 use http_body_util::{BodyExt, Full};
 use jsonwebtoken::jwk::{Jwk, JwkSet};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use prost::Message;
 use serde_json::Value;
 use tonic::Status;
 use tower::service_fn;
 use uuid::Uuid;
 
+use crate::callers::Callers;
+use crate::claim::Claim;
+use crate::config::CallersConfig;
 use crate::credential::Credential;
 use crate::tokens::Identity;
 
@@ -48,6 +54,35 @@ pub fn fake(answer: impl Fn(&str, Bytes) -> Result<Vec<u8>, Error> + Send + Sync
             })
         }
     }))
+}
+
+/// An auth service that publishes the key 1 and has revoked nothing.
+pub fn auth() -> Transport {
+    fake(|method, _| match method {
+        "GetJwks" => Ok(Jwks { json: jwks(&[1]) }.encode_to_vec()),
+        "ListRevocations" => Ok(ListRevocationsResponse::default().encode_to_vec()),
+        _ => Err(Error::not_found("key")),
+    })
+}
+
+/// What a service with this auth service knows; it requires tokens.
+pub fn callers(auth: Transport) -> Callers {
+    let config = CallersConfig::strict(IssuersConfig::default());
+    Callers::start(&config, Role::Message, auth, &bus(), &Process::new()).unwrap()
+}
+
+/// The claim of a gateway's call with this credential.
+pub async fn claim(callers: &Callers, credential: &Credential) -> Claim {
+    let verified = callers.verify(credential).await.unwrap();
+    let mut request = tonic::Request::new(());
+    request.extensions_mut().insert(Claim::new(callers.clone(), verified));
+    request.extensions_mut().insert(Peer::with(Role::Gateway));
+    Claim::of(&request)
+}
+
+/// A valid token of the user with this id.
+pub fn token_of(user: Uuid) -> String {
+    signed(1, &claims(serde_json::json!({"sub": user, "name": format!("user-{}", user.as_u128())})))
 }
 
 /// The session id in the tests' tokens.

@@ -1,8 +1,8 @@
 //! Verifies tokens: those of auth, with the public keys that auth publishes, and those of the app's own issuers.
 
+mod keys;
 mod users;
 
-use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -16,8 +16,7 @@ use confab_proto::auth::v1::{GetJwksRequest, UserRef};
 use http::HeaderValue;
 use jsonwebtoken::dangerous::insecure_decode_claims;
 use jsonwebtoken::errors::ErrorKind;
-use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, JwkSet};
-use jsonwebtoken::{Algorithm, DecodingKey, Validation, get_current_timestamp};
+use jsonwebtoken::{Algorithm, Validation, get_current_timestamp};
 use parking_lot::RwLock;
 use serde::Deserialize;
 use tokio::time::Instant;
@@ -29,6 +28,7 @@ use crate::metrics::METRICS;
 use crate::revocations::Revocations;
 use crate::sign_in::SignIn;
 use confab_common::seldom::Seldom;
+use keys::Keys;
 use users::Users;
 
 pub use crate::credential::MAX_TOKEN;
@@ -44,12 +44,6 @@ const FETCH_EVERY: Duration = Duration::from_secs(60);
 const FETCH_FIRST: Duration = Duration::from_millis(250);
 /// Tokens with an unknown key id cause at most one fetch in this time.
 const FETCH_UNKNOWN: Duration = Duration::from_secs(1);
-/// How long a key remains valid after auth last listed it. During a key rotation, replicas of auth list different keys,
-/// and each fetch may reach another replica.
-const KEY_LIFETIME: Duration = Duration::from_secs(180);
-/// Most keys that are kept after auth no longer lists them.
-const MAX_KEPT: usize = 16;
-
 /// The user and the sign-in of a token.
 #[derive(Debug, Clone)]
 pub struct Identity {
@@ -142,19 +136,6 @@ enum Names {
     Ensured(Users),
     /// The account exists, because a gateway has verified the token before.
     Known(ActingUsers),
-}
-
-struct Keys {
-    json: Bytes,
-    by_id: HashMap<String, Key>,
-}
-
-#[derive(Clone)]
-struct Key {
-    verifies: DecodingKey,
-    published: Jwk,
-    /// When auth last listed the key.
-    listed: Instant,
 }
 
 struct Attempt {
@@ -352,32 +333,6 @@ impl Tokens {
         // When auth does not answer, the last key set stays in use.
         *self.0.keys.write() = Some(Arc::new(fetched?));
         Ok(())
-    }
-}
-
-impl Keys {
-    /// The keys of a set, and the keys of the previous set that auth listed recently.
-    fn parse(json: String, before: Option<&Self>) -> Result<Self> {
-        let mut set: JwkSet = serde_json::from_str(&json).map_err(Error::internal)?;
-        let listed = Instant::now();
-        let usable = set.keys.iter().filter_map(|key| match &key.algorithm {
-            AlgorithmParameters::OctetKeyPair(pair) if pair.curve == EllipticCurve::Ed25519 => {
-                let verifies = DecodingKey::from_jwk(key).ok()?;
-                Some((key.common.key_id.clone()?, Key { verifies, published: key.clone(), listed }))
-            }
-            _ => None,
-        });
-        let mut by_id = usable.collect::<HashMap<_, _>>();
-        let is_kept = |(id, key): &(&String, &Key)| !by_id.contains_key(*id) && key.listed.elapsed() < KEY_LIFETIME;
-        let mut kept = before.iter().flat_map(|keys| &keys.by_id).filter(is_kept).collect::<Vec<_>>();
-        if kept.is_empty() {
-            return Ok(Self { by_id, json: json.into() });
-        }
-        kept.sort_unstable_by_key(|(_, key)| std::cmp::Reverse(key.listed));
-        kept.truncate(MAX_KEPT);
-        set.keys.extend(kept.iter().map(|(_, key)| key.published.clone()));
-        by_id.extend(kept.into_iter().map(|(id, key)| (id.clone(), key.clone())));
-        Ok(Self { json: serde_json::to_vec(&set).map_err(Error::internal)?.into(), by_id })
     }
 }
 

@@ -4,6 +4,7 @@ mod batch;
 mod check;
 mod config;
 mod convert;
+mod credentials;
 mod files;
 mod grpc;
 mod lanes;

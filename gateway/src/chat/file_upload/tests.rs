@@ -5,6 +5,9 @@ use bytes::Bytes;
 use clap::Parser;
 use confab_common::grpc::Services;
 use confab_common::process::Process;
+use confab_identity::revocations::Revocations;
+use confab_identity::testing::signed;
+use confab_identity::tokens::Tokens;
 use confab_socketio::{Server, Transport};
 use serde_json::json;
 
@@ -19,9 +22,6 @@ use crate::send::Sender;
 use crate::testing::files::Files;
 use crate::testing::services::{self, ROOM};
 use crate::testing::{bus, claims, eventually, fake};
-use confab_identity::revocations::Revocations;
-use confab_identity::testing::signed;
-use confab_identity::tokens::Tokens;
 
 const OTHER_ROOM: &str = "0193a4c0-7d50-7cc3-98a5-2f6b8e1d0c0f";
 

@@ -1,3 +1,4 @@
+use confab_identity::testing::signed;
 use confab_proto::auth::v1::{Revocation, RevocationKind};
 use jsonwebtoken::get_current_timestamp;
 use serde_json::{Value, json};
@@ -5,7 +6,6 @@ use uuid::Uuid;
 
 use crate::chat::testing::{Client, World, connect};
 use crate::testing::{SESSION, bus, claims, identity};
-use confab_identity::testing::signed;
 
 const NEXT: Uuid = Uuid::from_u128(10);
 

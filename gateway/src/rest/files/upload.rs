@@ -9,6 +9,7 @@ use axum::http::header::{CONNECTION, CONTENT_LENGTH};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use confab_common::{Error, text};
+use confab_identity::tokens::Identity;
 use confab_proto::file::v1::UploadResponse;
 use confab_proto::file::v1::upload_request::{Begin, Finish};
 use utoipa::ToSchema;
@@ -24,7 +25,6 @@ use crate::rest::openapi::problems::{Body, ByKey, Called, Conflict, Unauthorized
 use crate::rest::openapi::{examples, params};
 use crate::upload::Upload;
 use crate::views::{FileJson, PresentFile};
-use confab_identity::tokens::Identity;
 
 /// How long the service may take to store and share the file after its last byte: object stores can be slow.
 const KEPT_WITHIN: Duration = Duration::from_secs(10);

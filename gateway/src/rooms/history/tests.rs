@@ -59,7 +59,15 @@ fn history(last: u64, permits: usize) -> (Arc<Log>, Arc<History>) {
                     return Err(Error::new(Code::NotFound, "the room is not open to the readers"));
                 }
                 let (epoch, private) = ("e".into(), members.is_some());
-                Ok(ListEventsResponse { epoch, last_seq: last, events, more: false, private, readers }.encode_to_vec())
+                Ok(ListEventsResponse {
+                    epoch,
+                    last_seq: last,
+                    events,
+                    private,
+                    readers,
+                    ..ListEventsResponse::default()
+                }
+                .encode_to_vec())
             }
         }
     });

@@ -1,5 +1,6 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use super::keys::{KEY_LIFETIME, MAX_KEPT};
 use super::*;
 use crate::testing::{bus, claims, eventually, fake, identity, jwks, key, signed};
 use confab_common::process::Process;

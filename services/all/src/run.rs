@@ -37,7 +37,7 @@ pub async fn run(program: Program, process: Process) -> anyhow::Result<()> {
     let (late_file, file_binder) = grpc::late();
     // All services share what they know about tokens. The gateway is in this process, so each call has its token.
     let config = CallersConfig::strict(parts.gateway.issuers.clone());
-    let callers = |auth| Callers::start(&config, Role::Gateway, auth, &bus, &process);
+    let callers = |auth| Callers::start(&config, Role::Gateway, auth, Some(&bus), &process);
     let (to_auth, callers) = match elsewhere(&process, Role::Auth, &parts.auth_url)? {
         Some(transport) => (transport.clone(), callers(transport)?),
         None => {

@@ -100,7 +100,7 @@ pub async fn run(program: Program, process: Process) -> anyhow::Result<()> {
     let bus = bus.open()?;
     let server = start(&auth, &storage, bus.clone(), services, &process).await?;
     // The service verifies tokens as the other services do: with its own keys and its own list of revocations.
-    let callers = Callers::start(&callers, Role::Auth, in_process(server.clone()), &bus, &process)?;
+    let callers = Callers::start(&callers, Role::Auth, in_process(server.clone()), Some(&bus), &process)?;
     process.readiness.started();
     confab_common::grpc::serve(
         &process,

@@ -71,11 +71,6 @@ pub struct Subscriptions(mpsc::UnboundedSender<Command>);
 pub struct Notices(mpsc::Receiver<Notice>);
 
 impl Bus {
-    /// A bus within this process, for a program that neither sends nor receives hints.
-    pub fn in_process() -> Self {
-        Self(Arc::new(local::Local::default()))
-    }
-
     /// Opens the bus at a URL: `local:`, `redis://…` or `rediss://…`. With a `key`, messages without a valid signature
     /// are dropped.
     ///
@@ -84,7 +79,7 @@ impl Bus {
     pub fn open(url: &Secret, key: Option<&SigningKey>) -> anyhow::Result<Self> {
         LazyLock::force(&BUS);
         Ok(match address(url)? {
-            None => Self::in_process(),
+            None => Self(Arc::new(local::Local::default())),
             Some(address) => Self(Arc::new(redis::Redis::open(address, key))),
         })
     }

@@ -25,7 +25,6 @@ mod upload;
 use std::sync::{Arc, LazyLock};
 
 use anyhow::{Context, ensure};
-use confab_common::bus::Bus;
 use confab_common::grpc::{MAX_MESSAGE, Role, Services, serve};
 use confab_common::process::Process;
 use confab_common::store::{StorageConfig, StoreUrl};
@@ -113,7 +112,7 @@ pub async fn run(program: Program, process: Process) -> anyhow::Result<()> {
     let auth = process.security.connect(Role::Auth, &auth_url).context("CONFAB_AUTH_URL")?;
     let room = process.security.connect(Role::Room, &room_url).context("CONFAB_ROOM_URL")?;
     let message = process.security.connect(Role::Message, &message_url).context("CONFAB_MESSAGE_URL")?;
-    let callers = Callers::start(&callers, Role::File, auth, &Bus::in_process(), &process)?;
+    let callers = Callers::start(&callers, Role::File, auth, None, &process)?;
     let services = Services { room, message, ..Services::none() };
     let server = start(&file, &storage, services, &process).await?;
     process.readiness.started();

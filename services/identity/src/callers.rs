@@ -76,8 +76,8 @@ enum Known {
 }
 
 impl Callers {
-    /// Starts to follow the keys and the list of revocations of this auth service, for a service with this role. The bus may be a local one: then a
-    /// revocation takes effect about 1 s later.
+    /// Starts to follow the keys and the list of revocations of this auth service, for a service with this role. Without
+    /// a bus, a revocation takes effect up to 1 s later.
     ///
     /// # Errors
     /// When a setting is wrong.
@@ -85,7 +85,7 @@ impl Callers {
         config: &CallersConfig,
         role: Role,
         auth: Transport,
-        bus: &Bus,
+        bus: Option<&Bus>,
         process: &Process,
     ) -> anyhow::Result<Self> {
         Self::with_capacity(CAPACITY, config, role, auth, (bus, process))
@@ -96,7 +96,7 @@ impl Callers {
         config: &CallersConfig,
         role: Role,
         auth: Transport,
-        (bus, process): (&Bus, &Process),
+        (bus, process): (Option<&Bus>, &Process),
     ) -> anyhow::Result<Self> {
         LazyLock::force(&CREDENTIALS);
         let auth = AuthServiceClient::new(Services { auth, ..Services::none() }.called_by(role).auth);

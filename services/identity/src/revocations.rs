@@ -72,16 +72,16 @@ struct Inner {
 impl Revocations {
     /// Starts following auth's list. The process is not ready until the whole list was read once.
     pub fn start(auth: AuthServiceClient<Transport>, bus: &Bus, process: &Process) -> Self {
-        Self::follow(auth, bus, Some(process.readiness.condition("revocations")))
+        Self::follow(auth, Some(bus), Some(process.readiness.condition("revocations")))
     }
 
     /// As [`start`](Self::start), in a service: the process is ready without the list, because calls of other services
     /// do not need it.
-    pub fn in_service(auth: AuthServiceClient<Transport>, bus: &Bus) -> Self {
+    pub fn in_service(auth: AuthServiceClient<Transport>, bus: Option<&Bus>) -> Self {
         Self::follow(auth, bus, None)
     }
 
-    fn follow(auth: AuthServiceClient<Transport>, bus: &Bus, loaded: Option<Condition>) -> Self {
+    fn follow(auth: AuthServiceClient<Transport>, bus: Option<&Bus>, loaded: Option<Condition>) -> Self {
         let revocations = Self(Arc::new(Inner {
             auth,
             ended: RwLock::default(),
@@ -98,7 +98,7 @@ impl Revocations {
         LazyLock::force(&METRICS);
         let measured = Arc::downgrade(&revocations.0);
         at_scrape(move || measured.upgrade().iter().for_each(|inner| inner.measure()));
-        tokio::spawn(follow(Arc::downgrade(&revocations.0), bus.listen(), loaded));
+        tokio::spawn(follow(Arc::downgrade(&revocations.0), bus.map(Bus::listen), loaded));
         revocations
     }
 
@@ -279,28 +279,25 @@ impl Inner {
 }
 
 /// Follows auth's list until all clones of the revocations are dropped.
-async fn follow(
-    revocations: Weak<Inner>,
-    (subscriptions, mut notices): (Subscriptions, Notices),
-    loaded: Option<Condition>,
-) {
-    // While the bus is down, the confirmation does not arrive; no task waits for it.
-    let subscribing = subscriptions.clone();
-    tokio::spawn(async move { subscribing.subscribe(REVOCATIONS).await });
+async fn follow(revocations: Weak<Inner>, hints: Option<(Subscriptions, Notices)>, loaded: Option<Condition>) {
+    let (subscriptions, mut notices) = hints.unzip();
+    if let Some(subscriptions) = subscriptions.clone() {
+        // While the bus is down, the confirmation does not arrive; no task waits for it.
+        tokio::spawn(async move { subscriptions.subscribe(REVOCATIONS).await });
+    }
     let mut tick = interval(ASK_EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut purged = Instant::now();
-    let mut bus_alive = true;
     loop {
         let notice = tokio::select! {
-            notice = notices.next(), if bus_alive => notice,
+            notice = next(&mut notices) => notice,
             _ = tick.tick() => Some(Notice::Up),
         };
         let Some(revocations) = revocations.upgrade().map(Revocations) else { return };
         match notice {
             Some(Notice::Message { payload, .. }) => revocations.receive(&payload),
             Some(Notice::Down) => {}
-            None => bus_alive = false,
+            None => notices = None,
             Some(Notice::Up) => match revocations.catch_up().await {
                 Ok(()) => loaded.iter().for_each(|loaded| loaded.set(true)),
                 Err(error) => tracing::debug!(%error, "cannot read revocations"),
@@ -310,6 +307,14 @@ async fn follow(
             revocations.0.ended.write().purge(now_ms());
             purged = Instant::now();
         }
+    }
+}
+
+/// The next notice of the bus; never without a bus.
+async fn next(notices: &mut Option<Notices>) -> Option<Notice> {
+    match notices {
+        Some(notices) => notices.next().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -68,7 +68,7 @@ pub fn auth() -> Transport {
 /// What a service with this auth service knows; it requires tokens.
 pub fn callers(auth: Transport) -> Callers {
     let config = CallersConfig::strict(IssuersConfig::default());
-    Callers::start(&config, Role::Message, auth, &bus(), &Process::new()).unwrap()
+    Callers::start(&config, Role::Message, auth, None, &Process::new()).unwrap()
 }
 
 /// The claim of a gateway's call with this credential.

@@ -67,7 +67,7 @@ pub async fn run(program: Program, process: Process) -> anyhow::Result<()> {
             let file = process.security.connect(Role::File, &file_url).context("CONFAB_FILE_URL")?;
             let services = Services { room, file, ..Services::none() };
             let bus = bus.open()?;
-            let callers = Callers::start(&callers, Role::Message, auth, &bus, &process)?;
+            let callers = Callers::start(&callers, Role::Message, auth, Some(&bus), &process)?;
             let log = start(&message, &storage, bus.clone(), services, &process).await?;
             process.readiness.started();
             let server = Guarded::new(log.server(), callers);

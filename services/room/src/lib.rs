@@ -15,7 +15,6 @@ mod turns;
 use std::sync::Arc;
 
 use anyhow::Context;
-use confab_common::bus::Bus;
 use confab_common::grpc::{MAX_MESSAGE, Role, Services, serve};
 use confab_common::metrics::LIMITS;
 use confab_common::process::Process;
@@ -74,7 +73,7 @@ pub async fn run(program: Program, process: Process) -> anyhow::Result<()> {
     }
     let auth = process.security.connect(Role::Auth, &auth_url).context("CONFAB_AUTH_URL")?;
     let message = process.security.connect(Role::Message, &message_url).context("CONFAB_MESSAGE_URL")?;
-    let callers = Callers::start(&callers, Role::Room, auth, &Bus::in_process(), &process)?;
+    let callers = Callers::start(&callers, Role::Room, auth, None, &process)?;
     let services = Services { message, ..Services::none() };
     let server = start(&room, &storage, services, &process).await?;
     process.readiness.started();

@@ -12,7 +12,7 @@ use serde_json::json;
 use tokio::time::advance;
 
 use super::*;
-use crate::testing::{bus, callers, claims, fake, identity, jwks, signed, token_of};
+use crate::testing::{callers, claims, fake, identity, jwks, signed, token_of};
 
 /// An auth service with one server key, whose calls are counted.
 #[derive(Default)]
@@ -156,7 +156,7 @@ async fn a_deleted_key_is_rejected_after_4_s() {
 async fn known_credentials_are_bounded() {
     let config = CallersConfig::strict(IssuersConfig::default());
     let auth = Arc::<Auth>::default().transport();
-    let callers = Callers::with_capacity(10, &config, Role::Message, auth, (&bus(), &Process::new())).unwrap();
+    let callers = Callers::with_capacity(10, &config, Role::Message, auth, (None, &Process::new())).unwrap();
     for user in 0..100 {
         let token = Credential::of_token(&token_of(Uuid::from_u128(user)));
         assert_eq!(code(&callers, &token).await, None);

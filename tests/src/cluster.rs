@@ -258,7 +258,6 @@ impl Cluster {
             ("CONFAB_BUS".into(), format!("redis://127.0.0.1:{}", self.plan.port((Role::Redis, 1)))),
             ("CONFAB_SIGNING_KEY_FILE".into(), secret("signing-key.pem")),
             ("CONFAB_CLUSTER_KEY_FILE".into(), secret("cluster-key")),
-            // No gateway of an earlier release runs here.
             ("CONFAB_REQUIRE_USER_TOKENS".into(), "true".into()),
             ("CONFAB_OBJECTS".into(), "s3://confab".into()),
             ("CONFAB_S3_ENDPOINT".into(), self.plan.url((Role::S3, 1))),
@@ -273,13 +272,12 @@ impl Cluster {
             settings.push((format!("CONFAB_{name}_STORE_FILE"), secret("postgres-url")));
         }
         if let (Role::Gateway, n) = member {
-            let url = |n| format!("http://127.0.0.1:{}", self.plan.forward_port(n));
             // The load balancer keeps idle connections for one second.
-            settings.push(("CONFAB_ACCEPT_DRAIN".into(), "2s".into()));
-            settings.push(("CONFAB_TRUSTED_PROXIES".into(), "127.0.0.1".into()));
+            let fixed = [("CONFAB_ACCEPT_DRAIN", "2s"), ("CONFAB_TRUSTED_PROXIES", "127.0.0.1")];
+            settings.extend(fixed.map(|(name, value)| (name.into(), value.into())));
             settings.push(("CONFAB_FORWARD_LISTEN".into(), format!("127.0.0.1:{}", self.plan.forward_port(n))));
-            settings
-                .push(("CONFAB_GATEWAY_URL".into(), (1..=self.plan.gateways).map(url).collect::<Vec<_>>().join(",")));
+            let urls = (1..=self.plan.gateways).map(|n| format!("http://127.0.0.1:{}", self.plan.forward_port(n)));
+            settings.push(("CONFAB_GATEWAY_URL".into(), urls.collect::<Vec<_>>().join(",")));
         }
         settings.extend(self.settings.iter().cloned());
         settings

@@ -52,7 +52,7 @@ impl fmt::Debug for Credential {
 impl Credential {
     /// The credential of a user. A text that no token can have is none.
     pub fn of_token(token: &str) -> Self {
-        Self::new(token, |token| Given::Token(token), token.as_bytes())
+        Self::new(token, Given::Token, token.as_bytes())
     }
 
     /// The credential of a server key, alone or on behalf of a user.
@@ -125,8 +125,8 @@ impl Credential {
     pub fn size(&self) -> usize {
         match self.given() {
             None => 0,
-            Some(Given::Token(token)) => token.len(),
-            Some(Given::Key { key, .. }) => key.len() + uuid::fmt::Hyphenated::LENGTH,
+            Some(Given::Token(token)) => token.as_encoded_bytes().len(),
+            Some(Given::Key { key, .. }) => key.as_encoded_bytes().len() + uuid::fmt::Hyphenated::LENGTH,
         }
     }
 

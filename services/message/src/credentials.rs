@@ -34,13 +34,14 @@ struct Credentials {
 impl Credentials {
     /// Verifies the given credentials.
     async fn verify(callers: &Callers, given: &[pb::Credential]) -> Result<Self> {
-        let verify = async |given: &pb::Credential| {
+        let verified = join_all(given.iter().map(async |given| {
             let credential = credential_of(given)?;
             let verified = callers.verify(&credential).await;
             let name = credential.digest().ok_or_else(missing)?;
-            Ok((name, verified.and_then(|verified| verified.ok_or_else(missing))))
-        };
-        let verified = join_all(given.iter().map(verify)).await.into_iter().collect::<Result<Vec<_>>>()?;
+            Ok::<_, Error>((name, verified.and_then(|verified| verified.ok_or_else(missing))))
+        }))
+        .await;
+        let verified = verified.into_iter().collect::<Result<Vec<_>>>()?;
         let found = verified.into_iter().map(|(name, verified)| (name, Some(verified))).collect();
         Ok(Self { callers: callers.clone(), found })
     }

@@ -6,9 +6,8 @@ pub mod services;
 
 use axum::Router;
 use axum::body::Body;
-use axum::http::{HeaderMap, Response, request};
+use axum::http::{HeaderMap, request};
 use bytes::Bytes;
-use confab_common::Error;
 pub use confab_common::testing::eventually;
 pub use confab_identity::testing::{SESSION, bus, claims, fake, identity};
 use http_body_util::BodyExt;

@@ -18,7 +18,7 @@ use super::context::Chat;
 use super::request::Join;
 use crate::limits::Act;
 use crate::rooms::history::{MAX_BYTES, Page, Wanted};
-use crate::rooms::hub::{Arrival, Joining, Listener, NotLive};
+use crate::rooms::hub::{Arrival, Joining, NotLive};
 use crate::views::{RoomJson, Viewer};
 
 /// Pause before history is read again.

@@ -19,7 +19,7 @@ use super::join::{BEHIND, begin};
 use super::recovery::Offset;
 use crate::metrics::METRICS;
 use crate::rooms::history::Wanted;
-use crate::rooms::hub::{Arrival, Joining, Listener, NotLive};
+use crate::rooms::hub::{Arrival, Joining, NotLive};
 use crate::turns::restore_permit;
 
 /// Maximum number of events of one recovery, and of their bytes with offsets: less than the outbox's bound for answers.

@@ -15,7 +15,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
-use super::extract::{Actor, Caller, Json, Params, Reader, RoomId, Turns};
+use super::extract::{Actor, Caller, Json, Params, Reader, RoomId, Turns, by};
 use super::openapi::problems::{Body, ByKey, Called, Conflict, Unauthorized};
 use super::openapi::{examples, params};
 use crate::App;

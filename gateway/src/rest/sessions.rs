@@ -7,6 +7,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use confab_common::grpc::request;
+use confab_common::{Code, Error};
 use confab_proto::auth::v1::{EndSessionRequest, EndSessionsRequest, ListSessionsRequest};
 use serde::Deserialize;
 use utoipa::ToSchema;
@@ -110,13 +111,12 @@ async fn end_all(
     let stays = !given.current.unwrap_or_default();
     let except_session_id = if stays { caller.session_id.to_string() } else { String::new() };
     let end = EndSessionsRequest { user_id: caller.user.id, except_session_id, actor: None };
-    let ended = app
-        .clients
-        .auth
-        .clone()
-        .end_sessions(caller.credential.attach(request(end, app.clients.call)))
-        .await?
-        .into_inner();
-    app.revocations.add_all(&ended.revocations);
+    let end = caller.credential.attach(request(end, app.clients.call));
+    match app.clients.auth.clone().end_sessions(end).await.map_err(Error::from) {
+        Ok(ended) => app.revocations.add_all(&ended.into_inner().revocations),
+        // An earlier attempt of this call has ended this session, too.
+        Err(error) if error.code == Code::Unauthorized && !stays => {}
+        Err(error) => return Err(error.into()),
+    }
     Ok(StatusCode::NO_CONTENT)
 }

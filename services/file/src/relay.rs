@@ -76,7 +76,12 @@ impl Relay {
     /// Appends the events of files, records the results in the store, and returns the outcome of each.
     async fn append(&self, files: &[File]) -> Result<Vec<Result<Event>>> {
         let events = files.iter().filter_map(new_event).collect();
-        let answer = self.message.clone().append(request(AppendRequest { events }, DELIVERY)).await?.into_inner();
+        let answer = self
+            .message
+            .clone()
+            .append(request(AppendRequest { events, credentials: Vec::new() }, DELIVERY))
+            .await?
+            .into_inner();
         let verdicts =
             files.iter().zip(answer.outcomes).map(|(file, outcome)| verdict(file, outcome)).collect::<Vec<_>>();
         let (mut published, mut refused) = (Vec::new(), Vec::new());

@@ -73,6 +73,7 @@ fn history(last: u64, permits: usize) -> (Arc<Log>, Arc<History>) {
                     events,
                     private,
                     readers,
+                    refused_readers,
                     ..ListEventsResponse::default()
                 }
                 .encode_to_vec())

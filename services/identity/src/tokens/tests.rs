@@ -6,7 +6,7 @@ use crate::testing::{bus, claims, eventually, fake, identity, jwks, key, signed}
 use confab_common::process::Process;
 use confab_common::seldom::EVERY;
 use confab_proto::auth::v1::{Jwks, ListRevocationsResponse, Revocation, RevocationKind};
-use jsonwebtoken::jwk::Jwk;
+use jsonwebtoken::jwk::JwkSet;
 use jsonwebtoken::{EncodingKey, Header};
 use parking_lot::Mutex;
 use prost::Message;

@@ -95,14 +95,10 @@ async fn the_sender_is_the_user_of_the_credential() {
     ];
     let refused = ["own", "forbidden", "unauthorized", "unauthorized", "unauthorized", "invalid_request"];
     assert_eq!(append(&fixture, events, &[&ada, &eve, &forged, &expired]).await, refused);
-    let listed = fixture.client.clone().list_events(ada.attach(tonic::Request::new(pb::ListEventsRequest {
-        room_id: room.to_string(),
-        after: Some(0),
-        limit: 10,
-        readers: vec![ADA.to_string()],
-        ..Default::default()
-    })));
-    let events = listed.await.unwrap().into_inner().events;
+    let (mut client, readers) = (fixture.client.clone(), vec![ADA.to_string()]);
+    let list = pb::ListEventsRequest { room_id: room.to_string(), limit: 10, readers, ..Default::default() };
+    let listed = client.list_events(ada.attach(tonic::Request::new(list))).await.unwrap();
+    let events = listed.into_inner().events;
     let names = events.iter().map(|event| (&*event.content, &*event.sender.as_ref().unwrap().username));
     assert_eq!(names.collect::<Vec<_>>(), [("own", "user-1")], "the name is that of the token");
 }

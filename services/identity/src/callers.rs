@@ -115,6 +115,11 @@ impl Callers {
         self.0.is_required
     }
 
+    /// Whether tokens of auth can be verified. Until then, other replicas may know more.
+    pub fn is_ready(&self) -> bool {
+        self.0.tokens.is_ready()
+    }
+
     /// Verifies a credential; `None` without one.
     ///
     /// # Errors

@@ -107,17 +107,21 @@ impl Revocations {
         &self.0.pauses
     }
 
+    /// Whether the revocations are up to date.
+    pub fn is_known(&self) -> bool {
+        self.0.is_loaded.load(Ordering::Acquire) && !self.0.pauses.is_paused()
+    }
+
     /// Completes when the revocations are up to date: at start and after a pause of the process, once auth has answered.
     ///
     /// # Errors
     /// `unavailable` when auth does not answer within 2 s.
     pub async fn known(&self) -> Result<()> {
-        let is_known = || self.0.is_loaded.load(Ordering::Acquire) && !self.0.pauses.is_paused();
-        if is_known() {
+        if self.is_known() {
             return Ok(());
         }
         let known = async {
-            while !is_known() {
+            while !self.is_known() {
                 sleep(CHECK_INTERVAL).await;
             }
         };

@@ -222,6 +222,11 @@ impl Tokens {
         Ok(Identity { credential: Credential::of_token(token), ..identity })
     }
 
+    /// Whether tokens of auth can be verified: auth has answered since the process started, and since its last pause.
+    pub fn is_ready(&self) -> bool {
+        self.keys().is_some() && self.0.revocations.is_known()
+    }
+
     /// Checks that a token that was valid before has neither expired nor been revoked.
     ///
     /// # Errors

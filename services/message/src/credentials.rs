@@ -64,7 +64,8 @@ impl Credentials {
 /// admitted either: the caller sends them again, and they must not overtake that event.
 ///
 /// # Errors
-/// `invalid_request` for more credentials than events; `unauthorized` for a malformed one.
+/// `invalid_request` for more credentials than events; `unauthorized` for a malformed one; `unavailable` while this
+/// replica cannot verify tokens, so that the caller asks another one.
 pub async fn admit(claim: &Claim, events: Vec<pb::NewEvent>, given: &[pb::Credential]) -> Result<Vec<Admission>> {
     if given.len() > events.len() {
         return Err(Error::field("credentials", "must not be more than events"));
@@ -82,8 +83,12 @@ pub async fn admit(claim: &Claim, events: Vec<pb::NewEvent>, given: &[pb::Creden
         } else {
             check_sender(claim, &mut credentials, event).await
         };
-        if matches!(admission, Admission::Unknown) {
-            waiting.insert(room);
+        match &admission {
+            Admission::Unknown => _ = waiting.insert(room),
+            Admission::Checked(Err(error)) if error.code == Code::Unavailable && !callers.is_ready() => {
+                return Err(error.clone());
+            }
+            Admission::Checked(_) => {}
         }
         admitted.push(admission);
     }

@@ -127,6 +127,20 @@ async fn nothing_is_appended_after_a_logout() {
 }
 
 #[tokio::test]
+async fn a_replica_that_cannot_verify_tokens_fails_the_whole_call() {
+    let fixture = Fixture::guarded(callers(fake(|_, _| Err(Error::unavailable("the database"))))).await;
+    let (room, ada) = (Uuid::now_v7(), credential(ADA));
+    let request = |given: Vec<pb::Credential>| pb::AppendRequest {
+        events: vec![from(ADA, room, "tea", &ada)],
+        credentials: given,
+    };
+    let refused = fixture.client.clone().append(request(vec![message_credential(&ada)])).await.unwrap_err();
+    assert_eq!(Error::from(refused).code, Code::Unavailable, "another replica may know the keys");
+    let unknown = fixture.client.clone().append(request(Vec::new())).await.unwrap().into_inner().outcomes.remove(0);
+    assert_eq!(outcome(unknown).unwrap_err().0, UNKNOWN);
+}
+
+#[tokio::test]
 async fn other_programs_append_without_credentials() {
     let fixture = Fixture::guarded(callers(auth())).await;
     let room = Uuid::now_v7();

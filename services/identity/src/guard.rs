@@ -67,3 +67,6 @@ async fn claim(callers: Callers, headers: &mut HeaderMap) -> Result<Claim> {
     let verified = callers.verify(&credential).await?;
     Ok(Claim::new(callers, verified))
 }
+
+#[cfg(test)]
+mod tests;

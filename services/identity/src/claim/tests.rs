@@ -1,9 +1,11 @@
 use confab_common::Code;
+use confab_common::process::Process;
 use confab_proto::auth::v1::{Actor, IssueTokenRequest, LogoutRequest, SuspendUserRequest, UpdateProfileRequest};
 use confab_proto::room::v1::{GetRoomRequest, ListRoomsRequest};
 use confab_proto::server_key::Scopes;
 
 use super::*;
+use crate::config::CallersConfig;
 use crate::credential::Credential;
 use crate::testing::{auth, callers, claims, identity, signed};
 
@@ -96,6 +98,16 @@ async fn gateways_need_a_credential_and_services_do_not() {
     assert_eq!(code(&claim(None, Role::File), get(user(7, "zoë"), false)), None);
     // A server that is not guarded, and one that does not require tokens.
     assert_eq!(code(&Claim::default(), get(user(7, "zoë"), false)), None);
+}
+
+#[tokio::test]
+async fn gateways_of_the_previous_release_need_no_credential_until_the_setting_requires_it() {
+    let lenient = Callers::start(&CallersConfig::default(), Role::Room, auth(), None, &Process::new()).unwrap();
+    let without = Claim { callers: Some(lenient.clone()), verified: None, peer: Peer::with(Role::Gateway) };
+    assert_eq!(code(&without, get(user(7, "zoë"), false)), None);
+    // A credential is checked in any case.
+    let with = Claim { verified: Some(Arc::new(Verified::User(identity()))), ..without };
+    assert_eq!([7, 8].map(|id| code(&with, get(user(id, ""), false))), [None, FORBIDDEN]);
 }
 
 #[tokio::test]

@@ -104,7 +104,7 @@ impl Cluster {
         Ok(cluster)
     }
 
-    /// Runs the programs of another build, from this directory.
+    /// Runs the programs in this directory, perhaps of the previous release, whose gateways send no tokens.
     pub fn run_from(&mut self, directory: &Path) {
         self.programs = directory.to_path_buf();
     }
@@ -258,12 +258,12 @@ impl Cluster {
             ("CONFAB_BUS".into(), format!("redis://127.0.0.1:{}", self.plan.port((Role::Redis, 1)))),
             ("CONFAB_SIGNING_KEY_FILE".into(), secret("signing-key.pem")),
             ("CONFAB_CLUSTER_KEY_FILE".into(), secret("cluster-key")),
-            ("CONFAB_REQUIRE_USER_TOKENS".into(), "true".into()),
             ("CONFAB_OBJECTS".into(), "s3://confab".into()),
             ("CONFAB_S3_ENDPOINT".into(), self.plan.url((Role::S3, 1))),
             ("CONFAB_S3_ACCESS_KEY_ID".into(), seaweed::KEY.into()),
             ("CONFAB_S3_SECRET_ACCESS_KEY_FILE".into(), secret("s3-secret-access-key")),
         ];
+        settings.extend((self.programs == programs()).then(|| ("CONFAB_REQUIRE_USER_TOKENS".into(), "true".into())));
         settings.extend(certificates::settings(&self.plan.certificates(), member.0.name()));
         for service in Role::SERVICES {
             let name = service.name().to_uppercase();

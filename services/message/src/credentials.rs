@@ -13,18 +13,15 @@ use confab_proto::message::v1 as pb;
 use confab_proto::server_key::Scope;
 use futures::future::join_all;
 
+use crate::service::MAX_READERS;
+
 /// A server key needs this scope.
 const SCOPES: &[Scope] = &[Scope::Messages];
 /// To read the head of a room without its events, one of these suffices.
 const HEAD_SCOPES: &[Scope] = &[Scope::Rooms, Scope::Messages];
 
-/// What the service does with an event.
-pub enum Admission {
-    /// Appends it, or answers the error.
-    Checked(Result<pb::NewEvent>),
-    /// Answers that the credential is not known. Nothing is known about the sender.
-    Unknown,
-}
+/// An event to append, or the error to answer. `None`: the credential is not known, so nothing is known about the sender.
+pub type Admission = Option<Result<pb::NewEvent>>;
 
 /// The credentials of one request, each looked up once.
 struct Credentials {
@@ -71,28 +68,24 @@ pub async fn admit(claim: &Claim, events: Vec<pb::NewEvent>, given: &[pb::Creden
         return Err(Error::field("credentials", "must not be more than events"));
     }
     let Some(callers) = claim.callers() else {
-        return Ok(events.into_iter().map(|event| Admission::Checked(Ok(event))).collect());
+        return Ok(events.into_iter().map(|event| Some(Ok(event))).collect());
     };
     let mut credentials = Credentials::verify(callers, given).await?;
     let mut waiting = HashSet::new();
     let mut admitted = Vec::with_capacity(events.len());
     for event in events {
         let room = event.room_id.to_ascii_lowercase();
-        let admission = if waiting.contains(&room) {
-            Admission::Unknown
-        } else {
-            check_sender(claim, &mut credentials, event).await
-        };
+        let admission = if waiting.contains(&room) { None } else { check_sender(claim, &mut credentials, event).await };
         match &admission {
-            Admission::Unknown => _ = waiting.insert(room),
-            Admission::Checked(Err(error)) if error.code == Code::Unavailable && !callers.is_ready() => {
+            None => _ = waiting.insert(room),
+            Some(Err(error)) if error.code == Code::Unavailable && !callers.is_ready() => {
                 return Err(error.clone());
             }
-            Admission::Checked(_) => {}
+            Some(_) => {}
         }
         admitted.push(admission);
     }
-    let unknown = admitted.iter().filter(|admission| matches!(admission, Admission::Unknown)).count();
+    let unknown = admitted.iter().filter(|admission| admission.is_none()).count();
     confab_identity::count_unknown(unknown);
     Ok(admitted)
 }
@@ -100,19 +93,19 @@ pub async fn admit(claim: &Claim, events: Vec<pb::NewEvent>, given: &[pb::Creden
 async fn check_sender(claim: &Claim, credentials: &mut Credentials, mut event: pb::NewEvent) -> Admission {
     // The other kinds are appended by services, which have checked the user.
     if event.kind() != pb::Kind::Message {
-        return Admission::Checked(Ok(event));
+        return Some(Ok(event));
     }
     let name = std::mem::take(&mut event.credential);
-    let Some(sender) = event.sender.as_mut() else { return Admission::Checked(Ok(event)) };
+    let Some(sender) = event.sender.as_mut() else { return Some(Ok(event)) };
     let checked = if name.is_empty() {
         claim.check_named(Named::User(sender), SCOPES)
     } else {
         match credentials.get(&name).await {
-            None => return Admission::Unknown,
+            None => return None,
             Some(verified) => verified.and_then(|verified| proves(&verified, Named::User(sender), SCOPES)),
         }
     };
-    Admission::Checked(checked.map(|()| event))
+    Some(checked.map(|()| event))
 }
 
 /// The readers of a page.
@@ -142,6 +135,9 @@ pub async fn readers(claim: &Claim, request: &pb::ListEventsRequest) -> Result<O
     }
     if names.len() != readers.len() || given.len() > readers.len() {
         return Err(Error::field("readerCredentials", "must be as many as readers"));
+    }
+    if readers.len() > MAX_READERS {
+        return Err(Error::field("readers", format!("must be at most {MAX_READERS}")));
     }
     let mut credentials = Credentials::verify(callers, given).await?;
     let mut checked = Readers { admitted: Vec::new(), refused: Vec::new() };

@@ -38,7 +38,7 @@ const HEADS_AGE: Duration = Duration::from_millis(250);
 /// The outcome of a [`NewEvent`]: the event in the log, and whether an earlier send appended it.
 pub type Sent = Result<(Event, bool)>;
 
-pub use rooms::History;
+pub use rooms::{History, MAX_READERS};
 
 pub struct Service {
     store: Arc<dyn Store>,

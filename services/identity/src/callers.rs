@@ -103,7 +103,7 @@ impl Callers {
         let revocations = Revocations::in_service(auth.clone(), bus);
         let users = ActingUsers::new(auth.clone(), revocations.clone());
         let issuers = Issuers::start(&config.issuers, process)?;
-        let tokens = Tokens::in_service(issuers, auth.clone(), revocations.clone(), users.clone(), &process.readiness);
+        let tokens = Tokens::in_service(issuers, auth.clone(), revocations.clone(), &process.readiness);
         let known = Cache::builder().max_capacity(capacity).time_to_idle(IDLE).build();
         let pauses = AbortOnDropHandle::new(tokio::spawn(watch_pauses(revocations)));
         let (keys, is_required) = (ServerKeys::new(auth), config.require_user_tokens);

@@ -22,7 +22,6 @@ use serde::Deserialize;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use crate::acting::ActingUsers;
 use crate::credential::Credential;
 use crate::metrics::METRICS;
 use crate::revocations::Revocations;
@@ -120,7 +119,7 @@ pub struct Tokens(Arc<Inner>);
 struct Inner {
     auth: AuthServiceClient<Transport>,
     issuers: Issuers,
-    names: Names,
+    users: Users,
     revocations: Revocations,
     validation: Validation,
     early: Early,
@@ -128,14 +127,6 @@ struct Inner {
     keys: RwLock<Option<Arc<Keys>>>,
     /// The last attempt to fetch keys. Locked during a fetch, so that there is one attempt at a time.
     attempt: tokio::sync::Mutex<Option<Attempt>>,
-}
-
-/// Where the usernames of the issuers' users come from.
-enum Names {
-    /// The first token of a user creates the account.
-    Ensured(Users),
-    /// The account exists, because a gateway has verified the token before.
-    Known(ActingUsers),
 }
 
 struct Attempt {
@@ -162,9 +153,9 @@ impl Tokens {
         revocations: Revocations,
         readiness: &Readiness,
     ) -> Self {
-        let names = Names::Ensured(Users::new(auth.clone()));
+        let users = Users::new(auth.clone());
         let loaded = readiness.condition("signing keys");
-        Self::new(issuers, auth, revocations, names, (readiness.clone(), Some(loaded)))
+        Self::new(issuers, auth, revocations, users, (readiness.clone(), Some(loaded)))
     }
 
     /// As [`with_issuers`](Self::with_issuers), in a service: it creates no account, and the process is ready without
@@ -173,17 +164,17 @@ impl Tokens {
         issuers: Issuers,
         auth: AuthServiceClient<Transport>,
         revocations: Revocations,
-        users: ActingUsers,
         readiness: &Readiness,
     ) -> Self {
-        Self::new(issuers, auth, revocations, Names::Known(users), (readiness.clone(), None))
+        let users = Users::in_service(auth.clone());
+        Self::new(issuers, auth, revocations, users, (readiness.clone(), None))
     }
 
     fn new(
         issuers: Issuers,
         auth: AuthServiceClient<Transport>,
         revocations: Revocations,
-        names: Names,
+        users: Users,
         (readiness, loaded): (Readiness, Option<Condition>),
     ) -> Self {
         let mut validation = Validation::new(Algorithm::EdDSA);
@@ -193,7 +184,7 @@ impl Tokens {
         validation.set_audience(&[PARTY]);
         validation.set_required_spec_claims(&["exp", "nbf", "aud", "iss", "sub"]);
         let tokens = Self(Arc::new(Inner {
-            names,
+            users,
             auth,
             issuers,
             revocations,
@@ -264,13 +255,7 @@ impl Tokens {
     async fn identify(&self, token: &ForeignToken) -> Result<Identity> {
         let ForeignToken { user_id, revocation_id: session_id, issued_at, expires_at, .. } = *token;
         self.check_revocations(user_id, SignIn { session_id, issued_at, expires_at }).await?;
-        let user = match &self.0.names {
-            Names::Ensured(users) => users.of(token).await?,
-            Names::Known(users) => users.find(user_id).await.map_err(|error| match error.code {
-                Code::NotFound | Code::Forbidden => refused(),
-                _ => error,
-            })?,
-        };
+        let user = self.0.users.of(token).await?;
         Ok(Identity { user_id, user, session_id, issued_at, expires_at, credential: Credential::default() })
     }
 

@@ -229,6 +229,9 @@ fn sent(outcome: Outcome, deleted: &DeletedUsers) -> Result<Sent> {
         }
         Some(outcome::Result::Refusal(refusal)) => match Code::parse(&refusal.code).unwrap_or(Code::Internal) {
             Code::Unavailable => Err(Error::unavailable("the message service")),
+            // The token was valid when the event arrived here. Before it ended, another replica may have appended the
+            // event in an attempt that this gateway has given up.
+            Code::Unauthorized => Err(Error::timeout()),
             code => Err(Error::new(code, refusal.detail)),
         },
         None => Err(Error::internal("an append without an outcome")),

@@ -99,6 +99,16 @@ async fn resent_events_keep_the_order_of_their_room() {
     }
 }
 
+#[test]
+fn the_outcome_of_a_send_whose_token_ends_is_unknown() {
+    let refused = |code: &str| {
+        let refusal = Refusal { code: code.into(), ..Refusal::default() };
+        let outcome = Outcome { result: Some(outcome::Result::Refusal(refusal)), duplicate: false };
+        sent(outcome, &DeletedUsers::default()).unwrap_err().code
+    };
+    assert_eq!(["unauthorized", "forbidden"].map(refused), [Code::Timeout, Code::Forbidden]);
+}
+
 #[tokio::test]
 async fn a_service_that_does_not_learn_is_unavailable() {
     let (log, sender) = sender();

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use confab_common::Error;
 use confab_common::metrics::LIMITS;
+use confab_identity::tokens::Identity;
 use confab_socketio::net::ClientAddress;
 use confab_socketio::outbox::{MAX_UNKNOWN, Outbox};
 use confab_socketio::{Ending, Frame, Malformed, Session};
@@ -19,8 +20,8 @@ use super::credential::Credential;
 use super::lanes::{Lanes, Pending};
 use super::recovery::Recovery;
 use crate::backoff::jitter;
+use crate::rooms::history::User;
 use crate::rooms::hub::{Arrival, Listener};
-use crate::tokens::Identity;
 
 /// Maximum number of bytes of pending events. Beyond that, the gateway stops reading from the client.
 const MAX_QUEUED: usize = 1024 * 1024;
@@ -133,6 +134,11 @@ impl Client {
     /// The client's identity, once its token has been verified.
     pub fn identity(&self) -> Option<&Identity> {
         self.credential.get()
+    }
+
+    /// The user as a reader of history, with the present token.
+    pub fn reader(&self) -> Option<User> {
+        self.identity().map(|identity| User { id: identity.user_id, credential: self.credential.present() })
     }
 
     /// Sets the identity. Later calls have no effect.

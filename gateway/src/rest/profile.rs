@@ -139,9 +139,10 @@ async fn change(
     let deadline = Deadline::of(&app);
     let update = change.of(data, caller.user.id.clone())?;
     if let Some(file_id) = update.avatar_file_id.as_deref().filter(|id| !id.is_empty()) {
-        check_picture(&app, &deadline, &caller.user, file_id).await?;
+        check_picture(&app, &deadline, &caller, file_id).await?;
     }
-    match app.clients.auth.clone().update_profile(deadline.request(update)).await.map_err(Error::from) {
+    let update = caller.credential.attach(deadline.request(update));
+    match app.clients.auth.clone().update_profile(update).await.map_err(Error::from) {
         Ok(user) => Ok(Answer(Account::from(user.get_ref())).into_response()),
         Err(error) if error.code == Code::NotFound => Err(gone().into()),
         Err(error) => Err(error.into()),
@@ -180,7 +181,8 @@ async fn delete(
     let attempt = limits.confirmation(&caller.user.username, address).await?;
     let client_address = address.to_string();
     let delete = DeleteAccountRequest { user_id: caller.user.id, password: given.password, client_address };
-    let deleted = app.clients.auth.clone().delete_account(request(delete, HASHING)).await;
+    let delete = caller.credential.attach(request(delete, HASHING));
+    let deleted = app.clients.auth.clone().delete_account(delete).await;
     match attempt.judged(refuse_late(deleted).await, Code::Forbidden).await {
         Ok(deleted) => {
             app.revocations.add_all(&deleted.into_inner().revocations);

@@ -20,7 +20,6 @@ use super::credential::Credential;
 use super::lanes::{Lanes, Pending};
 use super::recovery::Recovery;
 use crate::backoff::jitter;
-use crate::rooms::history::User;
 use crate::rooms::hub::{Arrival, Listener};
 
 /// Maximum number of bytes of pending events. Beyond that, the gateway stops reading from the client.
@@ -134,11 +133,6 @@ impl Client {
     /// The client's identity, once its token has been verified.
     pub fn identity(&self) -> Option<&Identity> {
         self.credential.get()
-    }
-
-    /// The user as a reader of history, with the present token.
-    pub fn reader(&self) -> Option<User> {
-        self.identity().map(|identity| User { id: identity.user_id, credential: self.credential.present() })
     }
 
     /// Sets the identity. Later calls have no effect.

@@ -7,6 +7,8 @@ use confab_identity::sign_in::SignIn;
 use confab_identity::tokens::Identity;
 use parking_lot::Mutex;
 
+use crate::rooms::history::User;
+
 /// The identity of a socket and the sign-in of its present token.
 #[derive(Default)]
 pub struct Credential {
@@ -45,6 +47,11 @@ impl Credential {
     pub fn present(&self) -> credential::Credential {
         let renewed = self.renewed.lock().as_ref().map(|renewed| renewed.credential.clone());
         renewed.or_else(|| self.get().map(|identity| identity.credential.clone())).unwrap_or_default()
+    }
+
+    /// The user as a reader of history, with the present token.
+    pub fn reader(&self) -> Option<User> {
+        self.get().map(|identity| User { id: identity.user_id, credential: self.present() })
     }
 
     /// Replaces the token by another one of the same user. Returns whether the caller must start a task that watches

@@ -102,7 +102,7 @@ async fn go_live(
     let mut room = rooms.get_room(get).await?.into_inner();
     chat.clients.deleted.hide_in_room(&mut room);
     loop {
-        let page = chat.history.read(join.room, join.history, socket.client.reader()).await?;
+        let page = chat.history.read(join.room, join.history, socket.client.credential.reader()).await?;
         let answer = ack.map(|id| Frame::ack(id, &answer(join, &room, &page)));
         let arrival = Arrival::Joined { answer, epoch: page.epoch().parse().unwrap_or_default() };
         match chat.hub.go_live(joining, socket, page.last_seq(), &arrival) {

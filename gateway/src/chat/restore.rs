@@ -128,7 +128,10 @@ impl Room {
     /// Reads the missed events up to the room's newest one, if the user may read the room at that one.
     async fn read_on(&mut self, chat: &Chat, socket: &Socket, epoch: Uuid, budget: &Budget) -> Result<(), Inexact> {
         loop {
-            let page = chat.history.read(self.joining.room, Wanted::After(self.seq), socket.client.reader()).await?;
+            let page = chat
+                .history
+                .read(self.joining.room, Wanted::After(self.seq), socket.client.credential.reader())
+                .await?;
             if page.epoch().parse() != Ok(epoch) || page.last_seq() < self.seq {
                 return Err(Inexact);
             }

@@ -309,4 +309,6 @@ struct Key {
 #[cfg(test)]
 mod issuers;
 #[cfg(test)]
+mod repeats;
+#[cfg(test)]
 mod tests;

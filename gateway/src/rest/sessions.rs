@@ -69,15 +69,14 @@ async fn end(
 ) -> Result<StatusCode, Problem> {
     check_account(&caller)?;
     let end = EndSessionRequest { user_id: caller.user.id, session_id: id.to_string() };
-    let ended = app
-        .clients
-        .auth
-        .clone()
-        .end_session(caller.credential.attach(request(end, app.clients.call)))
-        .await?
-        .into_inner();
-    // This gateway rejects the tokens at once; the other gateways receive a hint.
-    app.revocations.add_all(&ended.revocations);
+    let end = caller.credential.attach(request(end, app.clients.call));
+    match app.clients.auth.clone().end_session(end).await.map_err(Error::from) {
+        // This gateway rejects the tokens at once; the other gateways receive a hint.
+        Ok(ended) => app.revocations.add_all(&ended.into_inner().revocations),
+        // An earlier attempt of this call has ended the session that makes it.
+        Err(error) if error.code == Code::Unauthorized && id == caller.session_id => {}
+        Err(error) => return Err(error.into()),
+    }
     Ok(StatusCode::NO_CONTENT)
 }
 

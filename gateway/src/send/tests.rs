@@ -123,7 +123,8 @@ async fn a_send_that_a_later_one_has_overtaken_is_not_repeated() {
     let (first, second) = (begin(&sender, 1, "first").unwrap(), begin(&sender, 1, "second").unwrap());
     assert_eq!(first.outcome().await.unwrap_err().code, Code::Unavailable);
     second.outcome().await.unwrap();
-    assert_eq!((log.lock().attempts("first"), log.lock().attempts("second")), (1, 1));
+    let log = log.lock();
+    assert_eq!((log.attempts("first"), log.attempts("second")), (1, 1));
 }
 
 #[tokio::test(start_paused = true)]

@@ -22,6 +22,8 @@ struct Log {
     taught: usize,
     /// The contents of the events of each room, in their order.
     rooms: HashMap<String, Vec<String>>,
+    /// How often the service rejects the event "first" with `unavailable`.
+    rejections: usize,
     /// Whether the service never learns a credential.
     is_deaf: bool,
 }
@@ -42,6 +44,11 @@ impl Log {
             if waiting.contains(&event.room_id) || !self.known.contains(&event.credential) {
                 waiting.insert(event.room_id);
                 let refusal = Refusal { code: credential::UNKNOWN.into(), ..Refusal::default() };
+                return Outcome { result: Some(outcome::Result::Refusal(refusal)), duplicate: false };
+            }
+            if event.content == "first" && self.rejections > 0 {
+                self.rejections -= 1;
+                let refusal = Refusal { code: Code::Unavailable.as_str().into(), ..Refusal::default() };
                 return Outcome { result: Some(outcome::Result::Refusal(refusal)), duplicate: false };
             }
             self.rooms.entry(event.room_id.clone()).or_default().push(event.content.clone());
@@ -72,10 +79,14 @@ async fn a_credential_is_sent_once() {
     let (log, sender) = sender();
     let (room, token) = (Uuid::from_u128(1), Credential::of_token("a"));
     let sent = sender.send(room, event(room, "1".into()), token.clone(), WITHIN).await.unwrap();
-    assert_eq!((&*sent.event.content, log.lock().calls, log.lock().taught), ("1", 2, 1));
+    let counts = || {
+        let log = log.lock();
+        (log.calls, log.taught)
+    };
+    assert_eq!((&*sent.event.content, counts()), ("1", (2, 1)));
     log.lock().calls = 0;
     sender.send(room, event(room, "2".into()), token, WITHIN).await.unwrap();
-    assert_eq!((log.lock().calls, log.lock().taught), (1, 1));
+    assert_eq!(counts(), (1, 1));
 }
 
 #[tokio::test]
@@ -109,4 +120,20 @@ async fn a_service_that_does_not_learn_is_unavailable() {
     let log = log.lock();
     assert_eq!(refused.code, Code::Unavailable);
     assert!(log.taught > 2 && log.calls == 2 * log.taught, "{} calls, {} of them with it", log.calls, log.taught);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unknown_credential_does_not_let_a_send_overtake_a_rejected_one() {
+    let (log, sender) = sender();
+    let (room, former, next) = (Uuid::from_u128(1), Credential::of_token("a"), Credential::of_token("b"));
+    log.lock().known.extend(former.digest().map(Vec::from));
+    log.lock().rejections = 4;
+    // Both go into one append, because the lane has not run yet.
+    let first = sender.begin(room, event(room, "first".into()), former, WITHIN).unwrap();
+    let second = sender.begin(room, event(room, "second".into()), next, WITHIN).unwrap();
+    first.outcome().await.unwrap();
+    second.outcome().await.unwrap();
+    let log = log.lock();
+    assert_eq!((log.rejections, &*log.rooms[&room.to_string()]), (0, &["first".to_owned(), "second".to_owned()][..]));
+    assert!(log.taught > 0);
 }

@@ -44,7 +44,9 @@ pub async fn run(lane: u32, mut queue: mpsc::Receiver<Job>, clients: Clients) {
         let due = held.take_due(&mut batch);
         batch.fill(&mut jobs);
         let rejected = append(lane, batch.jobs, &clients).await;
-        held.put_back(rejected, due);
+        let mut freed = held.put_back(rejected, due);
+        freed.append(&mut jobs);
+        jobs = freed;
     }
 }
 

@@ -6,6 +6,7 @@ use aws_lc_rs::digest::{Context, SHA256};
 use confab_common::clock::now_ms;
 use confab_common::grpc::{Call, Transport, request};
 use confab_common::{Error, Result};
+use confab_identity::credential::Credential;
 use confab_proto::auth::v1::auth_service_client::AuthServiceClient;
 use confab_proto::auth::v1::{Actor, RecordActRequest};
 use moka::future::Cache;
@@ -19,6 +20,12 @@ const HOUR_MS: i64 = 3_600_000;
 const MAX_TEXT: usize = 100;
 /// Most pairs of a key and a user that this gateway remembers as recorded.
 const CAPACITY: u64 = 100_000;
+
+/// A server key that acts.
+pub struct By<'a> {
+    pub actor: Actor,
+    pub credential: &'a Credential,
+}
 
 /// The audit.
 pub struct Audit {
@@ -36,32 +43,32 @@ impl Audit {
     ///
     /// # Errors
     /// `unavailable` when the act is not recorded; then it must not be done.
-    pub async fn record(&self, actor: Actor, act: &str, object: Uuid, details: &Value) -> Result<()> {
-        self.write(Uuid::now_v7(), actor, act, object, shortened(details)).await
+    pub async fn record(&self, by: By<'_>, act: &str, object: Uuid, details: &Value) -> Result<()> {
+        self.write(Uuid::now_v7(), by, act, object, shortened(details)).await
     }
 
     /// Records that a key acts on behalf of a user, once an hour over all gateways.
     ///
     /// # Errors
     /// As [`record`](Self::record).
-    pub async fn record_acting(&self, key: Uuid, user: Uuid, request_id: &str) -> Result<()> {
-        self.record_acting_in(now_ms().max(0) / HOUR_MS, key, user, request_id).await
+    pub async fn record_acting(&self, key: Uuid, user: Uuid, by: By<'_>) -> Result<()> {
+        self.record_acting_in(now_ms().max(0) / HOUR_MS, key, user, by).await
     }
 
-    async fn record_acting_in(&self, hour: i64, key: Uuid, user: Uuid, request_id: &str) -> Result<()> {
+    async fn record_acting_in(&self, hour: i64, key: Uuid, user: Uuid, by: By<'_>) -> Result<()> {
         if self.recorded.get(&(key, user)).await == Some(hour) {
             return Ok(());
         }
-        let actor = Actor { key_id: key.to_string(), request_id: request_id.to_owned() };
-        self.write(acting_id(key, user, hour), actor, "act_as", user, String::new()).await?;
+        self.write(acting_id(key, user, hour), by, "act_as", user, String::new()).await?;
         self.recorded.insert((key, user), hour).await;
         Ok(())
     }
 
-    async fn write(&self, id: Uuid, actor: Actor, act: &str, object: Uuid, details: String) -> Result<()> {
+    async fn write(&self, id: Uuid, by: By<'_>, act: &str, object: Uuid, details: String) -> Result<()> {
         let (id, act, object) = (id.to_string(), act.to_owned(), object.to_string());
-        let record = RecordActRequest { id, actor: Some(actor), act, object, details };
-        let recorded = self.auth.clone().record_act(request(record, RECORD)).await.map_err(Error::from);
+        let record = RecordActRequest { id, actor: Some(by.actor), act, object, details };
+        let record = by.credential.attach(request(record, RECORD));
+        let recorded = self.auth.clone().record_act(record).await.map_err(Error::from);
         // Whether or not the entry is there, nothing else was done.
         recorded.map(drop).map_err(|error| Error::unavailable("the audit").because(error))
     }
@@ -116,12 +123,16 @@ mod tests {
         (Audit::new(AuthServiceClient::new(service)), entries)
     }
 
+    fn by(credential: &Credential) -> By<'_> {
+        By { actor: Actor { key_id: Uuid::from_u128(1).to_string(), request_id: "r1".into() }, credential }
+    }
+
     #[tokio::test]
     async fn acting_is_recorded_once_an_hour() {
         let (audit, entries) = audit(true);
         let [key, ada, eve] = [1, 2, 3].map(Uuid::from_u128);
         for (hour, user) in [(500_000, ada), (500_000, ada), (500_000, eve), (500_000, ada), (500_001, ada)] {
-            audit.record_acting_in(hour, key, user, "r1").await.unwrap();
+            audit.record_acting_in(hour, key, user, by(&Credential::default())).await.unwrap();
         }
         let users = entries.lock().iter().map(|entry| entry.object.clone()).collect::<Vec<_>>();
         assert_eq!(users, [ada, eve, ada].map(|user| user.to_string()));
@@ -148,11 +159,11 @@ mod tests {
     #[tokio::test]
     async fn an_act_that_is_not_recorded_fails() {
         let (audit, _) = audit(false);
-        let actor = Actor { key_id: Uuid::from_u128(1).to_string(), request_id: "r1".into() };
-        let refused = audit.record(actor, "room.delete", Uuid::nil(), &Value::Null).await.unwrap_err();
+        let credential = Credential::default();
+        let refused = audit.record(by(&credential), "room.delete", Uuid::nil(), &Value::Null).await.unwrap_err();
         assert_eq!((refused.code, &*refused.detail), (Code::Unavailable, "the audit is unavailable; try again"));
         for _ in 0..2 {
-            let refused = audit.record_acting(Uuid::nil(), Uuid::nil(), "r1").await.unwrap_err();
+            let refused = audit.record_acting(Uuid::nil(), Uuid::nil(), by(&credential)).await.unwrap_err();
             assert_eq!(refused.code, Code::Unavailable, "a failure is not remembered as recorded");
         }
     }

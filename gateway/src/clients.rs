@@ -3,12 +3,11 @@
 use std::time::Duration;
 
 use confab_common::grpc::{Call, MAX_MESSAGE, Services, Transport};
+use confab_identity::deleted::DeletedUsers;
 use confab_proto::auth::v1::auth_service_client::AuthServiceClient;
 use confab_proto::file::v1::file_service_client::FileServiceClient;
 use confab_proto::message::v1::message_service_client::MessageServiceClient;
 use confab_proto::room::v1::room_service_client::RoomServiceClient;
-
-use crate::deleted::DeletedUsers;
 
 /// One client for each service, in this process or another. Cheap to clone.
 #[derive(Clone)]

@@ -1,13 +1,12 @@
 //! The payload of a message that a client sends, over REST or a socket.
 
 use confab_common::{Code, Error, Result, text};
+use confab_identity::tokens::Identity;
 use confab_proto::limits::{MAX_CLIENT_MESSAGE_ID, MAX_CONTENT, MAX_FILES};
 use confab_proto::message::v1::{Kind, NewEvent};
 use serde::Deserialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
-
-use crate::tokens::Identity;
 
 /// A message to send. Fields that the server assigns are ignored.
 #[derive(Debug, Clone, Deserialize, ToSchema)]

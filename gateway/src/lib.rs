@@ -1,32 +1,24 @@
 //! The gateway: REST and Socket.IO for clients, gRPC to the services.
 
-mod acting;
 mod audit;
 mod backoff;
 mod chat;
 pub mod clients;
 pub mod config;
-mod deleted;
 pub mod draft;
 pub mod edge;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 pub mod limits;
-mod lookups;
 mod metrics;
 mod payload;
 pub mod problem;
 pub mod rest;
-pub mod revocations;
 mod rooms;
-mod seldom;
 pub mod send;
 pub mod server;
-pub mod server_keys;
-mod sign_in;
 #[cfg(test)]
 mod testing;
-pub mod tokens;
 mod turns;
 mod upload;
 mod views;
@@ -46,12 +38,15 @@ use confab_common::issuers::Issuers;
 use confab_common::listen::Reserved;
 use confab_common::process::{Process, Settings};
 use confab_common::store::BusConfig;
+use confab_identity::acting::ActingUsers;
+use confab_identity::revocations::Revocations;
+use confab_identity::server_keys::ServerKeys;
+use confab_identity::tokens::Tokens;
 use confab_socketio::Server;
 use confab_socketio::budget::Budget;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use acting::ActingUsers;
 use audit::Audit;
 use chat::{Chat, Parts};
 use clients::Clients;
@@ -60,11 +55,8 @@ use edge::TraceTrust;
 use edge::cors::Origins;
 use edge::hosts::Hosts;
 use limits::Limits;
-use revocations::Revocations;
 use send::Sender;
 use server::{Admission, ShutdownPlan, places};
-use server_keys::ServerKeys;
-use tokens::Tokens;
 use turns::Pages;
 
 /// The context of the REST handlers.
@@ -192,7 +184,7 @@ pub async fn start(
     let revocations = Revocations::start(clients.auth.clone(), &bus, process);
     let clients = Clients { deleted: revocations.deleted().clone(), ..clients };
     let issuers = Issuers::start(&config.issuers, process)?;
-    let tokens = Tokens::with_issuers(issuers, clients.auth.clone(), revocations.clone(), process);
+    let tokens = Tokens::with_issuers(issuers, clients.auth.clone(), revocations.clone(), &process.readiness);
     let sender = Sender::new(&clients);
     let cluster =
         peers::open(&config.forward, key, config.realtime.ping_interval + config.realtime.ping_timeout).await?;

@@ -32,10 +32,6 @@ pub struct Metrics {
     pub misses: Counter,
     pub repaired: Counter,
     pub resyncs: Counter,
-    pub early_tokens: Counter,
-    pub revocations: Gauge,
-    pub blocked_users: Gauge,
-    pub revocations_age: Gauge,
     pub pauses: Counter,
 }
 
@@ -113,14 +109,6 @@ impl Metrics {
                 "Partitions that started over, whose clients reconnect and ask for missed events",
                 &[],
             ),
-            early_tokens: counter(
-                "confab_early_tokens_total",
-                "Tokens refused because they are not valid yet: the clock of this machine is behind that of auth",
-                &[],
-            ),
-            revocations: gauge("confab_revocations", "Known revocations of tokens that have not expired", &[]),
-            blocked_users: gauge("confab_blocked_users", "Suspended and deleted users, whose tokens are rejected", &[]),
-            revocations_age: gauge("confab_revocations_age_seconds", "Seconds since auth last listed revocations", &[]),
             pauses: counter("confab_pauses_total", "Pauses of the process of over 2 s", &[]),
         }
     }

@@ -5,10 +5,9 @@ use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue, RETRY_AFTER, 
 use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use confab_common::{Code, Error};
+use confab_identity::tokens::is_bearer;
 use serde::Serialize;
 use utoipa::ToSchema;
-
-use crate::tokens::is_bearer;
 
 /// An error for the client. Handlers return it, and the edge serialises the document, because only the edge has the
 /// request id.

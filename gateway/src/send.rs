@@ -3,7 +3,9 @@
 //! Each room belongs to one lane. A lane has one append in flight; when the answer arrives, the next append takes all
 //! events queued since. Queued messages share the cost of one call. The messages of one client to one room keep their
 //! order, even when an append is repeated to another replica. An event that the message service rejects with
-//! `unavailable` is repeated until the send's deadline; the log recognises the repeat of an event that it has.
+//! `unavailable` is repeated until the send's deadline; the log recognises the repeat of an event that it has. An event
+//! names the credential of its sender by the digest; if the message service does not know it, the lane sends the event
+//! again with the credential before it sends later events.
 
 mod held;
 mod job;
@@ -14,6 +16,7 @@ use std::time::Duration;
 
 use confab_common::telemetry::trace::Span;
 use confab_common::{Error, Result};
+use confab_identity::credential::Credential;
 use confab_proto::message::v1::NewEvent;
 use confab_proto::partition;
 use tokio::sync::{mpsc, oneshot};
@@ -75,13 +78,14 @@ impl Sender {
     ///
     /// # Errors
     /// `unavailable` when the lane is full.
-    pub fn begin(&self, room: Uuid, event: NewEvent, timeout: Duration) -> Result<Sending> {
+    pub fn begin(&self, room: Uuid, event: NewEvent, credential: Credential, timeout: Duration) -> Result<Sending> {
         let deadline = Instant::now() + timeout;
         let (answer, receiver) = oneshot::channel();
         let lane = &self.lanes[partition::of_room(room, LANES) as usize];
         let sender = event.sender.as_ref().and_then(|sender| sender.id.parse().ok()).unwrap_or_default();
+        let event = NewEvent { credential: credential.digest().map_or_else(Vec::new, Vec::from), ..event };
         let space = lane.load.add(&event).ok_or_else(too_much_waits)?;
-        let job = Job { event, line: (room, sender), deadline, answer, span: Span::current(), space };
+        let job = Job { event, credential, line: (room, sender), deadline, answer, span: Span::current(), space };
         lane.jobs.try_send(job).map_err(|_| too_much_waits())?;
         Ok(Sending { answer: receiver, deadline })
     }
@@ -90,8 +94,8 @@ impl Sender {
     ///
     /// # Errors
     /// As [`begin`](Self::begin) and [`outcome`](Sending::outcome).
-    pub async fn send(&self, room: Uuid, event: NewEvent, timeout: Duration) -> Result<Sent> {
-        self.begin(room, event, timeout)?.outcome().await
+    pub async fn send(&self, room: Uuid, event: NewEvent, credential: Credential, timeout: Duration) -> Result<Sent> {
+        self.begin(room, event, credential, timeout)?.outcome().await
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use confab_common::grpc::{self, Call};
 use confab_common::{Code, Error, Result};
+use confab_identity::credential::Credential;
 use confab_proto::file::v1::upload_request::{Begin, Finish, Part};
 use confab_proto::file::v1::{File, UploadRequest, UploadResponse};
 use futures::FutureExt;
@@ -31,13 +32,14 @@ pub struct Upload {
 
 impl Upload {
     /// Starts the call to the file service.
-    pub fn begin(clients: &Clients, begin: Begin) -> Self {
+    pub fn begin(clients: &Clients, credential: &Credential, begin: Begin) -> Self {
         let (parts, mut queue) = mpsc::channel(AHEAD);
         let first = parts.try_send(part(Part::Begin(begin)));
         debug_assert!(first.is_ok(), "a new queue is empty");
         let mut service = clients.file.clone();
         let stream = poll_fn(move |context| queue.poll_recv(context));
-        let answer = async move { Ok(service.upload(grpc::request(stream, Call::streaming())).await?.into_inner()) };
+        let call = credential.attach(grpc::request(stream, Call::streaming()));
+        let answer = async move { Ok(service.upload(call).await?.into_inner()) };
         Self { parts, answer: answer.boxed(), early: None }
     }
 
@@ -130,6 +132,7 @@ mod tests {
     fn begin(files: &Files) -> Upload {
         Upload::begin(
             &files.clients(),
+            &Credential::default(),
             Begin { name: "a.txt".into(), caller: Some(identity().user), ..Begin::default() },
         )
     }

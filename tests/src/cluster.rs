@@ -104,7 +104,7 @@ impl Cluster {
         Ok(cluster)
     }
 
-    /// Runs the programs of another build, from this directory.
+    /// Runs the programs in this directory, perhaps of the previous release, whose gateways send no tokens.
     pub fn run_from(&mut self, directory: &Path) {
         self.programs = directory.to_path_buf();
     }
@@ -263,6 +263,7 @@ impl Cluster {
             ("CONFAB_S3_ACCESS_KEY_ID".into(), seaweed::KEY.into()),
             ("CONFAB_S3_SECRET_ACCESS_KEY_FILE".into(), secret("s3-secret-access-key")),
         ];
+        settings.extend((self.programs == programs()).then(|| ("CONFAB_REQUIRE_USER_TOKENS".into(), "true".into())));
         settings.extend(certificates::settings(&self.plan.certificates(), member.0.name()));
         for service in Role::SERVICES {
             let name = service.name().to_uppercase();
@@ -271,13 +272,12 @@ impl Cluster {
             settings.push((format!("CONFAB_{name}_STORE_FILE"), secret("postgres-url")));
         }
         if let (Role::Gateway, n) = member {
-            let url = |n| format!("http://127.0.0.1:{}", self.plan.forward_port(n));
             // The load balancer keeps idle connections for one second.
-            settings.push(("CONFAB_ACCEPT_DRAIN".into(), "2s".into()));
-            settings.push(("CONFAB_TRUSTED_PROXIES".into(), "127.0.0.1".into()));
+            let fixed = [("CONFAB_ACCEPT_DRAIN", "2s"), ("CONFAB_TRUSTED_PROXIES", "127.0.0.1")];
+            settings.extend(fixed.map(|(name, value)| (name.into(), value.into())));
             settings.push(("CONFAB_FORWARD_LISTEN".into(), format!("127.0.0.1:{}", self.plan.forward_port(n))));
-            settings
-                .push(("CONFAB_GATEWAY_URL".into(), (1..=self.plan.gateways).map(url).collect::<Vec<_>>().join(",")));
+            let urls = (1..=self.plan.gateways).map(|n| format!("http://127.0.0.1:{}", self.plan.forward_port(n)));
+            settings.push(("CONFAB_GATEWAY_URL".into(), urls.collect::<Vec<_>>().join(",")));
         }
         settings.extend(self.settings.iter().cloned());
         settings

@@ -9,7 +9,7 @@ use std::path::Path;
 type Module = Vec<String>;
 type Graph = BTreeMap<Module, BTreeSet<Module>>;
 
-const CRATES: [&str; 9] = [
+const CRATES: [&str; 10] = [
     "gateway",
     "gateway/socketio",
     "proto",
@@ -17,6 +17,7 @@ const CRATES: [&str; 9] = [
     "services/auth",
     "services/common",
     "services/file",
+    "services/identity",
     "services/message",
     "services/room",
 ];

@@ -25,6 +25,10 @@ const WALLS: &[Wall] = &[
         forbidden: &["tonic", "v1", "tokio_postgres", "deadpool_postgres", "rusqlite"],
     },
     Wall { files: "services/common/src", forbidden: &["confab_proto"] },
+    Wall {
+        files: "services/identity/src",
+        forbidden: &["axum", "tokio_postgres", "deadpool_postgres", "rusqlite", "redis", "aws_sdk_s3"],
+    },
     Wall { files: "gateway/socketio", forbidden: &["confab_proto", "confab_gateway", "tonic", "prost"] },
     // The protocol does no I/O and calls no other part.
     Wall {

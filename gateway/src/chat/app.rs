@@ -7,6 +7,8 @@ use axum::http::header::{AUTHORIZATION, ORIGIN};
 use axum::http::request::Parts;
 use confab_common::telemetry::trace::{self, Span};
 use confab_common::{Code, Error};
+use confab_identity::revocations::Revoked;
+use confab_identity::tokens::{MAX_TOKEN, bearer};
 use confab_socketio::net::ClientAddress;
 use confab_socketio::{Application, Event, Malformed};
 use serde_json::json;
@@ -21,8 +23,6 @@ use super::lanes::Pending;
 use super::work::start_lanes;
 use super::{pause, request};
 use crate::edge::cors::is_own;
-use crate::revocations::Revoked;
-use crate::tokens::{MAX_TOKEN, bearer};
 
 impl Chat {
     /// Starts the tasks that disconnect the sockets of revoked tokens and detect pauses of the process. Must be

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use confab_common::Error;
 use confab_common::metrics::LIMITS;
+use confab_identity::tokens::Identity;
 use confab_socketio::net::ClientAddress;
 use confab_socketio::outbox::{MAX_UNKNOWN, Outbox};
 use confab_socketio::{Ending, Frame, Malformed, Session};
@@ -20,7 +21,6 @@ use super::lanes::{Lanes, Pending};
 use super::recovery::Recovery;
 use crate::backoff::jitter;
 use crate::rooms::hub::{Arrival, Listener};
-use crate::tokens::Identity;
 
 /// Maximum number of bytes of pending events. Beyond that, the gateway stops reading from the client.
 const MAX_QUEUED: usize = 1024 * 1024;

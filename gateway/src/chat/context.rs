@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use confab_common::bus::Bus;
 use confab_common::process::Process;
+use confab_identity::revocations::Revocations;
+use confab_identity::tokens::Tokens;
 use confab_socketio::Registry;
 use confab_socketio::budget::Budget;
 use serde_json::json;
@@ -16,12 +18,10 @@ use crate::clients::Clients;
 use crate::config::RealtimeConfig;
 use crate::edge::cors::Origins;
 use crate::limits::Limits;
-use crate::revocations::Revocations;
 use crate::rooms::follower::Follower;
 use crate::rooms::history::History;
 use crate::rooms::hub::Hub;
 use crate::send::Sender;
-use crate::tokens::Tokens;
 
 /// Maximum number of concurrent recoveries.
 pub const RESTORES: usize = 64;

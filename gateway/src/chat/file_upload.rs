@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use confab_common::{Code, Error, Result};
+use confab_identity::credential::Credential;
 use confab_proto::file::v1::UploadResponse;
 use confab_proto::file::v1::upload_request::{Begin, Finish};
 use serde::Serialize;
@@ -44,7 +45,9 @@ pub async fn send(chat: &Chat, socket: &Socket, file: FileUpload) -> Result<Uplo
     let deadline = Instant::now() + left;
     let mut backoff = Backoff::default();
     loop {
-        let attempt = upload(clients, begin.clone(), file.data.clone(), left);
+        // The user may have presented another token meanwhile.
+        let credential = socket.client.credential.present();
+        let attempt = upload(clients, &credential, begin.clone(), file.data.clone(), left);
         let error = match timeout_at(deadline, attempt).await {
             Ok(Ok(uploaded)) => return Ok(Uploaded(uploaded)),
             Ok(Err(error)) if error.code == Code::Unavailable => error,
@@ -60,8 +63,14 @@ pub async fn send(chat: &Chat, socket: &Socket, file: FileUpload) -> Result<Uplo
     }
 }
 
-async fn upload(clients: &Clients, begin: Begin, mut data: Bytes, left: Duration) -> Result<UploadResponse> {
-    let mut upload = Upload::begin(clients, begin);
+async fn upload(
+    clients: &Clients,
+    credential: &Credential,
+    begin: Begin,
+    mut data: Bytes,
+    left: Duration,
+) -> Result<UploadResponse> {
+    let mut upload = Upload::begin(clients, credential, begin);
     while !data.is_empty() {
         upload.send(data.split_to(data.len().min(PIECE))).await?;
     }

@@ -109,7 +109,8 @@ fn begin_send(chat: &Chat, socket: &Socket, message: Draft, deadline: Instant) -
     let identity = socket.client.identity().ok_or_else(|| Error::new(Code::Unauthorized, "not connected"))?;
     let (room, event) = message.into_event(identity)?;
     chat.limits.take(Act::Send, identity.user_id)?;
-    chat.sender.begin(room, event, deadline.saturating_duration_since(Instant::now()))
+    let credential = socket.client.credential.present();
+    chat.sender.begin(room, event, credential, deadline.saturating_duration_since(Instant::now()))
 }
 
 async fn leave(chat: &Chat, socket: &Socket, room: Uuid, ack: Option<u64>) {

@@ -18,7 +18,7 @@ use super::context::Chat;
 use super::request::Join;
 use crate::limits::Act;
 use crate::rooms::history::{MAX_BYTES, Page, Wanted};
-use crate::rooms::hub::{Arrival, Joining, Listener, NotLive};
+use crate::rooms::hub::{Arrival, Joining, NotLive};
 use crate::views::{RoomJson, Viewer};
 
 /// Pause before history is read again.
@@ -98,10 +98,11 @@ async fn go_live(
     chat.follower.follow(partition).await;
     let caller = socket.client.identity().map(|identity| identity.user.clone());
     let get = GetRoomRequest { caller, id: join.room.to_string(), moderator: false };
-    let mut room = rooms.get_room(grpc::request(get, chat.clients.read)).await?.into_inner();
+    let get = socket.client.credential.present().attach(grpc::request(get, chat.clients.read));
+    let mut room = rooms.get_room(get).await?.into_inner();
     chat.clients.deleted.hide_in_room(&mut room);
     loop {
-        let page = chat.history.read(join.room, join.history, socket.user()).await?;
+        let page = chat.history.read(join.room, join.history, socket.client.credential.reader()).await?;
         let answer = ack.map(|id| Frame::ack(id, &answer(join, &room, &page)));
         let arrival = Arrival::Joined { answer, epoch: page.epoch().parse().unwrap_or_default() };
         match chat.hub.go_live(joining, socket, page.last_seq(), &arrival) {

@@ -4,12 +4,12 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use confab_common::{Code, Error, Result};
+use confab_identity::tokens::Identity;
 use serde::Serialize;
 use tokio::time::sleep;
 
 use super::client::Socket;
 use super::context::Chat;
-use crate::tokens::Identity;
 use crate::views::Time;
 
 /// How often a task that watches an expiry checks whether another token has replaced the token.
@@ -43,7 +43,7 @@ pub fn adopt(chat: &Arc<Chat>, socket: &Arc<Socket>, shown: &Identity) {
     if socket.client.credential.sign_in() == Some(shown.sign_in()) {
         return;
     }
-    let needs_task = chat.sign_ins.renew(socket, shown.sign_in());
+    let needs_task = chat.sign_ins.renew(socket, shown);
     // Registered first and checked afterwards, so that either this check or the task that disconnects revoked sockets
     // notices a concurrent revocation.
     chat.end_if_revoked(socket);

@@ -19,7 +19,7 @@ use super::join::{BEHIND, begin};
 use super::recovery::Offset;
 use crate::metrics::METRICS;
 use crate::rooms::history::Wanted;
-use crate::rooms::hub::{Arrival, Joining, Listener, NotLive};
+use crate::rooms::hub::{Arrival, Joining, NotLive};
 use crate::turns::restore_permit;
 
 /// Maximum number of events of one recovery, and of their bytes with offsets: less than the outbox's bound for answers.
@@ -117,7 +117,8 @@ async fn restore_room(
     // The room service answers whether the room still exists. The log of a deleted room may exist longer.
     let caller = socket.client.identity().map(|identity| identity.user.clone());
     let get = GetRoomRequest { caller, id: id.to_string(), moderator: false };
-    chat.clients.room.clone().get_room(grpc::request(get, chat.clients.read)).await?;
+    let get = socket.client.credential.present().attach(grpc::request(get, chat.clients.read));
+    chat.clients.room.clone().get_room(get).await?;
     let mut room = Room { joining, seq, missed: Vec::new() };
     room.read_on(chat, socket, epoch, budget).await?;
     Ok(room)
@@ -127,7 +128,10 @@ impl Room {
     /// Reads the missed events up to the room's newest one, if the user may read the room at that one.
     async fn read_on(&mut self, chat: &Chat, socket: &Socket, epoch: Uuid, budget: &Budget) -> Result<(), Inexact> {
         loop {
-            let page = chat.history.read(self.joining.room, Wanted::After(self.seq), socket.user()).await?;
+            let page = chat
+                .history
+                .read(self.joining.room, Wanted::After(self.seq), socket.client.credential.reader())
+                .await?;
             if page.epoch().parse() != Ok(epoch) || page.last_seq() < self.seq {
                 return Err(Inexact);
             }

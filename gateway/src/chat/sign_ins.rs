@@ -6,13 +6,12 @@ use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use confab_common::tables::shrink;
+use confab_identity::tokens::Identity;
 use confab_socketio::net::ClientAddress;
 use parking_lot::Mutex;
 use uuid::Uuid;
 
 use super::client::Socket;
-use crate::sign_in::SignIn;
-use crate::tokens::Identity;
 
 /// All sockets with an identity.
 #[derive(Default)]
@@ -122,13 +121,13 @@ impl SignIns {
 
     /// Moves a socket to the sign-in of another token of its user, unless the socket has been removed meanwhile. The
     /// caller checks afterwards whether the token has been revoked. Returns whether the caller must watch the expiry.
-    pub fn renew(&self, socket: &Arc<Socket>, sign_in: SignIn) -> bool {
+    pub fn renew(&self, socket: &Arc<Socket>, shown: &Identity) -> bool {
         let mut table = self.table.lock();
         let credential = &socket.client.credential;
         let former = credential.sign_in().and_then(|former| table.sign_ins.remove(former.session_id, socket));
         let Some(socket) = former else { return false };
-        table.sign_ins.add(sign_in.session_id, socket);
-        credential.renew(sign_in)
+        table.sign_ins.add(shown.session_id, socket);
+        credential.renew(shown)
     }
 
     /// Removes a socket. Idempotent.
@@ -227,14 +226,14 @@ mod tests {
             };
             sign_ins.add(socket, &identity, MaxSockets::default(), identify).unwrap();
         }
-        let next = SignIn { session_id: Uuid::from_u128(10), ..identity.sign_in() };
-        assert!(!sign_ins.renew(&sockets[1], next));
+        let next = Identity { session_id: Uuid::from_u128(10), ..identity.clone() };
+        assert!(!sign_ins.renew(&sockets[1], &next));
         let found = || [identity.session_id, next.session_id].map(|id| sign_ins.of(id).len());
         assert_eq!((found(), sign_ins.of_user(identity.user_id).len(), sign_ins.all().len()), ([2, 1], 3, 3));
         sign_ins.remove(&sockets[1]);
-        assert!(!sign_ins.renew(&sockets[1], identity.sign_in()), "it has been removed");
+        assert!(!sign_ins.renew(&sockets[1], &identity), "it has been removed");
         assert_eq!((found(), sign_ins.of_user(identity.user_id).len()), ([2, 0], 2));
-        assert!(sign_ins.renew(&sockets[0], SignIn { expires_at: 5, ..next }), "it expires earlier");
+        assert!(sign_ins.renew(&sockets[0], &Identity { expires_at: 5, ..next.clone() }), "it expires earlier");
         assert_eq!(found(), [1, 1]);
     }
 }

@@ -13,6 +13,9 @@ use confab_common::bus::Bus;
 use confab_common::grpc::Services;
 use confab_common::process::Process;
 use confab_common::{Code, Error};
+use confab_identity::revocations::Revocations;
+use confab_identity::testing::signed;
+use confab_identity::tokens::{Identity, Tokens};
 use confab_proto::auth::v1::{ListRevocationsRequest, ListRevocationsResponse, Revocation};
 use confab_proto::message::v1::{AccessChange, Event, GetHeadsRequest, GetHeadsResponse, Head, Hint, Kind, RoomMember};
 use confab_proto::message::v1::{ListEventsRequest, ListEventsResponse, ReadLogRequest, ReadLogResponse};
@@ -32,12 +35,9 @@ use super::{Chat, Parts};
 use crate::clients::Clients;
 use crate::edge::cors::Origins;
 use crate::limits::Limits;
-use crate::revocations::Revocations;
 use crate::send::Sender;
 use crate::testing::services::{self, ROOM};
 use crate::testing::{SESSION, claims, eventually, fake, identity};
-use crate::tokens::tests::signed;
-use crate::tokens::{Identity, Tokens};
 
 pub const EPOCH: &str = "01930000-0000-7000-8000-000000000001";
 pub const NEXT_EPOCH: &str = "01940000-0000-7000-8000-000000000001";
@@ -146,7 +146,15 @@ impl Log {
                 if private && readers.is_empty() {
                     return Err(Error::new(Code::NotFound, "the room is not open to the readers"));
                 }
-                Ok(ListEventsResponse { epoch, last_seq: head, events, more: false, private, readers }.encode_to_vec())
+                Ok(ListEventsResponse {
+                    epoch,
+                    last_seq: head,
+                    events,
+                    private,
+                    readers,
+                    ..ListEventsResponse::default()
+                }
+                .encode_to_vec())
             }
             _ => Err(Error::internal("unexpected call")),
         }

@@ -10,13 +10,13 @@ use axum::http::header::{
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, Uri};
 use confab_common::metrics::LIMITS;
+use confab_common::seldom::EVERY;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 use tower_http::cors::{AllowCredentials, AllowHeaders, AllowOrigin, CorsLayer};
 
 use super::REQUEST_ID;
 use super::hosts::{self, Host};
-use crate::seldom::EVERY;
 
 /// How long a browser may cache the response to a preflight request.
 const MAX_AGE: Duration = Duration::from_secs(600);

@@ -11,11 +11,11 @@ use axum::http::{HeaderMap, Uri, Version};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use confab_common::metrics::LIMITS;
+use confab_common::seldom::Seldom;
 use confab_common::{Code, Error};
 
 use super::LIVEZ;
 use crate::problem::Problem;
-use crate::seldom::Seldom;
 
 /// The allowed hosts; clones share them.
 #[derive(Clone)]
@@ -133,7 +133,7 @@ mod tests {
     use axum::body::Body;
 
     use super::*;
-    use crate::seldom::EVERY;
+    use confab_common::seldom::EVERY;
     use std::time::Duration;
 
     fn request(target: &str, hosts: &[&str]) -> Request {

@@ -11,6 +11,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::head;
 use confab_common::grpc::{Call, request};
 use confab_common::{Code, Error, text};
+use confab_identity::tokens::Identity;
 use confab_proto::auth::v1::{LoginRequest, LogoutRequest, RefreshRequest, SignupRequest};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -25,7 +26,6 @@ use super::openapi::problems::{Body, Called, Forbidden, InvalidCredentials, Rate
 use crate::App;
 use crate::limits::{Act, RequestLimits};
 use crate::problem::{Problem, wrong_method};
-use crate::tokens::Identity;
 use crate::views::Opened;
 use confab_socketio::net::ClientAddress;
 
@@ -233,7 +233,12 @@ async fn refresh(
 async fn logout(State(app): State<Arc<App>>, Caller(caller): Caller) -> Result<Response, Problem> {
     let expires_at_ms = caller.expires_at.saturating_mul(1000);
     let logout = LogoutRequest { session_id: caller.session_id.to_string(), user_id: caller.user.id, expires_at_ms };
-    app.clients.auth.clone().logout(request(logout, app.clients.call)).await?;
+    let logout = caller.credential.attach(request(logout, app.clients.call));
+    match app.clients.auth.clone().logout(logout).await.map_err(Error::from) {
+        // An earlier attempt of this call has ended the token.
+        Err(error) if error.code != Code::Unauthorized => return Err(error.into()),
+        _ => {}
+    }
     // This gateway rejects the token at once; the other gateways receive a hint.
     app.revocations.add(caller.session_id, expires_at_ms);
     Ok(Answer(Done { ok: true }).into_response())
@@ -301,5 +306,9 @@ struct Key {
     r#use: String,
 }
 
+#[cfg(test)]
+mod issuers;
+#[cfg(test)]
+mod repeats;
 #[cfg(test)]
 mod tests;

@@ -10,6 +10,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{AppendHeaders, IntoResponse, Response};
 use confab_common::grpc::request;
 use confab_common::{Code, Error};
+use confab_identity::tokens::Identity;
 use confab_proto::auth::v1::{GetAvatarRequest, UserRef};
 use confab_proto::file::v1::{DownloadRequest, File, GetFileRequest, Reader, reader};
 use tonic::Status;
@@ -87,14 +88,15 @@ async fn show(State(app): State<Arc<App>>, FileId(id): FileId, headers: HeaderMa
 /// # Errors
 /// `invalid_request` for a file that is not the user's own, has a room, or is not a raster image of at most 1 MiB; when
 /// the file service does not answer.
-pub(super) async fn check_picture(app: &App, deadline: &Deadline, user: &UserRef, file_id: &str) -> Result<(), Error> {
+pub(super) async fn check_picture(app: &App, deadline: &Deadline, user: &Identity, file_id: &str) -> Result<(), Error> {
     let refused = || {
         let detail = "must be an upload of your own without a room: a raster image of at most 1 MiB";
         Error::field("avatarFileId", detail)
     };
-    let reader = Some(Reader { reader: Some(reader::Reader::Caller(user.clone())) });
+    let reader = Some(Reader { reader: Some(reader::Reader::Caller(user.user.clone())) });
     let get = GetFileRequest { reader, id: file_id.to_owned() };
-    match app.clients.file.clone().get_file(deadline.reading(get)).await.map_err(Error::from) {
+    let get = user.credential.attach(deadline.reading(get));
+    match app.clients.file.clone().get_file(get).await.map_err(Error::from) {
         Ok(file) if is_picture(file.get_ref()) => Ok(()),
         Ok(_) => Err(refused()),
         Err(error) if error.code == Code::NotFound => Err(refused()),

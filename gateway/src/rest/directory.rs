@@ -224,7 +224,7 @@ impl Directory<'_> {
     async fn visible(&self, ids: Vec<String>) -> Result<HashSet<String>> {
         let Some(me) = self.limited_to().filter(|_| !ids.is_empty()) else { return Ok(ids.into_iter().collect()) };
         let filter = FilterAcquaintancesRequest { user_id: me.to_owned(), other_ids: ids };
-        let filter = self.deadline.reading(filter);
+        let filter = self.actor.credential().attach(self.deadline.reading(filter));
         let shared = self.app.clients.room.clone().filter_acquaintances(filter).await?.into_inner().other_ids;
         Ok(shared.into_iter().chain([me.to_owned()]).collect())
     }

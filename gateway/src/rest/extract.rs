@@ -29,7 +29,7 @@ use crate::payload;
 use crate::problem::Problem;
 use crate::turns::PagePermit;
 
-pub(super) use actor::{Actor, Key, needs_user, unauthorized};
+pub(super) use actor::{Actor, Key, by, needs_user, unauthorized};
 pub(super) use identify::{Admin, Caller, Reader, identify};
 
 /// The accepted content types of PATCH (RFC 5789).

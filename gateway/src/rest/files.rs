@@ -18,6 +18,7 @@ use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use confab_common::grpc::request;
 use confab_common::{Error, text};
+use confab_identity::credential::Credential;
 use confab_proto::file::v1::{self as proto, DeleteFileRequest, Link, ListFilesRequest, SignLinkRequest, reader};
 use confab_socketio::net::ClientAddress;
 use jiff::Timestamp;
@@ -25,7 +26,7 @@ use serde_json::Value;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::extract::{Actor, FileId, Params, Reader, Turns, identify, needs_user, unauthorized};
+use super::extract::{Actor, FileId, Params, Reader, Turns, by, identify, needs_user, unauthorized};
 use super::openapi::problems::{ByKey, Called, Unauthorized};
 use super::openapi::{examples, params};
 use crate::App;
@@ -77,13 +78,14 @@ async fn list(
         }
     }
     let list = ListFilesRequest {
-        reader: Some(by(reader.as_ref())),
+        reader: Some(reading(reader.as_ref())),
         room_id: room.map(|room| room.to_string()),
         limit: params.limit()?,
         cursor: params.cursor()?,
     };
     let _turn = turns.next().await?;
-    let mut page = app.clients.file.clone().list_files(request(list, app.clients.read)).await?.into_inner();
+    let mut page =
+        app.clients.file.clone().list_files(by(reader.as_ref(), request(list, app.clients.read))).await?.into_inner();
     page.files.iter_mut().for_each(|file| app.clients.deleted.hide_in_file(file));
     let items = page.files.iter().map(FileJson::from).collect();
     Ok(Answer(Page { items, next_cursor: Some(page.next_cursor).filter(|cursor| !cursor.is_empty()) }).into_response())
@@ -118,8 +120,9 @@ async fn link(
         return Err(Problem(needs_user()));
     }
     limits.check(Act::FileLink, Subject::of(reader.as_ref().map(Actor::id), address)).await?;
-    let sign = SignLinkRequest { reader: Some(by(reader.as_ref())), id: id.to_string() };
-    let link = app.clients.file.clone().sign_link(request(sign, app.clients.call)).await?.into_inner();
+    let sign = SignLinkRequest { reader: Some(reading(reader.as_ref())), id: id.to_string() };
+    let sign = by(reader.as_ref(), request(sign, app.clients.call));
+    let link = app.clients.file.clone().sign_link(sign).await?.into_inner();
     let url = format!("{}?expires={}&signature={}", FileUrl(&id.to_string()), link.expires_at_ms, link.signature);
     Ok(Answer(LinkJson { url, expires_at: Time(link.expires_at_ms) }).into_response())
 }
@@ -140,12 +143,12 @@ async fn delete(State(app): State<Arc<App>>, actor: Actor, FileId(id): FileId) -
     actor.recorded(&app, "file.delete", id, Value::Null).await?;
     let (caller, moderator) = (Some(actor.caller()), actor.is_moderator());
     let delete = DeleteFileRequest { caller, id: id.to_string(), moderator };
-    app.clients.file.clone().delete_file(request(delete, app.clients.call)).await?;
+    app.clients.file.clone().delete_file(actor.credential().attach(request(delete, app.clients.call))).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 /// The actor in the form that the file service expects.
-fn by(actor: Option<&Actor>) -> proto::Reader {
+fn reading(actor: Option<&Actor>) -> proto::Reader {
     let reader = |actor: &Actor| {
         let caller = actor.caller();
         if actor.is_moderator() { reader::Reader::Moderator(caller) } else { reader::Reader::Caller(caller) }
@@ -155,11 +158,18 @@ fn by(actor: Option<&Actor>) -> proto::Reader {
 
 /// The reader of a file's bytes: the authenticated caller, otherwise the holder of a link, otherwise an anonymous
 /// caller if the setting allows anonymous reads.
-pub(super) struct FileReader(proto::Reader);
+pub(super) struct FileReader {
+    reader: proto::Reader,
+    credential: Credential,
+}
 
 impl FileReader {
+    fn without_credential(reader: proto::Reader) -> Self {
+        Self { reader, credential: Credential::default() }
+    }
+
     fn has_link(&self) -> bool {
-        matches!(self.0.reader, Some(reader::Reader::Link(_)))
+        matches!(self.reader.reader, Some(reader::Reader::Link(_)))
     }
 }
 
@@ -168,15 +178,15 @@ impl FromRequestParts<Arc<App>> for FileReader {
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Problem> {
         if let Some(actor) = identify(parts, app).await? {
-            return Ok(Self(by(Some(&actor))));
+            return Ok(Self { reader: reading(Some(&actor)), credential: actor.credential().clone() });
         }
         let params = Params::from_request_parts(parts, app).await?;
         match (params.text("expires"), params.text("signature")) {
-            (None, None) if app.config.anonymous_read => Ok(Self(by(None))),
+            (None, None) if app.config.anonymous_read => Ok(Self::without_credential(reading(None))),
             (None, None) => Err(Problem(unauthorized("a bearer token or a link is needed"))),
             (expires, signature) => {
                 let link = valid(expires, signature).ok_or_else(invalid_link)?;
-                Ok(Self(proto::Reader { reader: Some(reader::Reader::Link(link)) }))
+                Ok(Self::without_credential(proto::Reader { reader: Some(reader::Reader::Link(link)) }))
             }
         }
     }

@@ -16,7 +16,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::Deadline;
-use super::extract::{Actor, OptionalJson, Params, Reader, RoomId, Turns};
+use super::extract::{Actor, OptionalJson, Params, Reader, RoomId, Turns, by};
 use super::messages::hidden_room;
 use super::openapi::problems::{Body, ByKey, Called, Conflict, Unauthorized};
 use super::openapi::{examples, params};
@@ -82,7 +82,13 @@ async fn list(
         cursor: params.cursor()?,
     };
     let _turn = turns.next().await?;
-    let page = app.clients.room.clone().list_members(request(list, app.clients.read)).await.map_err(hidden_room)?;
+    let page = app
+        .clients
+        .room
+        .clone()
+        .list_members(by(reader.as_ref(), request(list, app.clients.read)))
+        .await
+        .map_err(hidden_room)?;
     let mut page = page.into_inner();
     // A deleted user leaves the room after the deletion.
     page.members.iter_mut().for_each(|member| app.clients.deleted.hide_in(&mut member.user));
@@ -128,7 +134,7 @@ async fn set(
     actor.recorded(&app, "member.set", room, details).await?;
     let (caller, room_id, moderator) = (Some(actor.caller()), room.to_string(), actor.is_moderator());
     let set = SetMemberRequest { caller, room_id, user, role: role.into(), moderator };
-    let set = app.clients.room.clone().set_member(deadline.request(set)).await?.into_inner();
+    let set = app.clients.room.clone().set_member(actor.credential().attach(deadline.request(set))).await?.into_inner();
     let member = set.member.ok_or_else(|| Error::internal("an answer without a member"))?;
     let status = if set.created { StatusCode::CREATED } else { StatusCode::OK };
     Ok((status, Answer(MemberJson::try_from(&member)?)).into_response())
@@ -163,7 +169,7 @@ async fn remove(
     actor.recorded(&app, "member.remove", room, json!({"userId": user_id})).await?;
     let (caller, room_id, moderator) = (Some(actor.caller()), room.to_string(), actor.is_moderator());
     let remove = RemoveMemberRequest { caller, room_id, user_id, moderator };
-    app.clients.room.clone().remove_member(deadline.once(remove)).await?;
+    app.clients.room.clone().remove_member(actor.credential().attach(deadline.once(remove))).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

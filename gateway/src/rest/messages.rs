@@ -15,7 +15,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
-use super::extract::{Actor, Caller, Json, Params, Reader, RoomId, Turns};
+use super::extract::{Actor, Caller, Json, Params, Reader, RoomId, Turns, by};
 use super::openapi::problems::{Body, ByKey, Called, Conflict, Unauthorized};
 use super::openapi::{examples, params};
 use crate::App;
@@ -63,7 +63,7 @@ async fn post(
     draft.client_message_id = client_message_id(&headers, draft.client_message_id)?;
     let (room, event) = draft.into_event(&caller)?;
     limits.take(Act::Send, caller.user_id)?;
-    let sent = app.sender.send(room, event, app.config.request_timeout).await?;
+    let sent = app.sender.send(room, event, caller.credential, app.config.request_timeout).await?;
     let message = MessageJson::from(&sent.event);
     Ok(if sent.duplicate {
         Answer(Repeated::from(message)).into_response()
@@ -145,11 +145,12 @@ pub(super) async fn readable_events(
     let limit = if reader.is_none_or(Actor::may_see_messages) { limit } else { 0 };
     let get = GetRoomRequest { caller: reader.map(Actor::caller), id: room.to_string(), moderator };
     let readers = reader.and_then(Actor::user).map(|user| user.user.id.clone()).into_iter().collect();
-    let list = ListEventsRequest { room_id: room.to_string(), before, after, limit, max_bytes: 0, readers, moderator };
+    let room_id = room.to_string();
+    let list = ListEventsRequest { room_id, before, after, limit, readers, moderator, ..ListEventsRequest::default() };
     let (mut rooms, mut messages) = (app.clients.room.clone(), app.clients.message.clone());
     let read = tokio::try_join!(
-        rooms.get_room(request(get, app.clients.read)),
-        messages.list_events(request(list, app.clients.read))
+        rooms.get_room(by(reader, request(get, app.clients.read))),
+        messages.list_events(by(reader, request(list, app.clients.read)))
     );
     let (room, events) = read.map_err(hidden_room)?;
     let (mut room, mut events) = (room.into_inner(), events.into_inner());

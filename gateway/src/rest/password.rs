@@ -68,7 +68,8 @@ async fn change(
         new_password: given.new_password,
         client_address: address.to_string(),
     };
-    let changed = app.clients.auth.clone().change_password(request(change, HASHING)).await;
+    let change = caller.credential.attach(request(change, HASHING));
+    let changed = app.clients.auth.clone().change_password(change).await;
     match attempt.judged(refuse_late(changed).await, Code::Forbidden).await {
         Ok(changed) => {
             // This gateway rejects the tokens at once; the other gateways receive a hint.

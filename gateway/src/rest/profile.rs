@@ -8,7 +8,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use confab_common::grpc::request;
 use confab_common::{Code, Error};
-use confab_proto::auth::v1::{AccountState, DeleteAccountRequest, GetUserRequest, UpdateProfileRequest};
+use confab_proto::auth::v1::{AccountState, DeleteAccountRequest, GetUserRequest, UpdateProfileRequest, User};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use utoipa::ToSchema;
@@ -47,14 +47,17 @@ pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
     security(("bearer" = []))
 )]
 async fn me(State(app): State<Arc<App>>, Caller(caller): Caller) -> Result<Response, Problem> {
-    let ask = GetUserRequest { id: caller.user.id, username: String::new() };
+    let user = present(&app, caller.user.id).await?.ok_or_else(gone)?;
+    Ok(Answer(Account::from(&user)).into_response())
+}
+
+/// An account; `None` if it is deleted.
+async fn present(app: &App, id: String) -> Result<Option<User>, Error> {
+    let ask = GetUserRequest { id, username: String::new() };
     match app.clients.auth.clone().get_user(request(ask, app.clients.read)).await.map_err(Error::from) {
-        Ok(user) if user.get_ref().state() != AccountState::Deleted => {
-            Ok(Answer(Account::from(user.get_ref())).into_response())
-        }
-        Ok(_) => Err(gone().into()),
-        Err(error) if error.code == Code::NotFound => Err(gone().into()),
-        Err(error) => Err(error.into()),
+        Ok(user) => Ok(Some(user.into_inner()).filter(|user| user.state() != AccountState::Deleted)),
+        Err(error) if error.code == Code::NotFound => Ok(None),
+        Err(error) => Err(error),
     }
 }
 
@@ -139,9 +142,10 @@ async fn change(
     let deadline = Deadline::of(&app);
     let update = change.of(data, caller.user.id.clone())?;
     if let Some(file_id) = update.avatar_file_id.as_deref().filter(|id| !id.is_empty()) {
-        check_picture(&app, &deadline, &caller.user, file_id).await?;
+        check_picture(&app, &deadline, &caller, file_id).await?;
     }
-    match app.clients.auth.clone().update_profile(deadline.request(update)).await.map_err(Error::from) {
+    let update = caller.credential.attach(deadline.request(update));
+    match app.clients.auth.clone().update_profile(update).await.map_err(Error::from) {
         Ok(user) => Ok(Answer(Account::from(user.get_ref())).into_response()),
         Err(error) if error.code == Code::NotFound => Err(gone().into()),
         Err(error) => Err(error.into()),
@@ -179,13 +183,20 @@ async fn delete(
     check_account(&caller)?;
     let attempt = limits.confirmation(&caller.user.username, address).await?;
     let client_address = address.to_string();
-    let delete = DeleteAccountRequest { user_id: caller.user.id, password: given.password, client_address };
-    let deleted = app.clients.auth.clone().delete_account(request(delete, HASHING)).await;
+    let user_id = caller.user.id.clone();
+    let delete = DeleteAccountRequest { user_id, password: given.password, client_address };
+    let delete = caller.credential.attach(request(delete, HASHING));
+    let deleted = app.clients.auth.clone().delete_account(delete).await;
     match attempt.judged(refuse_late(deleted).await, Code::Forbidden).await {
         Ok(deleted) => {
             app.revocations.add_all(&deleted.into_inner().revocations);
             Ok(StatusCode::NO_CONTENT)
         }
+        // An earlier attempt of this call may have deleted the account, which ends the token.
+        Err(error) if error.code == Code::Unauthorized => match present(&app, caller.user.id).await? {
+            None => Ok(StatusCode::NO_CONTENT),
+            Some(_) => Err(error.into()),
+        },
         Err(error) if error.code == Code::NotFound => Err(gone().into()),
         Err(error) => Err(error.into()),
     }

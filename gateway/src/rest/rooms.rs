@@ -22,7 +22,7 @@ use utoipa_axum::routes;
 use uuid::Uuid;
 
 use super::Deadline;
-use super::extract::{Actor, Caller, Json, Params, Reader, RoomId, Turns, needs_user, unauthorized};
+use super::extract::{Actor, Caller, Json, Params, Reader, RoomId, Turns, by, needs_user, unauthorized};
 use super::late::refuse_late;
 use super::messages::readable_events;
 use super::openapi::problems::{Body, ByKey, Called, RoomConflict, RoomNameTaken, Unauthorized};
@@ -105,7 +105,13 @@ async fn create(
         description: new.description.unwrap_or_default(),
         visibility: visibility.into(),
     };
-    let room = app.clients.room.clone().create_room(request(create, app.clients.call)).await?.into_inner();
+    let room = app
+        .clients
+        .room
+        .clone()
+        .create_room(caller.credential.attach(request(create, app.clients.call)))
+        .await?
+        .into_inner();
     let location = format!("/api/rooms/{}", room.id);
     Ok((StatusCode::CREATED, [(LOCATION, location)], Answer(RoomJson::new(&room, 0, Viewer::User))).into_response())
 }
@@ -155,9 +161,11 @@ async fn list(
     let _turn = if mine || query.is_empty() { turns.next().await? } else { None };
     let mut service = app.clients.room.clone();
     let listed = if mine {
-        service.list_own_rooms(deadline.reading(ListOwnRoomsRequest { caller, limit, cursor, query })).await
+        let list = deadline.reading(ListOwnRoomsRequest { caller, limit, cursor, query });
+        service.list_own_rooms(by(reader.as_ref(), list)).await
     } else {
-        service.list_rooms(deadline.reading(ListRoomsRequest { caller, limit, cursor, query })).await
+        let list = deadline.reading(ListRoomsRequest { caller, limit, cursor, query });
+        service.list_rooms(by(reader.as_ref(), list)).await
     };
     let mut page = refuse_late(listed).await?.into_inner();
     page.rooms.iter_mut().for_each(|room| app.clients.deleted.hide_in_room(room));
@@ -233,7 +241,8 @@ async fn change(
         visibility: visibility.map(Into::into),
         moderator: actor.is_moderator(),
     };
-    let mut room = app.clients.room.clone().update_room(deadline.request(update)).await?.into_inner();
+    let mut room =
+        app.clients.room.clone().update_room(actor.credential().attach(deadline.request(update))).await?.into_inner();
     app.clients.deleted.hide_in_room(&mut room);
     let seq = last_seqs(&app, &deadline, vec![room.id.clone()]).await?.next().unwrap_or_default();
     Ok(Answer(RoomJson::new(&room, seq, viewer(Some(&actor)))).into_response())
@@ -255,7 +264,7 @@ async fn delete(State(app): State<Arc<App>>, actor: Actor, RoomId(id): RoomId) -
     actor.recorded(&app, "room.delete", id, Value::Null).await?;
     let (caller, moderator) = (Some(actor.caller()), actor.is_moderator());
     let delete = DeleteRoomRequest { caller, id: id.to_string(), moderator };
-    app.clients.room.clone().delete_room(Deadline::of(&app).once(delete)).await?;
+    app.clients.room.clone().delete_room(actor.credential().attach(Deadline::of(&app).once(delete))).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

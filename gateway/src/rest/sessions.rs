@@ -7,6 +7,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use confab_common::grpc::request;
+use confab_common::{Code, Error};
 use confab_proto::auth::v1::{EndSessionRequest, EndSessionsRequest, ListSessionsRequest};
 use serde::Deserialize;
 use utoipa::ToSchema;
@@ -43,6 +44,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
 async fn list(State(app): State<Arc<App>>, Caller(caller): Caller) -> Result<Response, Problem> {
     check_account(&caller)?;
     let ask = request(ListSessionsRequest { user_id: caller.user.id }, app.clients.read);
+    let ask = caller.credential.attach(ask);
     let listed = app.clients.auth.clone().list_sessions(ask).await?.into_inner().sessions;
     Ok(Answer(Sessions::new(&listed, &caller.session_id.to_string())).into_response())
 }
@@ -67,9 +69,14 @@ async fn end(
 ) -> Result<StatusCode, Problem> {
     check_account(&caller)?;
     let end = EndSessionRequest { user_id: caller.user.id, session_id: id.to_string() };
-    let ended = app.clients.auth.clone().end_session(request(end, app.clients.call)).await?.into_inner();
-    // This gateway rejects the tokens at once; the other gateways receive a hint.
-    app.revocations.add_all(&ended.revocations);
+    let end = caller.credential.attach(request(end, app.clients.call));
+    match app.clients.auth.clone().end_session(end).await.map_err(Error::from) {
+        // This gateway rejects the tokens at once; the other gateways receive a hint.
+        Ok(ended) => app.revocations.add_all(&ended.into_inner().revocations),
+        // An earlier attempt of this call has ended the session that makes it.
+        Err(error) if error.code == Code::Unauthorized && id == caller.session_id => {}
+        Err(error) => return Err(error.into()),
+    }
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -103,7 +110,12 @@ async fn end_all(
     let stays = !given.current.unwrap_or_default();
     let except_session_id = if stays { caller.session_id.to_string() } else { String::new() };
     let end = EndSessionsRequest { user_id: caller.user.id, except_session_id, actor: None };
-    let ended = app.clients.auth.clone().end_sessions(request(end, app.clients.call)).await?.into_inner();
-    app.revocations.add_all(&ended.revocations);
+    let end = caller.credential.attach(request(end, app.clients.call));
+    match app.clients.auth.clone().end_sessions(end).await.map_err(Error::from) {
+        Ok(ended) => app.revocations.add_all(&ended.into_inner().revocations),
+        // An earlier attempt of this call has ended this session, too.
+        Err(error) if error.code == Code::Unauthorized && !stays => {}
+        Err(error) => return Err(error.into()),
+    }
     Ok(StatusCode::NO_CONTENT)
 }

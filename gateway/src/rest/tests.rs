@@ -8,13 +8,13 @@ use axum::middleware::map_request;
 use clap::Parser;
 use confab_common::grpc::{Services, Transport};
 use confab_common::process::Process;
+use confab_identity::testing::signed;
 use serde_json::{Map, Value, json};
 
 use super::*;
 use crate::testing::files::Files;
 use crate::testing::services::{self, PRIVATE, ROOM};
 use crate::testing::{Answer, bus, claims, eventually, fake, send, send_body};
-use crate::tokens::tests::signed;
 
 #[derive(clap::Parser)]
 struct Settings {

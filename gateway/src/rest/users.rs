@@ -5,6 +5,7 @@ use std::convert::Infallible;
 use axum::extract::{FromRequestParts, RawPathParams};
 use axum::http::request::Parts;
 use confab_common::{Code, Error, Result, text};
+use confab_identity::tokens::Identity;
 use confab_proto::auth::v1::{AccountState, GetUserRequest, UserRef};
 use uuid::Uuid;
 
@@ -12,7 +13,6 @@ use super::Deadline;
 use super::extract::needs_user;
 use crate::App;
 use crate::limits::{Act, RequestLimits};
-use crate::tokens::Identity;
 
 /// Longest username that is looked up, in bytes.
 const MAX_USERNAME: usize = 256;

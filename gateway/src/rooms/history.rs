@@ -1,12 +1,14 @@
 //! Reads the history of rooms for clients that join or recover. When many clients arrive at once, as after the end of
 //! another gateway, one read serves all requests that arrived before the read began.
 
-use std::collections::{HashMap, HashSet, hash_map};
+use std::collections::{BTreeMap, HashMap, HashSet, hash_map};
 use std::ops::Range;
 use std::sync::Arc;
 
 use confab_common::telemetry::trace::{Batch, Span};
 use confab_common::{Code, Error, Result, grpc};
+use confab_identity::credential::{Credential, message_credential};
+use confab_identity::tokens;
 use confab_proto::message::v1::{Event, ListEventsRequest, ListEventsResponse};
 use confab_socketio::Frame;
 use parking_lot::Mutex;
@@ -22,8 +24,16 @@ use crate::views::MessageJson;
 /// Most events, and most encoded bytes, in one answer to a client.
 pub const MAX_MESSAGES: u32 = 200;
 pub const MAX_BYTES: usize = 256 * 1024;
-/// Most users in one read.
+/// Most users, and most bytes of their credentials, in one read.
 const MAX_USERS: usize = 1000;
+const MAX_CREDENTIALS: usize = 4 * 1024 * 1024;
+
+/// A user who reads, with the credential for the services.
+#[derive(Debug, Clone)]
+pub struct User {
+    pub id: Uuid,
+    pub credential: Credential,
+}
 
 /// The part of a room's history that a reader requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,6 +60,8 @@ struct Read {
     events: Vec<Entry>,
     /// Of a private room: the users of the readers who are members.
     members: Option<HashSet<Uuid>>,
+    /// The users of the readers whose credentials are not valid.
+    refused: HashSet<Uuid>,
 }
 
 /// An event, encoded once for all clients.
@@ -97,9 +109,12 @@ pub struct History {
 /// A room, and whether its newest events are requested. Requests for the events after a `seq` have their own queue.
 type Key = (Uuid, bool);
 
+/// The users of a read with their credentials.
+type Users = BTreeMap<Uuid, Credential>;
+
 struct Reader {
     wanted: Wanted,
-    user: Option<Uuid>,
+    user: Option<User>,
     answer: oneshot::Sender<Result<Page>>,
     /// The trace span of the reader's request.
     span: Span,
@@ -116,7 +131,7 @@ impl History {
     /// # Errors
     /// `not_found` when the room does not exist or is hidden from the user; otherwise when the message service does not
     /// answer.
-    pub async fn read(self: &Arc<Self>, room: Uuid, wanted: Wanted, user: Option<Uuid>) -> Result<Page> {
+    pub async fn read(self: &Arc<Self>, room: Uuid, wanted: Wanted, user: Option<User>) -> Result<Page> {
         let (answer, answered) = oneshot::channel();
         let key = (room, matches!(wanted, Wanted::Last(_)));
         let reader = Reader { wanted, user, answer, span: Span::current() };
@@ -151,8 +166,8 @@ impl History {
                     let read = Arc::new(read);
                     let mut others = Vec::new();
                     for reader in readers {
-                        if !read.admits(reader.user) {
-                            let _ = reader.answer.send(Err(Error::not_found("room")));
+                        if let Err(error) = read.check(reader.user.as_ref().map(|user| user.id)) {
+                            let _ = reader.answer.send(Err(error));
                             continue;
                         }
                         match read.part(from, reader.wanted) {
@@ -171,7 +186,7 @@ impl History {
 
     /// Reads the events for the first reader, and as many as possible for the other readers. Also returns the `seq`
     /// after which the events begin, if the readers requested events after a `seq`.
-    async fn list(&self, room: Uuid, readers: &[Reader], users: &HashSet<Uuid>) -> Result<(u64, Read)> {
+    async fn list(&self, room: Uuid, readers: &[Reader], users: &Users) -> Result<(u64, Read)> {
         let after = readers.iter().filter_map(|reader| reader.wanted.after()).min();
         let newest = readers.iter().map(|reader| if let Wanted::Last(count) = reader.wanted { count } else { 0 }).max();
         let limit = if after.is_some() { MAX_MESSAGES } else { newest.unwrap_or_default() };
@@ -181,29 +196,47 @@ impl History {
             after,
             limit,
             max_bytes: MAX_BYTES as u32,
-            readers: users.iter().map(Uuid::to_string).collect(),
+            readers: users.keys().map(Uuid::to_string).collect(),
             moderator: false,
+            reader_credentials: users.values().map(|user| user.digest().map_or_else(Vec::new, Vec::from)).collect(),
+            credentials: Vec::new(),
         };
-        let page = self.clients.message.clone().list_events(grpc::request(request, self.clients.read)).await;
-        let page = page.map_err(|status| match Error::from(status) {
-            // The same words for a room that does not exist and for a room that is hidden from all readers.
-            error if error.code == Code::NotFound => Error::not_found("room"),
-            error => error,
-        })?;
+        let mut page = self.call(request.clone()).await?;
+        if page.credentials_unknown {
+            let credentials = users.values().map(message_credential).collect();
+            page = self.call(ListEventsRequest { credentials, ..request }).await?;
+        }
         METRICS.history_reads.increment(1);
-        let mut page = page.into_inner();
         self.clients.deleted.hide_in_events(&mut page.events);
         Ok((after.unwrap_or_default(), page.into()))
+    }
+
+    async fn call(&self, request: ListEventsRequest) -> Result<ListEventsResponse> {
+        let page = self.clients.message.clone().list_events(grpc::request(request, self.clients.read)).await;
+        Ok(page
+            .map_err(|status| match Error::from(status) {
+                // The same words for a room that does not exist and for a room that is hidden from all readers.
+                error if error.code == Code::NotFound => Error::not_found("room"),
+                error => error,
+            })?
+            .into_inner())
     }
 }
 
 /// Removes the readers of the next read, and returns them with their users. Readers beyond [`MAX_USERS`] users wait for
-/// a later read.
-fn next_readers(waiting: &mut Vec<Reader>) -> (Vec<Reader>, HashSet<Uuid>) {
-    let mut users = HashSet::new();
-    let is_next = |reader: &Reader| match reader.user {
-        Some(user) => users.contains(&user) || (users.len() < MAX_USERS && users.insert(user)),
-        None => true,
+/// a later read. Of several credentials of a user, the read has the last one.
+fn next_readers(waiting: &mut Vec<Reader>) -> (Vec<Reader>, Users) {
+    let (mut users, mut bytes) = (Users::new(), 0);
+    let is_next = |reader: &Reader| {
+        let Some(user) = &reader.user else { return true };
+        let size = user.credential.size();
+        let fits = users.contains_key(&user.id) || users.len() < MAX_USERS;
+        let is_next = users.is_empty() || (fits && bytes + size <= MAX_CREDENTIALS);
+        if is_next {
+            bytes += size;
+            users.insert(user.id, user.credential.clone());
+        }
+        is_next
     };
     let (next, later) = std::mem::take(waiting).into_iter().partition(is_next);
     *waiting = later;
@@ -221,9 +254,13 @@ impl Wanted {
 }
 
 impl Read {
-    /// Whether a user may read the room at the page's `last_seq`.
-    fn admits(&self, user: Option<Uuid>) -> bool {
-        self.members.as_ref().is_none_or(|members| user.is_some_and(|user| members.contains(&user)))
+    /// Checks whether a user may read the room at the page's `last_seq`.
+    fn check(&self, user: Option<Uuid>) -> Result<()> {
+        if user.is_some_and(|user| self.refused.contains(&user)) {
+            return Err(tokens::refused());
+        }
+        let is_member = |members: &HashSet<Uuid>| user.is_some_and(|user| members.contains(&user));
+        if self.members.as_ref().is_none_or(is_member) { Ok(()) } else { Err(Error::not_found("room")) }
     }
 
     /// The requested range of this page. `None` when the page ends so early that a separate read would return many more
@@ -245,9 +282,10 @@ impl Read {
 
 impl From<ListEventsResponse> for Read {
     fn from(page: ListEventsResponse) -> Self {
-        let members = page.readers.iter().filter_map(|id| id.parse().ok());
+        let ids = |ids: &[String]| ids.iter().filter_map(|id| id.parse().ok()).collect();
         Self {
-            members: page.private.then(|| members.collect()),
+            members: page.private.then(|| ids(&page.readers)),
+            refused: ids(&page.refused_readers),
             events: page.events.iter().filter_map(Entry::new).collect(),
             epoch: page.epoch,
             last_seq: page.last_seq,

@@ -1,5 +1,7 @@
 //! The sends that the message service rejected with `unavailable`, which means that nothing was done. They wait here for
 //! the next attempt, and later sends of the same senders to the same rooms wait behind them. All other sends go on.
+//!
+//! An attempt contains the first held send of each line only: the service may reject it and store a later one.
 
 use std::collections::{HashSet, VecDeque};
 
@@ -13,6 +15,8 @@ pub struct Held {
     jobs: VecDeque<Job>,
     /// The lines of `jobs`.
     lines: HashSet<Line>,
+    /// The lines whose first sends are in the present batch.
+    tried: HashSet<Line>,
     backoff: Backoff,
     /// When the next attempt begins.
     due: Instant,
@@ -20,7 +24,13 @@ pub struct Held {
 
 impl Held {
     pub fn new() -> Self {
-        Self { jobs: VecDeque::new(), lines: HashSet::new(), backoff: Backoff::default(), due: Instant::now() }
+        Self {
+            jobs: VecDeque::new(),
+            lines: HashSet::new(),
+            tried: HashSet::new(),
+            backoff: Backoff::default(),
+            due: Instant::now(),
+        }
     }
 
     /// Returns the sends that may be appended now; holds those behind a send that is held.
@@ -41,27 +51,38 @@ impl Held {
         sleep_until(self.due).await;
     }
 
-    /// Moves the sends whose next attempt is due into the batch; returns whether it is.
+    /// Moves the first send of each line into the batch if the next attempt is due; returns whether it is.
     pub fn take_due(&mut self, batch: &mut Batch) -> bool {
         if self.jobs.is_empty() || Instant::now() < self.due {
             return false;
         }
         self.release();
-        batch.fill(&mut self.jobs);
+        let mut lines = HashSet::new();
+        let jobs = std::mem::take(&mut self.jobs).into_iter();
+        let (mut first, later) = jobs.partition::<VecDeque<_>, _>(|job| lines.insert(job.line));
+        batch.fill(&mut first);
+        first.extend(later);
+        self.jobs = first;
         METRICS.send_repeats.increment(batch.jobs.len() as u64);
-        self.renew_lines();
+        self.tried = batch.jobs.iter().map(|job| job.line).collect();
         true
     }
 
     /// Holds the rejected sends of a batch. `due` says whether the batch had sends whose attempt was due: then their
-    /// success or failure decides when the next attempt begins.
-    pub fn put_back(&mut self, rejected: Vec<Job>, due: bool) {
+    /// success or failure decides when the next attempt begins. Returns the sends that need not wait any more.
+    pub fn put_back(&mut self, rejected: Vec<Job>, due: bool) -> VecDeque<Job> {
         let now = Instant::now();
+        let mut free = std::mem::take(&mut self.tried);
+        rejected.iter().for_each(|job| _ = free.remove(&job.line));
+        let jobs = std::mem::take(&mut self.jobs).into_iter();
+        let (freed, held) = jobs.partition(|job| free.contains(&job.line));
+        self.jobs = held;
         if rejected.is_empty() {
             if due {
                 (self.backoff, self.due) = (Backoff::default(), now);
             }
-            return;
+            self.renew_lines();
+            return freed;
         }
         if self.jobs.is_empty() && !due {
             self.backoff = Backoff::default();
@@ -72,6 +93,7 @@ impl Held {
         rejected.into_iter().rev().for_each(|job| self.jobs.push_front(job));
         self.release();
         self.renew_lines();
+        freed
     }
 
     /// Answers the sends whose deadline is too near for the next attempt, and drops those without a sender.

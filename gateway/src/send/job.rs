@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use confab_common::telemetry::trace::Span;
 use confab_common::{Error, Result};
+use confab_identity::credential::Credential;
 use confab_proto::message::v1::{Event, NewEvent};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -35,6 +36,8 @@ pub type Line = (Uuid, Uuid);
 /// A send without an answer.
 pub struct Job {
     pub event: NewEvent,
+    /// The credential of the sender. The event contains its digest.
+    pub credential: Credential,
     pub line: Line,
     pub deadline: Instant,
     pub answer: oneshot::Sender<Result<Sent>>,

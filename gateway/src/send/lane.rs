@@ -7,6 +7,8 @@ use std::time::Duration;
 use confab_common::grpc::{self, Call};
 use confab_common::telemetry::trace::Span;
 use confab_common::{Code, Error, Result};
+use confab_identity::credential::{self, Credential, message_credential};
+use confab_identity::deleted::DeletedUsers;
 use confab_proto::message::v1::{AppendRequest, NewEvent, Outcome, outcome};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -14,7 +16,6 @@ use tokio::time::Instant;
 use super::held::Held;
 use super::job::{BATCH, Batch, Job, Sent};
 use crate::clients::Clients;
-use crate::deleted::DeletedUsers;
 use crate::metrics::METRICS;
 
 /// How long a replica may take before the append also goes to another one.
@@ -43,17 +44,47 @@ pub async fn run(lane: u32, mut queue: mpsc::Receiver<Job>, clients: Clients) {
         let due = held.take_due(&mut batch);
         batch.fill(&mut jobs);
         let rejected = append(lane, batch.jobs, &clients).await;
-        held.put_back(rejected, due);
+        let mut freed = held.put_back(rejected, due);
+        freed.append(&mut jobs);
+        jobs = freed;
     }
 }
 
-/// Appends sends and answers them. Returns the sends that can be repeated, in their order.
-async fn append(lane: u32, mut batch: Vec<Job>, clients: &Clients) -> Vec<Job> {
+/// Appends sends and answers them. Returns the sends that can be repeated, in the order of their lines.
+///
+/// The lane waits until the sends whose credentials the service does not know have been sent again, so that no later
+/// event of their rooms overtakes them.
+async fn append(lane: u32, batch: Vec<Job>, clients: &Clients) -> Vec<Job> {
+    let (mut rejected, unknown) = append_once(lane, batch, &[], clients).await;
+    let lines: HashSet<_> = rejected.iter().map(|job| job.line).collect();
+    // Later sends of a line wait behind its rejected one.
+    let (behind, unknown) = unknown.into_iter().partition::<Vec<_>, _>(|job| lines.contains(&job.line));
+    rejected.extend(behind);
+    if !unknown.is_empty() {
+        let mut credentials = unknown.iter().map(|job| job.credential.clone()).collect::<Vec<_>>();
+        credentials.sort_unstable_by_key(Credential::digest);
+        credentials.dedup_by_key(|credential| credential.digest());
+        let (again, unknown) = append_once(lane, unknown, &credentials, clients).await;
+        rejected.extend(again);
+        // The service tries no event after these ones in the same room, so they are the last of their lines.
+        rejected.extend(unknown);
+    }
+    rejected
+}
+
+/// Sends a batch with these credentials and answers its jobs. Returns the jobs that can be repeated, and those that the
+/// service has not tried because it does not know a credential.
+async fn append_once(
+    lane: u32,
+    mut batch: Vec<Job>,
+    credentials: &[Credential],
+    clients: &Clients,
+) -> (Vec<Job>, Vec<Job>) {
     let now = Instant::now();
     // The sender of an expired job has already received `timeout`. The job is dropped, because the sender may already
     // have repeated the message or sent newer ones.
     batch.retain(|job| job.is_expected(now));
-    let Some(longest) = batch.iter().map(|job| job.deadline - now).max() else { return Vec::new() };
+    let Some(longest) = batch.iter().map(|job| job.deadline - now).max() else { return Default::default() };
     let event = |job: &Job| NewEvent {
         timeout_ms: (job.deadline - now).as_millis() as u32,
         traceparent: job.span.traceparent(),
@@ -65,21 +96,27 @@ async fn append(lane: u32, mut batch: Vec<Job>, clients: &Clients) -> Vec<Job> {
     let none = Span::default();
     let lead = batch.iter().map(|job| &job.span).find(|span| !span.is_none()).unwrap_or(&none);
     let call = Call::within(longest).attempt(ATTEMPT).keyed(lane.into());
+    let request = AppendRequest { events, credentials: credentials.iter().map(message_credential).collect() };
     let mut client = clients.message.clone();
-    let outcomes = match lead.instrument(client.append(grpc::request(AppendRequest { events }, call))).await {
+    match lead.instrument(client.append(grpc::request(request, call))).await {
         Ok(response) => {
-            response.into_inner().outcomes.into_iter().map(|outcome| sent(outcome, &clients.deleted)).collect()
+            let outcomes = batch.into_iter().zip(response.into_inner().outcomes);
+            let (unknown, tried) = outcomes.partition::<Vec<_>, _>(|(_, outcome)| is_unknown(outcome));
+            let tried = tried.into_iter().map(|(job, outcome)| (job, sent(outcome, &clients.deleted)));
+            (answer(tried.collect()), unknown.into_iter().map(|(job, _)| job).collect())
         }
-        Err(status) => vec![Err(Error::from(status)); batch.len()],
-    };
-    answer(batch, outcomes)
+        Err(status) => {
+            let error = Error::from(status);
+            (answer(batch.into_iter().map(|job| (job, Err(error.clone()))).collect()), Vec::new())
+        }
+    }
 }
 
 /// Answers the sends. Returns those that were rejected with `unavailable`, except those that a later event of their line
 /// has overtaken: a repeat would reverse the order.
-fn answer(batch: Vec<Job>, outcomes: Vec<Result<Sent>>) -> Vec<Job> {
+fn answer(outcomes: Vec<(Job, Result<Sent>)>) -> Vec<Job> {
     let (mut rejected, mut stored) = (Vec::new(), HashSet::new());
-    for (job, outcome) in batch.into_iter().zip(outcomes).rev() {
+    for (job, outcome) in outcomes.into_iter().rev() {
         match outcome {
             Err(error) if error.code == Code::Unavailable && !stored.contains(&job.line) => rejected.push(job),
             outcome => {
@@ -98,6 +135,10 @@ fn may_be_stored(outcome: &Result<Sent>) -> bool {
     outcome.as_ref().err().is_none_or(|error| matches!(error.code, Code::Timeout | Code::Internal))
 }
 
+fn is_unknown(outcome: &Outcome) -> bool {
+    matches!(&outcome.result, Some(outcome::Result::Refusal(refusal)) if refusal.code == credential::UNKNOWN)
+}
+
 fn sent(outcome: Outcome, deleted: &DeletedUsers) -> Result<Sent> {
     match outcome.result {
         Some(outcome::Result::Event(mut event)) => {
@@ -107,8 +148,28 @@ fn sent(outcome: Outcome, deleted: &DeletedUsers) -> Result<Sent> {
         }
         Some(outcome::Result::Refusal(refusal)) => match Code::parse(&refusal.code).unwrap_or(Code::Internal) {
             Code::Unavailable => Err(Error::unavailable("the message service")),
+            // The token was valid when the event arrived here. Before it ended, another replica may have appended the
+            // event in an attempt that this gateway has given up.
+            Code::Unauthorized => Err(Error::timeout()),
             code => Err(Error::new(code, refusal.detail)),
         },
         None => Err(Error::internal("an append without an outcome")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use confab_proto::message::v1::Refusal;
+
+    use super::*;
+
+    #[test]
+    fn the_outcome_of_a_send_whose_token_ends_is_unknown() {
+        let refused = |code: &str| {
+            let refusal = Refusal { code: code.into(), ..Refusal::default() };
+            let outcome = Outcome { result: Some(outcome::Result::Refusal(refusal)), duplicate: false };
+            sent(outcome, &DeletedUsers::default()).unwrap_err().code
+        };
+        assert_eq!(["unauthorized", "forbidden"].map(refused), [Code::Timeout, Code::Forbidden]);
     }
 }

@@ -1,3 +1,5 @@
+mod credentials;
+
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use confab_common::Code;
@@ -69,7 +71,7 @@ fn begin(sender: &Sender, user: u128, content: &str) -> Result<Sending> {
     let user = UserRef { id: Uuid::from_u128(user).to_string(), username: "ada".into() };
     let (id, room_id) = (Uuid::now_v7().to_string(), ROOM.into());
     let event = NewEvent { id, room_id, sender: Some(user), content: content.into(), ..NewEvent::default() };
-    sender.begin(ROOM.parse().unwrap(), event, TIMEOUT)
+    sender.begin(ROOM.parse().unwrap(), event, Credential::default(), TIMEOUT)
 }
 
 #[tokio::test(start_paused = true)]
@@ -121,7 +123,8 @@ async fn a_send_that_a_later_one_has_overtaken_is_not_repeated() {
     let (first, second) = (begin(&sender, 1, "first").unwrap(), begin(&sender, 1, "second").unwrap());
     assert_eq!(first.outcome().await.unwrap_err().code, Code::Unavailable);
     second.outcome().await.unwrap();
-    assert_eq!((log.lock().attempts("first"), log.lock().attempts("second")), (1, 1));
+    let log = log.lock();
+    assert_eq!((log.attempts("first"), log.attempts("second")), (1, 1));
 }
 
 #[tokio::test(start_paused = true)]

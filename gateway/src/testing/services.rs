@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use confab_common::{Code, Error};
+use confab_identity::testing::jwks;
 use confab_proto::auth::v1::*;
 use confab_proto::file::v1::File;
 use confab_proto::message::v1::{
@@ -19,7 +20,6 @@ use parking_lot::Mutex;
 use prost::Message;
 
 use crate::testing::{identity, keys};
-use crate::tokens::tests::jwks;
 
 /// The public room.
 pub const ROOM: &str = "0193a4c0-7d50-7cc3-98a5-2f6b8e1d0c01";

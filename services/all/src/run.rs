@@ -8,6 +8,7 @@ use confab_common::grpc::{self, Role, Services, Transport};
 use confab_common::listen::Reserved;
 use confab_common::process::Process;
 use confab_common::store::StorageConfig;
+use confab_identity::{Callers, CallersConfig, Guarded};
 
 use crate::config::{Command, Parts, Program};
 use crate::moving;
@@ -34,11 +35,16 @@ pub async fn run(program: Program, process: Process) -> anyhow::Result<()> {
     // append their events to the log.
     let (late_room, room_binder) = grpc::late();
     let (late_file, file_binder) = grpc::late();
-    let to_auth = match elsewhere(&process, Role::Auth, &parts.auth_url)? {
-        Some(transport) => transport,
+    // All services share what they know about tokens. The gateway is in this process, so each call has its token.
+    let config = CallersConfig::strict(parts.gateway.issuers.clone());
+    let callers = |auth| Callers::start(&config, Role::Gateway, auth, Some(&bus), &process);
+    let (to_auth, callers) = match elsewhere(&process, Role::Auth, &parts.auth_url)? {
+        Some(transport) => (transport.clone(), callers(transport)?),
         None => {
             let services = Services { room: late_room.clone(), ..Services::none() };
-            grpc::in_process(confab_auth::start(&parts.auth, &storage, bus.clone(), services, &process).await?)
+            let server = confab_auth::start(&parts.auth, &storage, bus.clone(), services, &process).await?;
+            let callers = callers(grpc::in_process(server.clone()))?;
+            (grpc::in_process(Guarded::new(server, callers.clone())), callers)
         }
     };
     let (to_message, log) = match elsewhere(&process, Role::Message, &parts.message_url)? {
@@ -46,14 +52,15 @@ pub async fn run(program: Program, process: Process) -> anyhow::Result<()> {
         None => {
             let services = Services { room: late_room, file: late_file, ..Services::none() };
             let log = confab_message::start(&parts.message, &storage, bus.clone(), services, &process).await?;
-            (grpc::in_process(log.server()), Some(log))
+            (grpc::in_process(Guarded::new(log.server(), callers.clone())), Some(log))
         }
     };
     let to_room = match elsewhere(&process, Role::Room, &parts.room_url)? {
         Some(transport) => transport,
         None => {
             let services = Services { message: to_message.clone(), ..Services::none() };
-            grpc::in_process(confab_room::start(&parts.room, &storage, services, &process).await?)
+            let server = confab_room::start(&parts.room, &storage, services, &process).await?;
+            grpc::in_process(Guarded::new(server, callers.clone()))
         }
     };
     room_binder.bind(to_room.clone());
@@ -61,7 +68,8 @@ pub async fn run(program: Program, process: Process) -> anyhow::Result<()> {
         Some(transport) => transport,
         None => {
             let services = Services { room: to_room.clone(), message: to_message.clone(), ..Services::none() };
-            grpc::in_process(confab_file::start(&parts.file, &storage, services, &process).await?)
+            let server = confab_file::start(&parts.file, &storage, services, &process).await?;
+            grpc::in_process(Guarded::new(server, callers.clone()))
         }
     };
     file_binder.bind(to_file.clone());

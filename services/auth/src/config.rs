@@ -7,6 +7,7 @@ use confab_common::config::duration;
 use confab_common::grpc::Reflection;
 use confab_common::store::{BusConfig, StorageConfig, StoreUrl};
 use confab_common::{Secret, grpc, program};
+use confab_identity::CallersConfig;
 
 use crate::key::SigningKeys;
 use crate::token;
@@ -107,6 +108,9 @@ pub struct AuthArgs {
     /// Settings of this service
     #[command(flatten)]
     pub auth: AuthConfig,
+    /// Tokens of the users on whose behalf this service is called
+    #[command(flatten)]
+    pub callers: CallersConfig,
     /// URL of the room service: http://host:port, with TLS https://host:port, or several separated by commas; all
     /// addresses of a name are used
     #[arg(long, env = "CONFAB_ROOM_URL", help_heading = "Services", default_value = "http://127.0.0.1:50052", value_name = "URL", value_parser = grpc::urls)]
@@ -149,6 +153,7 @@ impl program::ServiceArgs for AuthArgs {
     const LISTEN: &'static str = "127.0.0.1:50051";
 
     fn check(&self, storage: &StorageConfig) -> anyhow::Result<()> {
+        self.callers.issuers.check()?;
         self.bus.check()?;
         self.auth.check(storage)
     }

@@ -2,6 +2,7 @@
 
 use confab_common::grpc::operation;
 use confab_common::{Error, text};
+use confab_identity::verified;
 use confab_proto::auth::v1;
 use confab_proto::auth::v1::auth_service_server::AuthService;
 use tonic::{Request, Response, Status};
@@ -48,20 +49,20 @@ impl AuthService for Service {
     }
 
     async fn logout(&self, request: Request<v1::LogoutRequest>) -> Answer<v1::LogoutResponse> {
-        let v1::LogoutRequest { session_id, user_id, expires_at_ms } = request.into_inner();
+        let v1::LogoutRequest { session_id, user_id, expires_at_ms } = verified(request)?;
         let (session_id, user_id) = (text::id("sessionId", &session_id)?, text::id("userId", &user_id)?);
         self.0.logout(session_id, user_id, expires_at_ms).await?;
         Ok(Response::new(v1::LogoutResponse {}))
     }
 
     async fn list_sessions(&self, request: Request<v1::ListSessionsRequest>) -> Answer<v1::ListSessionsResponse> {
-        let user_id = text::id("userId", &request.into_inner().user_id)?;
+        let user_id = text::id("userId", &verified(request)?.user_id)?;
         let sessions = self.0.sessions(user_id).await?.into_iter().map(Into::into).collect();
         Ok(Response::new(v1::ListSessionsResponse { sessions }))
     }
 
     async fn end_session(&self, request: Request<v1::EndSessionRequest>) -> Answer<v1::Revocations> {
-        let v1::EndSessionRequest { user_id, session_id } = request.into_inner();
+        let v1::EndSessionRequest { user_id, session_id } = verified(request)?;
         let user_id = text::id("userId", &user_id)?;
         // A malformed id belongs to no session.
         let session_id = text::id("sessionId", &session_id).map_err(|_| Error::not_found("session"))?;
@@ -69,7 +70,7 @@ impl AuthService for Service {
     }
 
     async fn end_sessions(&self, request: Request<v1::EndSessionsRequest>) -> Answer<v1::Revocations> {
-        let v1::EndSessionsRequest { user_id, except_session_id, actor } = request.into_inner();
+        let v1::EndSessionsRequest { user_id, except_session_id, actor } = verified(request)?;
         let except = optional_id("exceptSessionId", &except_session_id)?;
         let ended = self.0.end_sessions(user(&user_id)?, except, optional_actor(actor)?).await?;
         Ok(added(ended))
@@ -78,7 +79,7 @@ impl AuthService for Service {
     async fn change_password(&self, request: Request<v1::ChangePasswordRequest>) -> Answer<v1::Revocations> {
         let operation = operation(&request);
         let v1::ChangePasswordRequest { user_id, session_id, current_password, new_password, client_address } =
-            request.into_inner();
+            verified(request)?;
         let (user_id, session_id) = (user(&user_id)?, text::id("sessionId", &session_id)?);
         let address = Client::parse(&client_address, "")?.address;
         let (current, new) = (current_password, new_password);
@@ -94,38 +95,38 @@ impl AuthService for Service {
     }
 
     async fn update_profile(&self, request: Request<v1::UpdateProfileRequest>) -> Answer<v1::User> {
-        let v1::UpdateProfileRequest { user_id, display_name, avatar_file_id, data } = request.into_inner();
+        let v1::UpdateProfileRequest { user_id, display_name, avatar_file_id, data } = verified(request)?;
         let change = Change { display_name, avatar_file_id, data };
         Ok(Response::new(self.0.update_profile(user(&user_id)?, change).await?.into()))
     }
 
     async fn delete_account(&self, request: Request<v1::DeleteAccountRequest>) -> Answer<v1::Revocations> {
         let operation = operation(&request);
-        let v1::DeleteAccountRequest { user_id, password, client_address } = request.into_inner();
+        let v1::DeleteAccountRequest { user_id, password, client_address } = verified(request)?;
         let address = Client::parse(&client_address, "")?.address;
         let ended = self.0.delete_own(user(&user_id)?, password, address, operation).await?;
         Ok(added(ended))
     }
 
     async fn suspend_user(&self, request: Request<v1::SuspendUserRequest>) -> Answer<v1::Revocations> {
-        let v1::SuspendUserRequest { user_id, actor } = request.into_inner();
+        let v1::SuspendUserRequest { user_id, actor } = verified(request)?;
         let ended = self.0.suspend(user(&user_id)?, optional_actor(actor)?).await?;
         Ok(added(ended))
     }
 
     async fn restore_user(&self, request: Request<v1::RestoreUserRequest>) -> Answer<v1::Revocations> {
-        let v1::RestoreUserRequest { user_id, actor } = request.into_inner();
+        let v1::RestoreUserRequest { user_id, actor } = verified(request)?;
         Ok(added(self.0.restore(user(&user_id)?, optional_actor(actor)?).await?))
     }
 
     async fn delete_user(&self, request: Request<v1::DeleteUserRequest>) -> Answer<v1::Revocations> {
-        let v1::DeleteUserRequest { user_id, actor } = request.into_inner();
+        let v1::DeleteUserRequest { user_id, actor } = verified(request)?;
         let ended = self.0.delete(user(&user_id)?, optional_actor(actor)?).await?;
         Ok(added(ended))
     }
 
     async fn create_invite(&self, request: Request<v1::CreateInviteRequest>) -> Answer<v1::CreateInviteResponse> {
-        let v1::CreateInviteRequest { uses, expires_at_ms, actor } = request.into_inner();
+        let v1::CreateInviteRequest { uses, expires_at_ms, actor } = verified(request)?;
         let invite = self.0.create_invite(uses, expires_at_ms, optional_actor(actor)?).await?;
         Ok(Response::new(v1::CreateInviteResponse { code: invite.code, expires_at_ms: invite.expires_at_ms }))
     }
@@ -179,25 +180,26 @@ impl AuthService for Service {
     }
 
     async fn put_user(&self, request: Request<v1::PutUserRequest>) -> Answer<v1::PutUserResponse> {
-        let v1::PutUserRequest { user_id, username, display_name, data, actor: by } = request.into_inner();
+        let v1::PutUserRequest { user_id, username, display_name, data, actor: by } = verified(request)?;
         let change = Change { display_name, avatar_file_id: None, data };
         let (user, created) = self.0.put_user(text::id("userId", &user_id)?, &username, change, actor(by)?).await?;
         Ok(Response::new(v1::PutUserResponse { user: Some(user.into()), created }))
     }
 
     async fn issue_token(&self, request: Request<v1::IssueTokenRequest>) -> Answer<v1::Session> {
-        let v1::IssueTokenRequest { user_id, ttl_s, actor: by } = request.into_inner();
+        let v1::IssueTokenRequest { user_id, ttl_s, actor: by } = verified(request)?;
         Ok(Response::new(self.0.issue_token(user(&user_id)?, ttl_s, actor(by)?).await?.into()))
     }
 
     async fn create_key(&self, request: Request<v1::CreateKeyRequest>) -> Answer<v1::CreateKeyResponse> {
-        let v1::CreateKeyRequest { scopes, name, actor: by } = request.into_inner();
+        let v1::CreateKeyRequest { scopes, name, actor: by } = verified(request)?;
         let NewKey { key, details } = self.0.create_key(&scopes, &name, actor(by)?).await?;
         let details = Some(v1::ServerKey { sha256: Vec::new(), ..details.into() });
         Ok(Response::new(v1::CreateKeyResponse { key: key.expose().to_owned(), details }))
     }
 
-    async fn list_keys(&self, _: Request<v1::ListKeysRequest>) -> Answer<v1::ListKeysResponse> {
+    async fn list_keys(&self, request: Request<v1::ListKeysRequest>) -> Answer<v1::ListKeysResponse> {
+        let v1::ListKeysRequest {} = verified(request)?;
         let shown = |key: ServerKey| v1::ServerKey { sha256: Vec::new(), ..key.into() };
         Ok(Response::new(v1::ListKeysResponse { keys: self.0.keys().await?.into_iter().map(shown).collect() }))
     }
@@ -208,19 +210,19 @@ impl AuthService for Service {
 
     async fn delete_key(&self, request: Request<v1::DeleteKeyRequest>) -> Answer<v1::DeleteKeyResponse> {
         let operation = operation(&request);
-        let v1::DeleteKeyRequest { id, actor: by } = request.into_inner();
+        let v1::DeleteKeyRequest { id, actor: by } = verified(request)?;
         self.0.delete_key(key(&id)?, actor(by)?, operation).await?;
         Ok(Response::new(v1::DeleteKeyResponse {}))
     }
 
     async fn record_act(&self, request: Request<v1::RecordActRequest>) -> Answer<v1::RecordActResponse> {
-        let v1::RecordActRequest { id, actor: by, act, object, details } = request.into_inner();
+        let v1::RecordActRequest { id, actor: by, act, object, details } = verified(request)?;
         self.0.record(text::id("id", &id)?, actor(by)?, act, object, details).await?;
         Ok(Response::new(v1::RecordActResponse {}))
     }
 
     async fn list_audit(&self, request: Request<v1::ListAuditRequest>) -> Answer<v1::ListAuditResponse> {
-        let v1::ListAuditRequest { limit, cursor } = request.into_inner();
+        let v1::ListAuditRequest { limit, cursor } = verified(request)?;
         let page = self.0.audit(limit, &cursor).await?;
         let entries = page.entries.into_iter().map(Into::into).collect();
         Ok(Response::new(v1::ListAuditResponse { entries, next_cursor: page.next.unwrap_or_default() }))

@@ -24,10 +24,11 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use confab_common::Code;
 use confab_common::bus::Bus;
-use confab_common::grpc::{MAX_MESSAGE, Role, Services};
+use confab_common::grpc::{MAX_MESSAGE, Role, Services, in_process};
 use confab_common::metrics::LIMITS;
 use confab_common::process::Process;
 use confab_common::store::{StorageConfig, StoreUrl};
+use confab_identity::{Callers, Guarded};
 use confab_proto::auth::v1::auth_service_server::AuthServiceServer;
 
 pub use config::{AuthArgs, AuthConfig, Command, KeyCommand, Program, SignupMode};
@@ -89,7 +90,8 @@ pub async fn start(
 /// # Errors
 /// When it cannot start or serve.
 pub async fn run(program: Program, process: Process) -> anyhow::Result<()> {
-    let Program { common, storage, service: AuthArgs { reflection, bus, auth, room_url }, command } = program;
+    let Program { common, storage, service, command } = program;
+    let AuthArgs { reflection, bus, auth, callers, room_url } = service;
     match command {
         Some(Command::Migrate) => return migrate(&auth, &storage).await,
         Some(Command::ResetPassword { username }) => return reset_password(&auth, &storage, &username).await,
@@ -100,12 +102,14 @@ pub async fn run(program: Program, process: Process) -> anyhow::Result<()> {
     let services = Services { room, ..Services::none() };
     let bus = bus.open(&process.readiness)?;
     let server = start(&auth, &storage, bus.clone(), services, &process).await?;
+    // The service verifies tokens as the other services do: with its own keys and its own list of revocations.
+    let callers = Callers::start(&callers, Role::Auth, in_process(server.clone()), Some(&bus), &process)?;
     process.readiness.started();
     confab_common::grpc::serve(
         &process,
         common.listen,
         common.drain,
-        reflection.routes(server, confab_proto::DESCRIPTORS)?,
+        reflection.routes(Guarded::new(server, callers), confab_proto::DESCRIPTORS)?,
     )
     .await?;
     // Publishes the last revocations.

@@ -83,6 +83,7 @@ pub const KNOWN: &[&str] = &[
     "PUBLIC_HOSTS",
     "REFRESH_TTL",
     "REQUEST_TIMEOUT",
+    "REQUIRE_USER_TOKENS",
     "ROOM_STORE",
     "ROOM_URL",
     "S3_ACCESS_KEY_ID",

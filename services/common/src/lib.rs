@@ -28,6 +28,7 @@ pub mod private;
 pub mod process;
 pub mod program;
 pub mod readiness;
+pub mod seldom;
 pub mod sqlite;
 pub mod standstill;
 pub mod store;

@@ -6,6 +6,7 @@ use confab_common::config::{at_least_one, duration, some_time};
 use confab_common::grpc::Reflection;
 use confab_common::store::{StorageConfig, StoreUrl};
 use confab_common::{Secret, grpc, program};
+use confab_identity::CallersConfig;
 
 use crate::object::{self, ObjectsConfig};
 use crate::quota::Quota;
@@ -109,6 +110,13 @@ pub struct FileArgs {
     /// Settings of this service
     #[command(flatten)]
     pub file: FileConfig,
+    /// Tokens of the users on whose behalf this service is called
+    #[command(flatten)]
+    pub callers: CallersConfig,
+    /// URL of the auth service, with which the service verifies tokens: http://host:port, with TLS https://host:port, or
+    /// several separated by commas; all addresses of a name are used
+    #[arg(long, env = "CONFAB_AUTH_URL", help_heading = "Services", default_value = "http://127.0.0.1:50051", value_name = "URL", value_parser = grpc::urls)]
+    pub auth_url: String,
     /// URL of the room service: http://host:port, with TLS https://host:port, or several separated by commas; all
     /// addresses of a name are used
     #[arg(long, env = "CONFAB_ROOM_URL", help_heading = "Services", default_value = "http://127.0.0.1:50052", value_name = "URL", value_parser = grpc::urls)]
@@ -125,6 +133,7 @@ impl program::ServiceArgs for FileArgs {
     const LISTEN: &'static str = "127.0.0.1:50054";
 
     fn check(&self, storage: &StorageConfig) -> anyhow::Result<()> {
+        self.callers.issuers.check()?;
         self.file.check(storage)
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use confab_common::grpc::operation;
 use confab_common::{Code, Error, Result, text};
+use confab_identity::{Claim, verified};
 use confab_proto::auth::v1::UserRef;
 use confab_proto::file::v1 as pb;
 use confab_proto::file::v1::file_service_server::FileService;
@@ -36,16 +37,20 @@ impl FileService for FileApi {
         &self,
         request: Request<Streaming<pb::UploadRequest>>,
     ) -> Result<Response<pb::UploadResponse>, Status> {
+        let claim = Claim::of(&request);
         let mut stream = request.into_inner();
         let first = tokio::time::timeout(FIRST_PART, stream.message()).await.map_err(|_| out_of_order())??;
-        let Some(Part::Begin(first)) = first.and_then(|first| first.part) else { return Err(out_of_order().into()) };
+        let Some(Part::Begin(mut first)) = first.and_then(|first| first.part) else {
+            return Err(out_of_order().into());
+        };
+        claim.check(&mut first)?;
         let parts = stream.map(|part| following(part.map_err(broken)?)).boxed();
         let upload::Uploaded { file, message, duplicate } = self.0.upload(begin(first)?, parts).await?;
         Ok(Response::new(pb::UploadResponse { file: Some(convert::file(&file)), message, duplicate }))
     }
 
     async fn get_file(&self, request: Request<pb::GetFileRequest>) -> Result<Response<pb::File>, Status> {
-        let pb::GetFileRequest { reader: by, id } = request.into_inner();
+        let pb::GetFileRequest { reader: by, id } = verified(request)?;
         let file = self.0.get(file_id(&id)?, &reader(by)?).await?;
         Ok(Response::new(convert::file(&file)))
     }
@@ -53,7 +58,7 @@ impl FileService for FileApi {
     type DownloadStream = BoxStream<'static, Result<pb::DownloadResponse, Status>>;
 
     async fn download(&self, request: Request<pb::DownloadRequest>) -> Result<Response<Self::DownloadStream>, Status> {
-        let pb::DownloadRequest { reader: by, id, offset, length } = request.into_inner();
+        let pb::DownloadRequest { reader: by, id, offset, length } = verified(request)?;
         let bytes = self.0.download(file_id(&id)?, &reader(by)?, offset, length).await?;
         let counted = bytes.inspect_ok(|chunk| METRICS.downloaded.increment(chunk.len() as u64));
         Ok(Response::new(
@@ -69,7 +74,7 @@ impl FileService for FileApi {
         &self,
         request: Request<pb::ListFilesRequest>,
     ) -> Result<Response<pb::ListFilesResponse>, Status> {
-        let pb::ListFilesRequest { reader: by, room_id, limit, cursor } = request.into_inner();
+        let pb::ListFilesRequest { reader: by, room_id, limit, cursor } = verified(request)?;
         let page = self.0.list(&reader(by)?, optional_room(room_id)?, limit, &cursor).await?;
         let files = page.files.iter().map(convert::file).collect();
         Ok(Response::new(pb::ListFilesResponse { files, next_cursor: page.next.unwrap_or_default() }))
@@ -80,13 +85,13 @@ impl FileService for FileApi {
         request: Request<pb::DeleteFileRequest>,
     ) -> Result<Response<pb::DeleteFileResponse>, Status> {
         let operation = operation(&request);
-        let pb::DeleteFileRequest { caller, id, moderator } = request.into_inner();
+        let pb::DeleteFileRequest { caller, id, moderator } = verified(request)?;
         self.0.delete(file_id(&id)?, &required(caller)?, moderator, operation).await?;
         Ok(Response::new(pb::DeleteFileResponse {}))
     }
 
     async fn sign_link(&self, request: Request<pb::SignLinkRequest>) -> Result<Response<pb::Link>, Status> {
-        let pb::SignLinkRequest { reader: by, id } = request.into_inner();
+        let pb::SignLinkRequest { reader: by, id } = verified(request)?;
         let Link { expires_at_ms, signature } = self.0.sign(file_id(&id)?, &reader(by)?).await?;
         Ok(Response::new(pb::Link { expires_at_ms, signature }))
     }

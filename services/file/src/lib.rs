@@ -31,6 +31,7 @@ use confab_common::grpc::{MAX_MESSAGE, Role, Services, serve};
 use confab_common::operations;
 use confab_common::process::Process;
 use confab_common::store::{StorageConfig, StoreUrl};
+use confab_identity::{Callers, Guarded};
 use confab_proto::file::v1::file_service_server::FileServiceServer;
 
 pub use config::{Command, FileArgs, FileConfig, Program};
@@ -112,18 +113,27 @@ async fn open(config: &FileConfig, storage: &StorageConfig) -> anyhow::Result<Ar
 /// # Errors
 /// When it cannot start or serve.
 pub async fn run(program: Program, process: Process) -> anyhow::Result<()> {
-    let Program { common, storage, service: FileArgs { reflection, file, room_url, message_url }, command } = program;
+    let Program { common, storage, service, command } = program;
+    let FileArgs { reflection, file, callers, auth_url, room_url, message_url } = service;
     match command {
         Some(Command::Migrate) => return migrate(&file, &storage).await,
         Some(Command::ClaimObjects) => return claim_objects(&file, &storage).await,
         None => {}
     }
+    let auth = process.security.connect(Role::Auth, &auth_url).context("CONFAB_AUTH_URL")?;
     let room = process.security.connect(Role::Room, &room_url).context("CONFAB_ROOM_URL")?;
     let message = process.security.connect(Role::Message, &message_url).context("CONFAB_MESSAGE_URL")?;
+    let callers = Callers::start(&callers, Role::File, auth, None, &process)?;
     let services = Services { room, message, ..Services::none() };
     let server = start(&file, &storage, services, &process).await?;
     process.readiness.started();
-    serve(&process, common.listen, common.drain, reflection.routes(server, confab_proto::DESCRIPTORS)?).await
+    serve(
+        &process,
+        common.listen,
+        common.drain,
+        reflection.routes(Guarded::new(server, callers), confab_proto::DESCRIPTORS)?,
+    )
+    .await
 }
 
 /// Brings the store's schema up to date.

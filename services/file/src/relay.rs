@@ -85,7 +85,8 @@ impl Relay {
     async fn append(&self, files: &[File]) -> Result<Vec<Result<Event>>> {
         let events = files.iter().map(new_event).collect::<Option<Vec<_>>>();
         let events = events.ok_or_else(|| Error::internal("a pending file has an event and a room"))?;
-        let answer = self.message.clone().append(request(AppendRequest { events }, DELIVERY)).await?.into_inner();
+        let append = AppendRequest { events, ..AppendRequest::default() };
+        let answer = self.message.clone().append(request(append, DELIVERY)).await?.into_inner();
         let outcomes = files.iter().zip(answer.outcomes);
         let verdicts = join_all(outcomes.map(|(file, outcome)| self.verdict(file, outcome))).await;
         let (mut published, mut refused) = (Vec::new(), Vec::new());

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use confab_common::grpc::{MAX_MESSAGE, Peer, Role, caller};
 use confab_common::{Code, Error, Result, text};
+use confab_identity::{Claim, credential};
 use confab_proto::message::v1 as pb;
 use confab_proto::message::v1::message_service_server::{MessageService, MessageServiceServer};
 use confab_proto::room::v1::Visibility;
@@ -13,7 +14,8 @@ use uuid::Uuid;
 
 use crate::check::NewEvent;
 use crate::convert;
-use crate::service::{History, Sent, Service};
+use crate::credentials::{self, Readers};
+use crate::service::{History, Sent, Service, check_count};
 use crate::store::{LastTimes, Reopening, Window};
 
 pub struct Grpc(Arc<Service>);
@@ -28,10 +30,18 @@ pub fn server(service: Arc<Service>) -> MessageServiceServer<Grpc> {
 #[tonic::async_trait]
 impl MessageService for Grpc {
     async fn append(&self, request: Request<pb::AppendRequest>) -> Result<Response<pb::AppendResponse>, Status> {
-        let peer = caller(&request);
-        let events = request.into_inner().events.into_iter().map(|event| new_event(event, &peer)).collect();
-        let (epoch, sent) = self.0.append(events).await?;
-        let outcomes = sent.into_iter().map(outcome).collect();
+        let (peer, claim) = (caller(&request), Claim::of(&request));
+        let pb::AppendRequest { events, credentials } = request.into_inner();
+        check_count(events.len())?;
+        let admitted = credentials::admit(&claim, events, &credentials).await?;
+        let is_known = admitted.iter().map(Option::is_some).collect::<Vec<_>>();
+        let checked = admitted.into_iter().flatten().map(|event| event.and_then(|event| new_event(event, &peer)));
+        let (epoch, sent) = self.0.append(checked.collect()).await?;
+        let mut sent = sent.into_iter();
+        let outcomes = is_known
+            .into_iter()
+            .map(|known| known.then(|| sent.next()).flatten().map_or_else(unknown, outcome))
+            .collect();
         Ok(Response::new(pb::AppendResponse { epoch: epoch.to_string(), outcomes }))
     }
 
@@ -39,15 +49,19 @@ impl MessageService for Grpc {
         &self,
         request: Request<pb::ListEventsRequest>,
     ) -> Result<Response<pb::ListEventsResponse>, Status> {
-        let pb::ListEventsRequest { room_id, before, after, limit, max_bytes, readers, moderator } =
-            request.into_inner();
+        let claim = Claim::of(&request);
+        let request = request.into_inner();
+        let Some(Readers { admitted, refused }) = credentials::readers(&claim, &request).await? else {
+            return Ok(Response::new(pb::ListEventsResponse { credentials_unknown: true, ..Default::default() }));
+        };
+        let pb::ListEventsRequest { room_id, before, after, limit, max_bytes, moderator, .. } = request;
         let window = match (before, after) {
             (None, None) => Window::Latest,
             (Some(seq), None) => Window::Before(seq),
             (None, Some(seq)) => Window::After(seq),
             (Some(_), Some(_)) => return Err(Error::field("before", "must not be combined with after").into()),
         };
-        let listed = self.0.list(&room_id, window, (limit, max_bytes), &readers, moderator).await?;
+        let listed = self.0.list(&room_id, window, (limit, max_bytes), &admitted, moderator).await?;
         let History { page, more, access } = listed;
         Ok(Response::new(pb::ListEventsResponse {
             epoch: page.epoch.to_string(),
@@ -56,6 +70,8 @@ impl MessageService for Grpc {
             more,
             private: access.private,
             readers: access.readers.iter().map(Uuid::to_string).collect(),
+            refused_readers: refused,
+            credentials_unknown: false,
         }))
     }
 
@@ -147,6 +163,13 @@ fn new_event(event: pb::NewEvent, peer: &Peer) -> Result<NewEvent> {
         traceparent: event.traceparent,
         timeout: Duration::from_millis(event.timeout_ms.into()),
     })
+}
+
+/// The outcome of an event that the caller sends again with its credential.
+fn unknown() -> pb::Outcome {
+    let detail = "the service does not know the credential; send the event again with it".into();
+    let refusal = pb::Refusal { code: credential::UNKNOWN.into(), detail };
+    pb::Outcome { result: Some(pb::outcome::Result::Refusal(refusal)), duplicate: false }
 }
 
 fn outcome(sent: Sent) -> pb::Outcome {

@@ -4,6 +4,7 @@ mod batch;
 mod check;
 mod config;
 mod convert;
+mod credentials;
 mod files;
 mod grpc;
 mod lanes;
@@ -27,6 +28,7 @@ use confab_common::grpc::{Role, Services, serve};
 use confab_common::process::Process;
 use confab_common::readiness::{Condition, Readiness};
 use confab_common::store::{StorageConfig, StoreUrl};
+use confab_identity::{Callers, Guarded};
 use confab_proto::message::v1::message_service_server::MessageServiceServer;
 
 pub use config::{Command, MessageArgs, MessageConfig, Program};
@@ -56,21 +58,23 @@ const LANES: usize = 4;
 /// # Errors
 /// When a setting is wrong, the database rejects the login, or the address cannot be bound.
 pub async fn run(program: Program, process: Process) -> anyhow::Result<()> {
-    let Program { common, storage, service: MessageArgs { reflection, bus, message, room_url, file_url }, command } =
-        program;
+    let Program { common, storage, service, command } = program;
+    let MessageArgs { reflection, bus, message, callers, auth_url, room_url, file_url } = service;
     match command {
         Some(Command::Migrate) => migrate(&message, &storage).await,
         Some(Command::RenewEpoch) => renew_epoch(&message, &storage).await,
         Some(Command::FinishUpgrade) => finish_upgrade(&message, &storage).await,
         None => {
-            let room = process.security.connect(Role::Room, &room_url)?;
-            let file = process.security.connect(Role::File, &file_url)?;
+            let auth = process.security.connect(Role::Auth, &auth_url).context("CONFAB_AUTH_URL")?;
+            let room = process.security.connect(Role::Room, &room_url).context("CONFAB_ROOM_URL")?;
+            let file = process.security.connect(Role::File, &file_url).context("CONFAB_FILE_URL")?;
             let services = Services { room, file, ..Services::none() };
             let bus = bus.open(&process.readiness)?;
+            let callers = Callers::start(&callers, Role::Message, auth, Some(&bus), &process)?;
             let log = start(&message, &storage, bus.clone(), services, &process).await?;
             process.readiness.started();
-            serve(&process, common.listen, common.drain, reflection.routes(log.server(), confab_proto::DESCRIPTORS)?)
-                .await?;
+            let server = Guarded::new(log.server(), callers);
+            serve(&process, common.listen, common.drain, reflection.routes(server, confab_proto::DESCRIPTORS)?).await?;
             log.finish().await;
             bus.flush().await;
             Ok(())

@@ -40,7 +40,7 @@ const HEADS_AGE: Duration = Duration::from_millis(250);
 /// The outcome of a [`NewEvent`]: the event in the log, and whether an earlier send appended it.
 pub type Sent = Result<(Event, bool)>;
 
-pub use rooms::History;
+pub use rooms::{History, MAX_READERS};
 
 pub struct Service {
     store: Arc<dyn Store>,
@@ -85,9 +85,7 @@ impl Service {
     /// `too_large` for more than 1024 events.
     pub async fn append(&self, events: Vec<Result<NewEvent>>) -> Result<(Uuid, Vec<Sent>)> {
         self.check_format()?;
-        if events.len() > MAX_EVENTS {
-            return Err(Error::new(Code::TooLarge, format!("at most {MAX_EVENTS} events at once")));
-        }
+        check_count(events.len())?;
         let arrived = Instant::now();
         let checked: Vec<_> = events.into_iter().map(|event| check(event?, self.partitions, arrived)).collect();
         // From format 2 on, the log itself has the rights.
@@ -228,6 +226,17 @@ impl Service {
         let mut newest = self.epoch.lock();
         *newest = epoch.max(*newest);
     }
+}
+
+/// Checks the number of events in one append.
+///
+/// # Errors
+/// `too_large` for more than 1024 events.
+pub fn check_count(events: usize) -> Result<()> {
+    if events > MAX_EVENTS {
+        return Err(Error::new(Code::TooLarge, format!("at most {MAX_EVENTS} events at once")));
+    }
+    Ok(())
 }
 
 /// Returns the requested limit, or the default for 0, but never more than `max`.

@@ -11,6 +11,7 @@ use confab_common::pg::PostgresConfig;
 use confab_common::process::Process;
 use confab_common::store::StorageConfig;
 use confab_common::{Code, Error, Secret, testing};
+use confab_identity::{Callers, Guarded};
 use confab_proto::auth::v1::UserRef;
 use confab_proto::file::v1 as file;
 use confab_proto::file::v1::file_service_server::{FileService, FileServiceServer};
@@ -238,7 +239,12 @@ pub struct Fixture {
 impl Fixture {
     /// Starts the service with a new log.
     pub async fn new() -> Self {
-        Self::over(testing::directory()).await
+        Self::over(testing::directory(), None).await
+    }
+
+    /// Starts the service with a new log; it verifies credentials with these callers.
+    pub async fn guarded(callers: Callers) -> Self {
+        Self::over(testing::directory(), Some(callers)).await
     }
 
     /// Starts the service with a log of the former format, in which the room service has the rights.
@@ -250,10 +256,10 @@ impl Fixture {
         while Sqlite::open(&path).is_err() {
             tokio::task::yield_now().await;
         }
-        Self::over(directory).await
+        Self::over(directory, None).await
     }
 
-    async fn over(data_dir: PathBuf) -> Self {
+    async fn over(data_dir: PathBuf, callers: Option<Callers>) -> Self {
         let rooms = Arc::new(Rooms { unknown: Uuid::now_v7(), muted: Uuid::now_v7(), ..Rooms::default() });
         let files = Arc::<Files>::default();
         let bus = Bus::open(&Secret::from("local:"), None).unwrap();
@@ -264,7 +270,11 @@ impl Fixture {
         let file = in_process(FileServiceServer::new(Server(files.clone())));
         let services = Services { room, file, ..Services::none() };
         let log = crate::start(&config, &storage, bus.clone(), services, &Process::new()).await.unwrap();
-        Self { client: MessageServiceClient::new(testing::patient(in_process(log.server()))), rooms, files, bus }
+        let server = match callers {
+            Some(callers) => in_process(Guarded::new(log.server(), callers)),
+            None => in_process(log.server()),
+        };
+        Self { client: MessageServiceClient::new(testing::patient(server)), rooms, files, bus }
     }
 
     /// Opens the rooms of these events, as the room service does before their first event, and appends the events.
@@ -276,7 +286,7 @@ impl Fixture {
                 let _ = self.client.clone().open_room(request).await;
             }
         }
-        self.client.clone().append(pb::AppendRequest { events }).await.unwrap().into_inner()
+        self.client.clone().append(pb::AppendRequest { events, credentials: Vec::new() }).await.unwrap().into_inner()
     }
 
     /// Appends one event. Returns the event and whether it was in the log before, or the code and text of the

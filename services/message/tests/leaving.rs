@@ -29,7 +29,7 @@ async fn last_hint_is_published_before_exit() {
     let (subscriptions, mut notices) = Bus::open(&testing::redis(), None).unwrap().listen();
     subscriptions.subscribe(channel::log(partition::of_room(room, partition::DEFAULT_COUNT))).await;
 
-    let appended = AppendRequest { events: vec![event.clone()] };
+    let appended = AppendRequest { events: vec![event.clone()], ..AppendRequest::default() };
     let opening = OpenRoomRequest { room_id: room.to_string(), ..OpenRoomRequest::default() };
     let act = async |url: &str| {
         let mut client = MessageServiceClient::new(connect(url).unwrap());

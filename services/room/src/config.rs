@@ -3,6 +3,7 @@
 use confab_common::grpc::Reflection;
 use confab_common::store::{StorageConfig, StoreUrl};
 use confab_common::{Secret, grpc, program};
+use confab_identity::CallersConfig;
 
 /// Settings of the room service
 #[derive(Debug, Clone, clap::Args)]
@@ -47,6 +48,13 @@ pub struct RoomArgs {
     /// Settings of this service
     #[command(flatten)]
     pub room: RoomConfig,
+    /// Tokens of the users on whose behalf this service is called
+    #[command(flatten)]
+    pub callers: CallersConfig,
+    /// URL of the auth service, with which the service verifies tokens: http://host:port, with TLS https://host:port, or
+    /// several separated by commas; all addresses of a name are used
+    #[arg(long, env = "CONFAB_AUTH_URL", help_heading = "Services", default_value = "http://127.0.0.1:50051", value_name = "URL", value_parser = grpc::urls)]
+    pub auth_url: String,
     /// URL of the message service: http://host:port, with TLS https://host:port, or several separated by commas; all
     /// addresses of a name are used
     #[arg(long, env = "CONFAB_MESSAGE_URL", help_heading = "Services", default_value = "http://127.0.0.1:50053", value_name = "URL", value_parser = grpc::urls)]
@@ -59,6 +67,7 @@ impl program::ServiceArgs for RoomArgs {
     const LISTEN: &'static str = "127.0.0.1:50052";
 
     fn check(&self, storage: &StorageConfig) -> anyhow::Result<()> {
+        self.callers.issuers.check()?;
         self.room.check(storage)
     }
 }

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use confab_common::grpc::operation;
 use confab_common::{Code, Error, Result, text};
+use confab_identity::verified;
 use confab_proto::auth::v1::UserRef;
 use confab_proto::room::v1 as pb;
 use confab_proto::room::v1::room_service_server::RoomService;
@@ -28,7 +29,7 @@ impl RoomApi {
 #[tonic::async_trait]
 impl RoomService for RoomApi {
     async fn create_room(&self, request: Request<pb::CreateRoomRequest>) -> Result<Response<pb::Room>, Status> {
-        let request = request.into_inner();
+        let request = verified(request)?;
         let private = is_private(request.visibility)?;
         let caller = required(request.caller)?;
         let id = if request.id.is_empty() { Uuid::now_v7() } else { text::id("id", &request.id)? };
@@ -40,7 +41,7 @@ impl RoomService for RoomApi {
         &self,
         request: Request<pb::ListRoomsRequest>,
     ) -> Result<Response<pb::ListRoomsResponse>, Status> {
-        let request = request.into_inner();
+        let request = verified(request)?;
         let caller = reader(request.caller)?;
         let page = self.0.list(caller, request.limit, &request.cursor, &request.query).await?;
         let rooms = page.rooms.into_iter().map(shown).collect();
@@ -51,7 +52,7 @@ impl RoomService for RoomApi {
         &self,
         request: Request<pb::ListOwnRoomsRequest>,
     ) -> Result<Response<pb::ListRoomsResponse>, Status> {
-        let request = request.into_inner();
+        let request = verified(request)?;
         let caller = required(request.caller)?;
         let page = self.0.list_own(caller.id, request.limit, &request.cursor, &request.query).await?;
         let rooms = page.rooms.into_iter().map(shown).collect();
@@ -59,13 +60,13 @@ impl RoomService for RoomApi {
     }
 
     async fn get_room(&self, request: Request<pb::GetRoomRequest>) -> Result<Response<pb::Room>, Status> {
-        let request = request.into_inner();
+        let request = verified(request)?;
         let viewer = viewer(request.caller, request.moderator)?;
         Ok(Response::new(shown(self.0.get(room_id(&request.id)?, viewer).await?)))
     }
 
     async fn update_room(&self, request: Request<pb::UpdateRoomRequest>) -> Result<Response<pb::Room>, Status> {
-        let request = request.into_inner();
+        let request = verified(request)?;
         let author = author(request.caller, request.moderator)?;
         let private = request.visibility.map(is_private).transpose()?;
         let change = Change { name: request.name, description: request.description, private };
@@ -76,7 +77,7 @@ impl RoomService for RoomApi {
         &self,
         request: Request<pb::DeleteRoomRequest>,
     ) -> Result<Response<pb::DeleteRoomResponse>, Status> {
-        let (operation, request) = (operation(&request), request.into_inner());
+        let (operation, request) = (operation(&request), verified(request)?);
         let author = author(request.caller, request.moderator)?;
         self.0.delete(room_id(&request.id)?, &author, operation).await?;
         Ok(Response::new(pb::DeleteRoomResponse {}))
@@ -108,7 +109,7 @@ impl RoomService for RoomApi {
         &self,
         request: Request<pb::ListMembersRequest>,
     ) -> Result<Response<pb::ListMembersResponse>, Status> {
-        let request = request.into_inner();
+        let request = verified(request)?;
         let viewer = viewer(request.caller, request.moderator)?;
         let page = self.0.list_members(room_id(&request.room_id)?, viewer, request.limit, &request.cursor).await?;
         let members = page.members.into_iter().map(member).collect();
@@ -119,7 +120,7 @@ impl RoomService for RoomApi {
         &self,
         request: Request<pb::SetMemberRequest>,
     ) -> Result<Response<pb::SetMemberResponse>, Status> {
-        let request = request.into_inner();
+        let request = verified(request)?;
         let author = author(request.caller, request.moderator)?;
         let user = user("user", request.user)?;
         let role = wanted_role(request.role)?;
@@ -131,7 +132,7 @@ impl RoomService for RoomApi {
         &self,
         request: Request<pb::RemoveMemberRequest>,
     ) -> Result<Response<pb::RemoveMemberResponse>, Status> {
-        let (operation, request) = (operation(&request), request.into_inner());
+        let (operation, request) = (operation(&request), verified(request)?);
         let author = author(request.caller, request.moderator)?;
         let user = text::id("userId", &request.user_id).ok();
         self.0.remove_member(room_id(&request.room_id)?, &author, user, operation).await?;
@@ -155,7 +156,7 @@ impl RoomService for RoomApi {
         &self,
         request: Request<pb::FilterAcquaintancesRequest>,
     ) -> Result<Response<pb::FilterAcquaintancesResponse>, Status> {
-        let pb::FilterAcquaintancesRequest { user_id, other_ids } = request.into_inner();
+        let pb::FilterAcquaintancesRequest { user_id, other_ids } = verified(request)?;
         let user = text::id("userId", &user_id)?;
         let others = other_ids.iter().map(|id| text::id("otherIds", id)).collect::<Result<Vec<_>>>()?;
         let found = self.0.acquaintances(user, others).await?;

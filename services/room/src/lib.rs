@@ -15,12 +15,14 @@ mod turns;
 
 use std::sync::Arc;
 
+use anyhow::Context;
 use confab_common::grpc::{MAX_MESSAGE, Role, Services, serve};
 use confab_common::metrics::LIMITS;
 use confab_common::operations;
 use confab_common::process::Process;
 use confab_common::program::Command;
 use confab_common::store::{StorageConfig, StoreUrl};
+use confab_identity::{Callers, Guarded};
 use confab_proto::room::v1::room_service_server::RoomServiceServer;
 
 pub use config::{Program, RoomArgs, RoomConfig};
@@ -74,15 +76,24 @@ async fn open(config: &RoomConfig, storage: &StorageConfig) -> anyhow::Result<Ar
 /// # Errors
 /// When it cannot start or serve.
 pub async fn run(program: Program, process: Process) -> anyhow::Result<()> {
-    let Program { common, storage, service: RoomArgs { reflection, room, message_url }, command } = program;
+    let Program { common, storage, service, command } = program;
+    let RoomArgs { reflection, room, callers, auth_url, message_url } = service;
     if let Some(Command::Migrate) = command {
         return migrate(&room, &storage).await;
     }
-    let message = process.security.connect(Role::Message, &message_url)?;
+    let auth = process.security.connect(Role::Auth, &auth_url).context("CONFAB_AUTH_URL")?;
+    let message = process.security.connect(Role::Message, &message_url).context("CONFAB_MESSAGE_URL")?;
+    let callers = Callers::start(&callers, Role::Room, auth, None, &process)?;
     let services = Services { message, ..Services::none() };
     let server = start(&room, &storage, services, &process).await?;
     process.readiness.started();
-    serve(&process, common.listen, common.drain, reflection.routes(server, confab_proto::DESCRIPTORS)?).await
+    serve(
+        &process,
+        common.listen,
+        common.drain,
+        reflection.routes(Guarded::new(server, callers), confab_proto::DESCRIPTORS)?,
+    )
+    .await
 }
 
 /// Brings the store's schema up to date.

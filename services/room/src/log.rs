@@ -153,7 +153,13 @@ impl Log {
     /// # Errors
     /// When the log is unreachable.
     pub async fn append(&self, events: Vec<NewEvent>) -> Result<Vec<Outcome>> {
-        Ok(self.message.clone().append(request(AppendRequest { events }, DELIVERY)).await?.into_inner().outcomes)
+        Ok(self
+            .message
+            .clone()
+            .append(request(AppendRequest { events, credentials: Vec::new() }, DELIVERY))
+            .await?
+            .into_inner()
+            .outcomes)
     }
 }
 

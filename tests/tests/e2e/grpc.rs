@@ -157,3 +157,57 @@ async fn reflection_is_optional_and_lists_the_services() {
     assert!(last.command.contains("Health/Check"));
     follow(&[first, last], &with).await.unwrap();
 }
+
+/// Calls on behalf of another user than that of the token, in the shell of the document. Each line fails unless the
+/// service rejects the call.
+const FORGERIES: &str = r#"
+set -e
+ended() {
+  for attempt in $(seq 100); do
+    if "$@" 2>&1 | grep -q unauthenticated; then return 0; fi
+    sleep 0.1
+  done
+  return 1
+}
+rejects() { grep -q "$1" || { echo "not $1"; exit 1; }; }
+OTHER='{"id": "0193a4c0-7d50-7cc3-98a5-2f6b8e1d0e01", "username": "other.by.grpc"}'
+signup=$(call $AUTH confab.auth.v1.AuthService/Signup \
+  '{"userId": "0193a4c0-7d50-7cc3-98a5-2f6b8e1d0e01", "username": "other.by.grpc", "password": "correct horse battery"}')
+TOKEN=$(echo "$signup" | grep -o '"token": "[^"]*"' | cut -d '"' -f 4)
+mine='{"id": "0193a4c0-7d50-7cc3-98a5-2f6b8e1d0c02", "caller": '"$OTHER"'}'
+forged='{"id": "0193a4c0-7d50-7cc3-98a5-2f6b8e1d0c02", "caller": '"$ADA"'}'
+event='"id": "0193a4c0-7d50-7cc3-98a5-2f6b8e1d0e02", "roomId": "0193a4c0-7d50-7cc3-98a5-2f6b8e1d0c02", "content": "?"'
+file='{"id": "0193a4c0-7d50-7cc3-98a5-2f6b8e1d0e03", "caller": '"$ADA"'}'
+as_user $ROOM confab.room.v1.RoomService/GetRoom "$mine"
+as_user $ROOM confab.room.v1.RoomService/GetRoom "$forged" 2>&1 | rejects permission_denied
+as_user $ROOM confab.room.v1.RoomService/DeleteRoom "$forged" 2>&1 | rejects permission_denied
+as_user $FILE confab.file.v1.FileService/DeleteFile "$file" 2>&1 | rejects permission_denied
+as_user $MESSAGE confab.message.v1.MessageService/Append \
+  '{"events": [{'"$event"', "kind": "KIND_MESSAGE", "sender": '"$ADA"'}]}' | rejects forbidden
+as_user $AUTH confab.auth.v1.AuthService/UpdateProfile \
+  '{"userId": "0193a4c0-7d50-7cc3-98a5-2f6b8e1d0c01", "displayName": "?"}' 2>&1 | rejects permission_denied
+call $ROOM confab.room.v1.RoomService/GetRoom "$mine" 2>&1 | rejects unauthenticated
+TOKEN="${TOKEN%?????}AAAAA" as_user $ROOM confab.room.v1.RoomService/GetRoom "$mine" 2>&1 | rejects unauthenticated
+call $MESSAGE confab.message.v1.MessageService/Append \
+  '{"events": [{'"$event"', "kind": "KIND_MESSAGE", "sender": '"$OTHER"'}]}' | rejects unauthorized
+call $MESSAGE confab.message.v1.MessageService/ListEvents \
+  '{"roomId": "0193a4c0-7d50-7cc3-98a5-2f6b8e1d0c02", "readers": ["0193a4c0-7d50-7cc3-98a5-2f6b8e1d0c01"]}' 2>&1 |
+  rejects unauthenticated
+call $AUTH confab.auth.v1.AuthService/IssueToken '{"userId": "0193a4c0-7d50-7cc3-98a5-2f6b8e1d0c01",
+  "actor": {"keyId": "0193a4c0-7d50-7cc3-98a5-2f6b8e1d0c01"}}' 2>&1 | rejects unauthenticated
+as_user $AUTH confab.auth.v1.AuthService/EndSessions '{"userId": "0193a4c0-7d50-7cc3-98a5-2f6b8e1d0e01"}'
+ended as_user $ROOM confab.room.v1.RoomService/GetRoom "$mine"
+ended as_user $AUTH confab.auth.v1.AuthService/ListSessions '{"userId": "0193a4c0-7d50-7cc3-98a5-2f6b8e1d0e01"}'
+set +e
+"#;
+
+#[tokio::test]
+async fn services_reject_calls_on_behalf_of_another_user() {
+    let mut steps = steps(&["Try it"]);
+    // The functions, a user and a room.
+    steps.truncate(3);
+    steps.push(Step { command: FORGERIES.into(), answer: None });
+    let documented = [Role::Room, Role::Message, Role::File, Role::Auth];
+    assert!(documented.into_iter().all(|role| steps[0].command.contains(&Plan::fixed(".run", 2, 2).url((role, 1)))));
+    follow(&steps, world::cluster().await).await.unwrap();
+}

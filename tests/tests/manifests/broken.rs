@@ -243,8 +243,8 @@ fn breakages() -> Vec<Breakage> {
             "ConfigMap",
             "confab-room",
             is("/data/CONFAB_MESSAGE_URL"),
-            json!("https://confab-auth:50051"),
-            "egress is closed: (\"room\", \"auth\", 50051)",
+            json!("https://confab-file:50054"),
+            "egress is closed: (\"room\", \"file\", 50054)",
         ),
     ]
 }

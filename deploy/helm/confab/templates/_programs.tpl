@@ -4,9 +4,9 @@ The fixed values of each program. They depend on each other: `grace` is the sum 
 {{- define "confab.programs" -}}
 gateway: {port: 8080, portName: http, preStop: 10, acceptDrain: 10, drain: 60, grace: 95, calls: [auth, room, message, file]}
 auth: {port: 50051, portName: grpc, preStop: 10, acceptDrain: 5, drain: 30, grace: 60, calls: [room]}
-room: {port: 50052, portName: grpc, preStop: 10, acceptDrain: 5, drain: 30, grace: 60, calls: [message]}
-message: {port: 50053, portName: grpc, preStop: 10, acceptDrain: 5, drain: 30, grace: 60, calls: [room, file]}
-file: {port: 50054, portName: grpc, preStop: 10, acceptDrain: 5, drain: 60, grace: 90, calls: [room, message]}
+room: {port: 50052, portName: grpc, preStop: 10, acceptDrain: 5, drain: 30, grace: 60, calls: [message, auth]}
+message: {port: 50053, portName: grpc, preStop: 10, acceptDrain: 5, drain: 30, grace: 60, calls: [room, file, auth]}
+file: {port: 50054, portName: grpc, preStop: 10, acceptDrain: 5, drain: 60, grace: 90, calls: [room, message, auth]}
 {{- end -}}
 
 {{/* The Secret of a program's certificate: the existing one, or <name>-<program>-tls. */}}

@@ -109,7 +109,7 @@ async fn requests_for_unknown_namespaces_count_as_events() {
 #[tokio::test]
 async fn a_bearer_token_counts_until_connect() {
     let world = World::new(bus()).await;
-    let token = crate::tokens::tests::signed(1, &crate::testing::claims(json!({})));
+    let token = confab_identity::testing::signed(1, &crate::testing::claims(json!({})));
     let authorization = HeaderValue::try_from(format!("Bearer {token}")).unwrap();
     let headers = HeaderMap::from_iter([(axum::http::header::AUTHORIZATION, authorization)]);
     let socket = world.server.open(Transport::POLLING, address(1), &headers).unwrap();

@@ -5,6 +5,9 @@ use bytes::Bytes;
 use clap::Parser;
 use confab_common::grpc::Services;
 use confab_common::process::Process;
+use confab_identity::revocations::Revocations;
+use confab_identity::testing::signed;
+use confab_identity::tokens::Tokens;
 use confab_socketio::{Server, Transport};
 use serde_json::json;
 
@@ -15,13 +18,10 @@ use crate::chat::work::start_lanes;
 use crate::chat::{Chat, Parts};
 use crate::edge::cors::Origins;
 use crate::limits::Limits;
-use crate::revocations::Revocations;
 use crate::send::Sender;
 use crate::testing::files::Files;
 use crate::testing::services::{self, ROOM};
 use crate::testing::{bus, claims, eventually, fake};
-use crate::tokens::Tokens;
-use crate::tokens::tests::signed;
 
 const OTHER_ROOM: &str = "0193a4c0-7d50-7cc3-98a5-2f6b8e1d0c0f";
 

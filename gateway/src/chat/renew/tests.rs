@@ -1,3 +1,4 @@
+use confab_identity::testing::signed;
 use confab_proto::auth::v1::{Revocation, RevocationKind};
 use jsonwebtoken::get_current_timestamp;
 use serde_json::{Value, json};
@@ -5,7 +6,6 @@ use uuid::Uuid;
 
 use crate::chat::testing::{Client, World, connect};
 use crate::testing::{SESSION, bus, claims, identity};
-use crate::tokens::tests::signed;
 
 const NEXT: Uuid = Uuid::from_u128(10);
 
@@ -129,7 +129,7 @@ async fn a_closed_socket_is_not_registered_again() {
     let world = World::new(bus()).await;
     let client = connected(&world).await;
     world.chat.forget_sign_in(&client.socket);
-    let shown = crate::tokens::Identity { session_id: NEXT, ..identity() };
+    let shown = confab_identity::tokens::Identity { session_id: NEXT, ..identity() };
     super::adopt(&world.chat, &client.socket, &shown);
     assert!(world.chat.sign_ins.all().is_empty() && world.chat.sign_ins.of_user(identity().user_id).is_empty());
 }

@@ -39,9 +39,15 @@ pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
     ),
     security(("key" = []))
 )]
-async fn list(State(app): State<Arc<App>>, _: Admin, params: Params) -> Result<Response, Problem> {
+async fn list(State(app): State<Arc<App>>, Admin(key): Admin, params: Params) -> Result<Response, Problem> {
     let list = ListAuditRequest { limit: params.limit()?, cursor: params.cursor()? };
-    let page = app.clients.auth.clone().list_audit(Deadline::of(&app).reading(list)).await?.into_inner();
+    let page = app
+        .clients
+        .auth
+        .clone()
+        .list_audit(key.credential.attach(Deadline::of(&app).reading(list)))
+        .await?
+        .into_inner();
     let items = page.entries.iter().map(EntryJson::from).collect();
     Ok(Answer(Page { items, next_cursor: Some(page.next_cursor).filter(|cursor| !cursor.is_empty()) }).into_response())
 }

@@ -6,7 +6,7 @@ use axum::Json as Answer;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use confab_common::{Error, text};
+use confab_common::{Code, Error, text};
 use confab_proto::auth::v1::{CreateKeyRequest, DeleteKeyRequest, ListKeysRequest};
 use serde::Deserialize;
 use utoipa::ToSchema;
@@ -57,9 +57,10 @@ struct NewKey {
 async fn create(State(app): State<Arc<App>>, Admin(key): Admin, Json(new): Json<NewKey>) -> Result<Response, Problem> {
     let name = new.name.unwrap_or_default();
     text::no_nul("name", &name)?;
-    let create = CreateKeyRequest { scopes: new.scopes, name, actor: Some(key.into()) };
+    let create = CreateKeyRequest { scopes: new.scopes, name, actor: Some(key.actor()) };
     // One attempt: a repeat would create another key.
-    let created = app.clients.auth.clone().create_key(Deadline::of(&app).once(create)).await?.into_inner();
+    let created =
+        app.clients.auth.clone().create_key(key.credential.attach(Deadline::of(&app).once(create))).await?.into_inner();
     let shown = CreatedKey::new(&created).ok_or_else(|| Error::internal("a key without details"))?;
     Ok((StatusCode::CREATED, Answer(shown)).into_response())
 }
@@ -78,8 +79,8 @@ async fn create(State(app): State<Arc<App>>, Admin(key): Admin, Json(new): Json<
     ),
     security(("key" = []))
 )]
-async fn list(State(app): State<Arc<App>>, _: Admin) -> Result<Response, Problem> {
-    let ask = Deadline::of(&app).reading(ListKeysRequest {});
+async fn list(State(app): State<Arc<App>>, Admin(key): Admin) -> Result<Response, Problem> {
+    let ask = key.credential.attach(Deadline::of(&app).reading(ListKeysRequest {}));
     let listed = app.clients.auth.clone().list_keys(ask).await?.into_inner().keys;
     Ok(Answer(Keys::new(&listed)).into_response())
 }
@@ -97,10 +98,13 @@ async fn list(State(app): State<Arc<App>>, _: Admin) -> Result<Response, Problem
     security(("key" = []))
 )]
 async fn delete(State(app): State<Arc<App>>, Admin(key): Admin, KeyId(id): KeyId) -> Result<StatusCode, Problem> {
-    let delete = DeleteKeyRequest { id: id.to_string(), actor: Some(key.into()) };
-    // One attempt: a repeat of a success would be answered with 404.
-    let deleted = app.clients.auth.clone().delete_key(Deadline::of(&app).once(delete)).await;
+    let delete = DeleteKeyRequest { id: id.to_string(), actor: Some(key.actor()) };
+    // A slow attempt is not joined by a second one, which could be answered with 404 before the first is done.
+    let deleted = app.clients.auth.clone().delete_key(key.credential.attach(Deadline::of(&app).once(delete))).await;
     app.keys.forget(id).await;
-    deleted?;
-    Ok(StatusCode::NO_CONTENT)
+    match deleted.map_err(Error::from) {
+        // An earlier attempt of this call has deleted the key that makes it.
+        Err(error) if error.code != Code::Unauthorized || id != key.id => Err(error.into()),
+        _ => Ok(StatusCode::NO_CONTENT),
+    }
 }

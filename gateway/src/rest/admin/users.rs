@@ -88,8 +88,8 @@ async fn put(
     let data = checked_data(given.data, data)?;
     let deadline = Deadline::of(&app);
     let user_id = existing_id(resolve_id(&app, &deadline, &limits, None, &user).await?)?;
-    let put = PutUserRequest { user_id, username: given.username, display_name, data, actor: Some(key.into()) };
-    let answer = app.clients.auth.clone().put_user(deadline.request(put)).await?.into_inner();
+    let put = PutUserRequest { user_id, username: given.username, display_name, data, actor: Some(key.actor()) };
+    let answer = app.clients.auth.clone().put_user(key.credential.attach(deadline.request(put))).await?.into_inner();
     let user = answer.user.ok_or_else(|| Error::internal("an answer without a user"))?;
     forget(&app, &user.id).await;
     let status = if answer.created { StatusCode::CREATED } else { StatusCode::OK };
@@ -116,8 +116,13 @@ async fn delete(
     limits: RequestLimits,
 ) -> Result<StatusCode, Problem> {
     managed(state, admin, (user, limits), async |app: &App, deadline: &Deadline, user_id, key: Key| {
-        let delete = DeleteUserRequest { user_id, actor: Some(key.into()) };
-        app.clients.auth.clone().delete_user(deadline.request(delete)).await.map(tonic::Response::into_inner)
+        let delete = DeleteUserRequest { user_id, actor: Some(key.actor()) };
+        app.clients
+            .auth
+            .clone()
+            .delete_user(key.credential.attach(deadline.request(delete)))
+            .await
+            .map(tonic::Response::into_inner)
     })
     .await
 }
@@ -145,8 +150,13 @@ async fn suspend(
     limits: RequestLimits,
 ) -> Result<StatusCode, Problem> {
     managed(state, admin, (user, limits), async |app: &App, deadline: &Deadline, user_id, key: Key| {
-        let suspend = SuspendUserRequest { user_id, actor: Some(key.into()) };
-        app.clients.auth.clone().suspend_user(deadline.request(suspend)).await.map(tonic::Response::into_inner)
+        let suspend = SuspendUserRequest { user_id, actor: Some(key.actor()) };
+        app.clients
+            .auth
+            .clone()
+            .suspend_user(key.credential.attach(deadline.request(suspend)))
+            .await
+            .map(tonic::Response::into_inner)
     })
     .await
 }
@@ -173,8 +183,13 @@ async fn restore(
     limits: RequestLimits,
 ) -> Result<StatusCode, Problem> {
     managed(state, admin, (user, limits), async |app: &App, deadline: &Deadline, user_id, key: Key| {
-        let restore = RestoreUserRequest { user_id, actor: Some(key.into()) };
-        app.clients.auth.clone().restore_user(deadline.request(restore)).await.map(tonic::Response::into_inner)
+        let restore = RestoreUserRequest { user_id, actor: Some(key.actor()) };
+        app.clients
+            .auth
+            .clone()
+            .restore_user(key.credential.attach(deadline.request(restore)))
+            .await
+            .map(tonic::Response::into_inner)
     })
     .await
 }
@@ -199,8 +214,13 @@ async fn end_sessions(
     limits: RequestLimits,
 ) -> Result<StatusCode, Problem> {
     managed(state, admin, (user, limits), async |app: &App, deadline: &Deadline, user_id, key: Key| {
-        let end = EndSessionsRequest { user_id, except_session_id: String::new(), actor: Some(key.into()) };
-        app.clients.auth.clone().end_sessions(deadline.request(end)).await.map(tonic::Response::into_inner)
+        let end = EndSessionsRequest { user_id, except_session_id: String::new(), actor: Some(key.actor()) };
+        app.clients
+            .auth
+            .clone()
+            .end_sessions(key.credential.attach(deadline.request(end)))
+            .await
+            .map(tonic::Response::into_inner)
     })
     .await
 }
@@ -270,9 +290,15 @@ async fn invite(
             _ => return Err(Error::field("expiresAt", "must be a time in the future, as in RFC 3339").into()),
         },
     };
-    let create = CreateInviteRequest { uses: new.uses.unwrap_or(1), expires_at_ms, actor: Some(key.into()) };
+    let create = CreateInviteRequest { uses: new.uses.unwrap_or(1), expires_at_ms, actor: Some(key.actor()) };
     // One attempt: a repeat would create another invite.
-    let created = app.clients.auth.clone().create_invite(Deadline::of(&app).once(create)).await?.into_inner();
+    let created = app
+        .clients
+        .auth
+        .clone()
+        .create_invite(key.credential.attach(Deadline::of(&app).once(create)))
+        .await?
+        .into_inner();
     Ok((StatusCode::CREATED, Answer(InviteJson::from(&created))).into_response())
 }
 
@@ -310,8 +336,9 @@ async fn token(State(app): State<Arc<App>>, Admin(key): Admin, Json(new): Json<N
         return Err(Error::field("ttl", "must be from 1 to 86400 seconds").into());
     }
     let user_id = text::id("userId", &new.user_id)?.to_string();
-    let issue = IssueTokenRequest { user_id, ttl_s: new.ttl.unwrap_or_default(), actor: Some(key.into()) };
+    let issue = IssueTokenRequest { user_id, ttl_s: new.ttl.unwrap_or_default(), actor: Some(key.actor()) };
     // One attempt: a repeat would open another session.
-    let session = app.clients.auth.clone().issue_token(Deadline::of(&app).once(issue)).await?.into_inner();
+    let session =
+        app.clients.auth.clone().issue_token(key.credential.attach(Deadline::of(&app).once(issue))).await?.into_inner();
     Ok(Answer(Opened::try_from(&session)?).into_response())
 }

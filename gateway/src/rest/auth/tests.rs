@@ -2,13 +2,13 @@
 
 use axum::Router;
 use axum::http::Request;
+use confab_identity::testing::signed;
 use serde_json::{Value, json};
 
 use crate::rest::tests::{authorized, gateway_with, problem};
 use crate::testing::files::Files;
 use crate::testing::services::{OTHER, ROOM};
 use crate::testing::{Answer, SESSION, claims, send, send_body};
-use crate::tokens::tests::signed;
 
 async fn gateway() -> Router {
     gateway_with(&[], &Files::default()).await

@@ -1,13 +1,15 @@
 //! Who makes a request: a user with a token, a server key on behalf of a user, or a server key alone.
 
 use confab_common::{Code, Error, Result};
+use confab_identity::credential::Credential;
+use confab_identity::tokens::Identity;
 use confab_proto::auth::v1::{self as auth, UserRef};
 use confab_proto::server_key::{SYSTEM, Scope, Scopes};
 use serde_json::Value;
 use uuid::Uuid;
 
 use crate::App;
-use crate::tokens::Identity;
+use crate::audit::By;
 
 /// The header with the user on whose behalf a server key acts.
 pub(in crate::rest) const CONFAB_USER: &str = "Confab-User";
@@ -30,11 +32,19 @@ pub(in crate::rest) struct Key {
     pub id: Uuid,
     pub scopes: Scopes,
     pub request_id: String,
+    /// The credential of the key alone, for calls to the services.
+    pub credential: Credential,
 }
 
-impl From<Key> for auth::Actor {
-    fn from(key: Key) -> Self {
-        Self { key_id: key.id.to_string(), request_id: key.request_id }
+impl Key {
+    /// The key in the form that the auth service expects.
+    pub fn actor(&self) -> auth::Actor {
+        auth::Actor { key_id: self.id.to_string(), request_id: self.request_id.clone() }
+    }
+
+    /// The key in the form that the audit expects.
+    pub fn by(&self) -> By<'_> {
+        By { actor: self.actor(), credential: &self.credential }
     }
 }
 
@@ -63,6 +73,14 @@ impl Actor {
         match self {
             Self::User(user) | Self::UserOfKey { user, .. } => user.user.clone(),
             Self::Key(key) => UserRef { id: key.id.to_string(), username: SYSTEM.into() },
+        }
+    }
+
+    /// The credential for calls on behalf of the actor.
+    pub fn credential(&self) -> &Credential {
+        match self {
+            Self::User(user) | Self::UserOfKey { user, .. } => &user.credential,
+            Self::Key(key) => &key.credential,
         }
     }
 
@@ -95,8 +113,16 @@ impl Actor {
     pub async fn recorded(&self, app: &App, act: &str, object: Uuid, details: Value) -> Result<()> {
         match self {
             Self::User(_) | Self::UserOfKey { .. } => Ok(()),
-            Self::Key(key) => app.audit.record(key.clone().into(), act, object, &details).await,
+            Self::Key(key) => app.audit.record(key.by(), act, object, &details).await,
         }
+    }
+}
+
+/// Adds the credential of the actor, if there is one, to a call.
+pub(in crate::rest) fn by<T>(actor: Option<&Actor>, request: tonic::Request<T>) -> tonic::Request<T> {
+    match actor {
+        Some(actor) => actor.credential().attach(request),
+        None => request,
     }
 }
 

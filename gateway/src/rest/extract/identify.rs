@@ -6,6 +6,7 @@ use axum::extract::FromRequestParts;
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
 use confab_common::{Code, Error, Result};
+use confab_identity::tokens::{Identity, bearer, is_bearer};
 use confab_proto::server_key::PREFIX;
 
 use super::actor::{Actor, CONFAB_USER, Key, unauthorized};
@@ -13,7 +14,6 @@ use super::server_key::actor_of_key;
 use crate::App;
 use crate::edge;
 use crate::problem::Problem;
-use crate::tokens::{Identity, bearer, is_bearer};
 
 impl FromRequestParts<Arc<App>> for Actor {
     type Rejection = Problem;

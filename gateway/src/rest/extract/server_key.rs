@@ -6,6 +6,9 @@ use axum::extract::{FromRequestParts, MatchedPath};
 use axum::http::header::ORIGIN;
 use axum::http::request::Parts;
 use confab_common::{Code, Error, Result, text};
+use confab_identity::credential::Credential;
+use confab_identity::server_keys::ServerKey;
+use confab_identity::tokens::{Identity, refused};
 use confab_proto::server_key::{Scope, id_of};
 use confab_socketio::net::ClientAddress;
 use uuid::Uuid;
@@ -14,8 +17,6 @@ use super::actor::{Actor, CONFAB_USER, Key, unauthorized};
 use crate::App;
 use crate::edge;
 use crate::limits::RequestLimits;
-use crate::server_keys::ServerKey;
-use crate::tokens::{Identity, refused};
 
 /// The scope that a server key needs for a route, by the first path that the route equals or continues. A server key
 /// may call no other route.
@@ -49,12 +50,14 @@ pub(super) async fn actor_of_key(parts: &mut Parts, app: &Arc<App>, text: &str) 
         return Err(Error::new(Code::Forbidden, "the server key does not have the scope of this operation"));
     }
     let request_id = parts.extensions.get::<edge::Context>().map(edge::Context::request_id).unwrap_or_default();
-    let key = Key { id: known.id, scopes: known.scopes, request_id: request_id.to_owned() };
+    let (request_id, credential) = (request_id.to_owned(), Credential::of_key(text, None));
+    let key = Key { id: known.id, scopes: known.scopes, request_id, credential };
     let Some(id) = named_user(parts)? else { return Ok(Actor::Key(key)) };
     let user = app.acting.find(id).await?;
-    app.audit.record_acting(key.id, id, &key.request_id).await?;
+    app.audit.record_acting(key.id, id, key.by()).await?;
     // Not a sign-in: routes with a scope read only the user.
-    let user = Identity { user_id: id, user, session_id: Uuid::nil(), issued_at: 0, expires_at: i64::MAX };
+    let credential = Credential::of_key(text, Some(id));
+    let user = Identity { user_id: id, user, session_id: Uuid::nil(), issued_at: 0, expires_at: i64::MAX, credential };
     Ok(Actor::UserOfKey { user, key })
 }
 

@@ -33,7 +33,8 @@ async fn malformed_queries_are_rejected() {
 
 #[test]
 fn bearer_tokens_are_parsed() {
-    let bearer = |text: &'static str| crate::tokens::bearer(&HeaderValue::from_static(text)).map(str::to_owned);
+    let bearer =
+        |text: &'static str| confab_identity::tokens::bearer(&HeaderValue::from_static(text)).map(str::to_owned);
     let abc = || Some("abc".to_owned());
     assert_eq!((bearer("Bearer abc"), bearer("bearer  abc ")), (abc(), abc()));
     assert_eq!((bearer("Basic abc"), bearer("abc"), bearer("")), (None, None, None));

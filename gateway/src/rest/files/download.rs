@@ -69,8 +69,8 @@ pub(super) async fn download(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let deadline = Deadline::of(&app);
-    let ask = GetFileRequest { reader: Some(reader.0.clone()), id: id.to_string() };
-    let file = app.clients.file.clone().get_file(deadline.reading(ask)).await;
+    let ask = GetFileRequest { reader: Some(reader.reader.clone()), id: id.to_string() };
+    let file = app.clients.file.clone().get_file(reader.credential.attach(deadline.reading(ask))).await;
     let file = file.map_err(|status| refusal(&reader, status))?.into_inner();
 
     let validators = Validators::of(&file);
@@ -100,8 +100,8 @@ pub(super) async fn download(
     let body = if length == 0 || method == Method::HEAD {
         Body::empty()
     } else {
-        let ask = DownloadRequest { reader: Some(reader.0.clone()), id: id.to_string(), offset, length };
-        let call = request(ask, app.clients.read.streaming_answer());
+        let ask = DownloadRequest { reader: Some(reader.reader.clone()), id: id.to_string(), offset, length };
+        let call = reader.credential.attach(request(ask, app.clients.read.streaming_answer()));
         let bytes = app.clients.file.clone().download(call).await.map_err(|status| refusal(&reader, status))?;
         body(bytes.into_inner(), length).await?
     };

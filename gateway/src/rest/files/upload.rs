@@ -9,6 +9,7 @@ use axum::http::header::{CONNECTION, CONTENT_LENGTH};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use confab_common::{Error, text};
+use confab_identity::tokens::Identity;
 use confab_proto::file::v1::UploadResponse;
 use confab_proto::file::v1::upload_request::{Begin, Finish};
 use utoipa::ToSchema;
@@ -22,7 +23,6 @@ use crate::rest::extract::Caller;
 use crate::rest::messages::client_message_id;
 use crate::rest::openapi::problems::{Body, ByKey, Called, Conflict, Unauthorized};
 use crate::rest::openapi::{examples, params};
-use crate::tokens::Identity;
 use crate::upload::Upload;
 use crate::views::{FileJson, PresentFile};
 
@@ -106,6 +106,7 @@ async fn take(app: &App, caller: Identity, request: Request) -> Result<Response,
     let first = fields.clone();
     let mut upload = Upload::begin(
         &app.clients,
+        &caller.credential,
         Begin {
             caller: Some(caller.user),
             name: file.file_name(),

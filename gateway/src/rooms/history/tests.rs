@@ -1,4 +1,4 @@
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
 use confab_common::Code;
@@ -29,6 +29,8 @@ struct Log {
     permits: Semaphore,
     /// The members, if the room is private.
     members: Mutex<Option<HashSet<Uuid>>>,
+    /// Whether the service knows no credential, and refuses that of user 2.
+    is_new: AtomicBool,
 }
 
 fn history(last: u64, permits: usize) -> (Arc<Log>, Arc<History>) {
@@ -38,6 +40,7 @@ fn history(last: u64, permits: usize) -> (Arc<Log>, Arc<History>) {
         most_users: AtomicU64::new(0),
         permits: Semaphore::new(permits),
         members: Mutex::default(),
+        is_new: AtomicBool::default(),
     });
     let (theirs, gate) = (log.clone(), log.clone());
     let answer = fake(move |_, body: Bytes| {
@@ -48,6 +51,11 @@ fn history(last: u64, permits: usize) -> (Arc<Log>, Arc<History>) {
             None => last + 1 - u64::from(request.limit).min(last)..last + 1,
         };
         let events = events.map(|seq| Event { seq, ..Event::default() }).collect();
+        let is_new = theirs.is_new.load(Ordering::SeqCst);
+        if is_new && request.credentials.is_empty() {
+            return Ok(ListEventsResponse { credentials_unknown: true, ..<_>::default() }.encode_to_vec());
+        }
+        let refused_readers = if is_new { vec![Uuid::from_u128(2).to_string()] } else { Vec::new() };
         match last {
             0 => Err(Error::unavailable("the message service")),
             _ => {
@@ -59,7 +67,16 @@ fn history(last: u64, permits: usize) -> (Arc<Log>, Arc<History>) {
                     return Err(Error::new(Code::NotFound, "the room is not open to the readers"));
                 }
                 let (epoch, private) = ("e".into(), members.is_some());
-                Ok(ListEventsResponse { epoch, last_seq: last, events, more: false, private, readers }.encode_to_vec())
+                Ok(ListEventsResponse {
+                    epoch,
+                    last_seq: last,
+                    events,
+                    private,
+                    readers,
+                    refused_readers,
+                    ..ListEventsResponse::default()
+                }
+                .encode_to_vec())
             }
         }
     });
@@ -156,8 +173,8 @@ async fn a_failed_read_fails_all_readers_and_cancelled_readers_are_dropped() {
     eventually(|| history.waiting.lock().is_empty()).await;
 }
 
-fn user(number: u128) -> Option<Uuid> {
-    Some(Uuid::from_u128(number))
+fn user(number: u128) -> Option<User> {
+    Some(User { id: Uuid::from_u128(number), credential: Credential::of_token(&format!("token-{number}")) })
 }
 
 #[tokio::test]
@@ -192,4 +209,27 @@ async fn a_read_has_at_most_1000_users() {
     assert!(pages.into_iter().all(|page| seqs(&page.unwrap()) == [9]));
     assert_eq!((log.reads.load(Ordering::SeqCst), log.most_users.load(Ordering::SeqCst)), (3, MAX_USERS as u64));
     assert!(history.waiting.lock().is_empty());
+}
+
+#[tokio::test]
+async fn a_read_is_repeated_with_the_tokens_that_the_service_does_not_know() {
+    let (log, history) = history(9, 9);
+    log.is_new.store(true, Ordering::SeqCst);
+    let users = [user(1), user(2), None];
+    let pages = join_all(users.map(|user| history.read(ROOM, Wanted::After(7), user))).await;
+    let seqs = pages.iter().map(|page| page.as_ref().map(seqs).map_err(|error| error.code)).collect::<Vec<_>>();
+    assert_eq!(seqs, [Ok(vec![8, 9]), Err(Code::Unauthorized), Ok(vec![8, 9])]);
+    assert_eq!(log.reads.load(Ordering::SeqCst), 2);
+}
+
+#[test]
+fn a_read_has_at_most_4_mib_of_tokens() {
+    let long = |number: u128| {
+        let credential = Credential::of_token(&"x".repeat(8 * 1024));
+        let reader = User { id: Uuid::from_u128(number), credential };
+        Reader { wanted: Wanted::End, user: Some(reader), answer: oneshot::channel().0, span: Span::default() }
+    };
+    let mut waiting = (0..1000).map(long).collect::<Vec<_>>();
+    let (readers, users) = next_readers(&mut waiting);
+    assert_eq!((readers.len(), users.len(), waiting.len()), (512, 512, 488));
 }

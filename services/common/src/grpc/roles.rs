@@ -10,6 +10,9 @@ use super::role::Role::{self, Auth, File, Gateway, Message, Room};
 use crate::error::{Code, Error};
 use crate::metrics::REFUSED_PEERS;
 
+/// The programs that verify tokens and server keys. Auth calls itself.
+const VERIFIERS: &[Role] = &[Gateway, Auth, Room, Message, File];
+
 /// Every method of the contract, in alphabetical order, with the roles that may call it. A method without a row cannot
 /// be called; a test in `services/all` compares the rows with the contract.
 pub const CALLERS: &[(&str, &[Role])] = &[
@@ -23,14 +26,14 @@ pub const CALLERS: &[(&str, &[Role])] = &[
     ("/confab.auth.v1.AuthService/EndSessions", &[Gateway]),
     ("/confab.auth.v1.AuthService/EnsureUser", &[Gateway]),
     ("/confab.auth.v1.AuthService/GetAvatar", &[Gateway]),
-    ("/confab.auth.v1.AuthService/GetJwks", &[Gateway, Room, Message, File]),
-    ("/confab.auth.v1.AuthService/GetKey", &[Gateway]),
-    ("/confab.auth.v1.AuthService/GetUser", &[Gateway]),
+    ("/confab.auth.v1.AuthService/GetJwks", VERIFIERS),
+    ("/confab.auth.v1.AuthService/GetKey", VERIFIERS),
+    ("/confab.auth.v1.AuthService/GetUser", VERIFIERS),
     ("/confab.auth.v1.AuthService/GetUsers", &[Gateway]),
     ("/confab.auth.v1.AuthService/IssueToken", &[Gateway]),
     ("/confab.auth.v1.AuthService/ListAudit", &[Gateway]),
     ("/confab.auth.v1.AuthService/ListKeys", &[Gateway]),
-    ("/confab.auth.v1.AuthService/ListRevocations", &[Gateway, Room, Message, File]),
+    ("/confab.auth.v1.AuthService/ListRevocations", VERIFIERS),
     ("/confab.auth.v1.AuthService/ListSessions", &[Gateway]),
     ("/confab.auth.v1.AuthService/Login", &[Gateway]),
     ("/confab.auth.v1.AuthService/Logout", &[Gateway]),

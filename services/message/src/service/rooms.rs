@@ -15,7 +15,7 @@ const MAX_PAGE: u32 = 200;
 /// Maximum bytes in a page of history (4 MiB).
 const MAX_PAGE_BYTES: u32 = 4 * 1024 * 1024;
 /// Maximum readers of one page.
-const MAX_READERS: usize = 1000;
+pub const MAX_READERS: usize = 1000;
 /// When a caller may repeat a request that needs the log's newest format.
 const AFTER_UPGRADE: Duration = Duration::from_secs(30);
 

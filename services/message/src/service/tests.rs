@@ -120,7 +120,8 @@ async fn each_invalid_event_is_rejected_alone() {
     }
     assert_eq!(outcomes.next().unwrap().unwrap().0.seq, 1);
     let too_many = vec![message(room, "x"); MAX_EVENTS + 1];
-    let error: Error = fixture.client.clone().append(pb::AppendRequest { events: too_many }).await.unwrap_err().into();
+    let request = pb::AppendRequest { events: too_many, ..Default::default() };
+    let error: Error = fixture.client.clone().append(request).await.unwrap_err().into();
     assert_eq!(error.code, Code::TooLarge);
 }
 

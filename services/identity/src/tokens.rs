@@ -1,38 +1,37 @@
-//! Verifies tokens in the gateway: those of auth, with the public keys that auth publishes, and those of the app's own
-//! issuers.
+//! Verifies tokens: those of auth, with the public keys that auth publishes, and those of the app's own issuers.
 
+mod keys;
 mod users;
 
-use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use axum::http::HeaderValue;
 use bytes::Bytes;
 use confab_common::grpc::{Call, Transport, request};
 use confab_common::issuers::{ForeignToken, Issuers};
-use confab_common::process::Process;
 use confab_common::readiness::{Condition, Readiness};
 use confab_common::{Code, Error, Result};
 use confab_proto::auth::v1::auth_service_client::AuthServiceClient;
 use confab_proto::auth::v1::{GetJwksRequest, UserRef};
+use http::HeaderValue;
 use jsonwebtoken::dangerous::insecure_decode_claims;
 use jsonwebtoken::errors::ErrorKind;
-use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, JwkSet};
-use jsonwebtoken::{Algorithm, DecodingKey, Validation, get_current_timestamp};
+use jsonwebtoken::{Algorithm, Validation, get_current_timestamp};
 use parking_lot::RwLock;
 use serde::Deserialize;
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use crate::credential::Credential;
 use crate::metrics::METRICS;
 use crate::revocations::Revocations;
-use crate::seldom::Seldom;
 use crate::sign_in::SignIn;
+use confab_common::seldom::Seldom;
+use keys::Keys;
 use users::Users;
 
-/// Longest token that the gateway verifies, in bytes.
-pub const MAX_TOKEN: usize = 8 * 1024;
+pub use crate::credential::MAX_TOKEN;
+
 /// Tolerated difference between the clocks of auth and this machine, in seconds.
 const LEEWAY: u64 = 5;
 /// The issuer and the audience of the tokens that auth issues.
@@ -44,12 +43,6 @@ const FETCH_EVERY: Duration = Duration::from_secs(60);
 const FETCH_FIRST: Duration = Duration::from_millis(250);
 /// Tokens with an unknown key id cause at most one fetch in this time.
 const FETCH_UNKNOWN: Duration = Duration::from_secs(1);
-/// How long a key remains valid after auth last listed it. During a key rotation, replicas of auth list different keys,
-/// and each fetch may reach another replica.
-const KEY_LIFETIME: Duration = Duration::from_secs(180);
-/// Most keys that are kept after auth no longer lists them.
-const MAX_KEPT: usize = 16;
-
 /// The user and the sign-in of a token.
 #[derive(Debug, Clone)]
 pub struct Identity {
@@ -62,6 +55,8 @@ pub struct Identity {
     pub issued_at: i64,
     /// The token's expiry, in seconds since the Unix epoch.
     pub expires_at: i64,
+    /// The credential for calls on behalf of the user.
+    pub credential: Credential,
 }
 
 impl Identity {
@@ -134,19 +129,6 @@ struct Inner {
     attempt: tokio::sync::Mutex<Option<Attempt>>,
 }
 
-struct Keys {
-    json: Bytes,
-    by_id: HashMap<String, Key>,
-}
-
-#[derive(Clone)]
-struct Key {
-    verifies: DecodingKey,
-    published: Jwk,
-    /// When auth last listed the key.
-    listed: Instant,
-}
-
 struct Attempt {
     at: Instant,
     failed: Option<Error>,
@@ -154,18 +136,46 @@ struct Attempt {
 
 impl Tokens {
     /// Starts without issuers of the app.
-    #[cfg(test)]
-    pub fn start(auth: AuthServiceClient<Transport>, revocations: Revocations, process: &Process) -> Self {
-        Self::with_issuers(Issuers::default(), auth, revocations, process)
+    #[cfg(any(test, feature = "testing"))]
+    pub fn start(
+        auth: AuthServiceClient<Transport>,
+        revocations: Revocations,
+        process: &confab_common::process::Process,
+    ) -> Self {
+        Self::with_issuers(Issuers::default(), auth, revocations, &process.readiness)
     }
 
     /// Starts fetching the key set of auth, now and every minute. The process is not ready until the first key set has
-    /// arrived. Tokens of these issuers are accepted, too.
+    /// arrived. Tokens of these issuers are accepted, too; the first token of a user creates the account.
     pub fn with_issuers(
         issuers: Issuers,
         auth: AuthServiceClient<Transport>,
         revocations: Revocations,
-        process: &Process,
+        readiness: &Readiness,
+    ) -> Self {
+        let users = Users::new(auth.clone());
+        let loaded = readiness.condition("signing keys");
+        Self::new(issuers, auth, revocations, users, (readiness.clone(), Some(loaded)))
+    }
+
+    /// As [`with_issuers`](Self::with_issuers), in a service: it creates no account, and the process is ready without
+    /// keys, because calls of other services need none.
+    pub fn in_service(
+        issuers: Issuers,
+        auth: AuthServiceClient<Transport>,
+        revocations: Revocations,
+        readiness: &Readiness,
+    ) -> Self {
+        let users = Users::in_service(auth.clone());
+        Self::new(issuers, auth, revocations, users, (readiness.clone(), None))
+    }
+
+    fn new(
+        issuers: Issuers,
+        auth: AuthServiceClient<Transport>,
+        revocations: Revocations,
+        users: Users,
+        (readiness, loaded): (Readiness, Option<Condition>),
     ) -> Self {
         let mut validation = Validation::new(Algorithm::EdDSA);
         validation.leeway = LEEWAY;
@@ -174,7 +184,7 @@ impl Tokens {
         validation.set_audience(&[PARTY]);
         validation.set_required_spec_claims(&["exp", "nbf", "aud", "iss", "sub"]);
         let tokens = Self(Arc::new(Inner {
-            users: Users::new(auth.clone()),
+            users,
             auth,
             issuers,
             revocations,
@@ -183,7 +193,6 @@ impl Tokens {
             keys: RwLock::default(),
             attempt: tokio::sync::Mutex::default(),
         }));
-        let (readiness, loaded) = (process.readiness.clone(), process.readiness.condition("signing keys"));
         tokio::spawn(keep_fetching(Arc::downgrade(&tokens.0), readiness, loaded));
         tokens
     }
@@ -197,10 +206,28 @@ impl Tokens {
         if token.len() > MAX_TOKEN {
             return Err(refused());
         }
-        match self.0.issuers.verify(token).await? {
+        let identity = match self.0.issuers.verify(token).await? {
             Some(token) => self.identify(&token).await,
             None => self.verify_own(token).await,
+        }?;
+        Ok(Identity { credential: Credential::of_token(token), ..identity })
+    }
+
+    /// Whether tokens of auth can be verified: auth has answered since the process started, and since its last pause.
+    pub fn is_ready(&self) -> bool {
+        self.keys().is_some() && self.0.revocations.is_known()
+    }
+
+    /// Checks that a token that was valid before has neither expired nor been revoked.
+    ///
+    /// # Errors
+    /// As [`verify`](Self::verify).
+    pub async fn check_again(&self, identity: &Identity) -> Result<()> {
+        let now = i64::try_from(get_current_timestamp()).unwrap_or(i64::MAX);
+        if identity.expires_at.saturating_add_unsigned(LEEWAY) < now {
+            return Err(refused());
         }
+        self.check_revocations(identity.user_id, identity.sign_in()).await
     }
 
     /// Verifies a token of auth.
@@ -221,7 +248,7 @@ impl Tokens {
         let Claims { sub: user_id, name: username, jti: session_id, iat: issued_at, exp: expires_at, .. } = claims;
         self.check_revocations(user_id, SignIn { session_id, issued_at, expires_at }).await?;
         let user = UserRef { id: user_id.to_string(), username };
-        Ok(Identity { user_id, user, session_id, issued_at, expires_at })
+        Ok(Identity { user_id, user, session_id, issued_at, expires_at, credential: Credential::default() })
     }
 
     /// The identity of a verified token of the app's own issuer.
@@ -229,11 +256,14 @@ impl Tokens {
         let ForeignToken { user_id, revocation_id: session_id, issued_at, expires_at, .. } = *token;
         self.check_revocations(user_id, SignIn { session_id, issued_at, expires_at }).await?;
         let user = self.0.users.of(token).await?;
-        Ok(Identity { user_id, user, session_id, issued_at, expires_at })
+        Ok(Identity { user_id, user, session_id, issued_at, expires_at, credential: Credential::default() })
     }
 
     async fn check_revocations(&self, user_id: Uuid, sign_in: SignIn) -> Result<()> {
         self.0.revocations.known().await?;
+        if self.0.revocations.block_now(user_id).await.is_some() {
+            return Err(refused());
+        }
         if self.0.revocations.cause(user_id, sign_in).is_some() { Err(refused()) } else { Ok(()) }
     }
 
@@ -296,44 +326,18 @@ impl Tokens {
     }
 }
 
-impl Keys {
-    /// The keys of a set, and the keys of the previous set that auth listed recently.
-    fn parse(json: String, before: Option<&Self>) -> Result<Self> {
-        let mut set: JwkSet = serde_json::from_str(&json).map_err(Error::internal)?;
-        let listed = Instant::now();
-        let usable = set.keys.iter().filter_map(|key| match &key.algorithm {
-            AlgorithmParameters::OctetKeyPair(pair) if pair.curve == EllipticCurve::Ed25519 => {
-                let verifies = DecodingKey::from_jwk(key).ok()?;
-                Some((key.common.key_id.clone()?, Key { verifies, published: key.clone(), listed }))
-            }
-            _ => None,
-        });
-        let mut by_id = usable.collect::<HashMap<_, _>>();
-        let is_kept = |(id, key): &(&String, &Key)| !by_id.contains_key(*id) && key.listed.elapsed() < KEY_LIFETIME;
-        let mut kept = before.iter().flat_map(|keys| &keys.by_id).filter(is_kept).collect::<Vec<_>>();
-        if kept.is_empty() {
-            return Ok(Self { by_id, json: json.into() });
-        }
-        kept.sort_unstable_by_key(|(_, key)| std::cmp::Reverse(key.listed));
-        kept.truncate(MAX_KEPT);
-        set.keys.extend(kept.iter().map(|(_, key)| key.published.clone()));
-        by_id.extend(kept.into_iter().map(|(id, key)| (id.clone(), key.clone())));
-        Ok(Self { json: serde_json::to_vec(&set).map_err(Error::internal)?.into(), by_id })
-    }
-}
-
 /// One text for all reasons, so that an attacker learns nothing from it.
 pub fn refused() -> Error {
     Error::new(Code::Unauthorized, "the token is not valid")
 }
 
 /// Fetches the key set at intervals until all clones of the tokens are dropped.
-async fn keep_fetching(tokens: Weak<Inner>, readiness: Readiness, loaded: Condition) {
+async fn keep_fetching(tokens: Weak<Inner>, readiness: Readiness, loaded: Option<Condition>) {
     while let Some(tokens) = tokens.upgrade().map(Tokens) {
         let fetched = tokens.fetch(&mut *tokens.0.attempt.lock().await).await;
         let pause = match fetched {
             Ok(()) => {
-                loaded.set(true);
+                loaded.iter().for_each(|loaded| loaded.set(true));
                 readiness.note("auth", None);
                 FETCH_EVERY
             }
@@ -354,4 +358,4 @@ async fn keep_fetching(tokens: Weak<Inner>, readiness: Readiness, loaded: Condit
 
 #[cfg(test)]
 #[path = "tokens/tests.rs"]
-pub(crate) mod tests;
+mod tests;

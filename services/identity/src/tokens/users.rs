@@ -7,7 +7,7 @@ use confab_common::grpc::{Call, Transport, request};
 use confab_common::issuers::ForeignToken;
 use confab_common::{Code, Error, Result};
 use confab_proto::auth::v1::auth_service_client::AuthServiceClient;
-use confab_proto::auth::v1::{AccountState, EnsureUserRequest, UserRef};
+use confab_proto::auth::v1::{AccountState, EnsureUserRequest, GetUserRequest, UserRef};
 use moka::future::Cache;
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -27,6 +27,8 @@ const ENSURE: Call = Call::within(Duration::from_secs(2)).attempt(Duration::from
 #[derive(Clone)]
 pub struct Users {
     auth: AuthServiceClient<Transport>,
+    /// Whether the first token of a user creates the account.
+    creates: bool,
     known: Cache<Uuid, Arc<Known>>,
 }
 
@@ -58,7 +60,12 @@ impl Known {
 
 impl Users {
     pub fn new(auth: AuthServiceClient<Transport>) -> Self {
-        Self { auth, known: Cache::new(MAX_USERS) }
+        Self { auth, creates: true, known: Cache::new(MAX_USERS) }
+    }
+
+    /// In a service, an account exists, because a gateway has verified the token before.
+    pub fn in_service(auth: AuthServiceClient<Transport>) -> Self {
+        Self { creates: false, ..Self::new(auth) }
     }
 
     /// Returns the user of a valid token. A known user needs no wait; the first token of a user waits for the auth
@@ -93,8 +100,14 @@ impl Users {
     }
 
     async fn ensure(&self, ask: EnsureUserRequest) -> Result<UserRef> {
-        let user = self.auth.clone().ensure_user(request(ask, ENSURE)).await.map_err(|status| failed(status.into()))?;
-        let user = user.into_inner();
+        let mut auth = self.auth.clone();
+        let user = if self.creates {
+            auth.ensure_user(request(ask, ENSURE)).await
+        } else {
+            let get = GetUserRequest { id: ask.user_id, ..GetUserRequest::default() };
+            auth.get_user(request(get, ENSURE)).await
+        };
+        let user = user.map_err(|status| failed(status.into()))?.into_inner();
         match user.state() {
             AccountState::Unspecified | AccountState::Active => Ok(UserRef { id: user.id, username: user.username }),
             // The list of revocations has an entry, which this gateway has not read yet.
@@ -117,6 +130,7 @@ fn ask(token: &ForeignToken) -> EnsureUserRequest {
 fn failed(error: Error) -> Error {
     match error.code {
         Code::InvalidRequest | Code::Conflict | Code::Internal => Error::internal(error),
+        Code::NotFound => super::refused(),
         _ => Error::unavailable("the auth service").because(error),
     }
 }

@@ -1,33 +1,19 @@
-//! Tokens of the app's own issuers at a gateway, verified with keys in a file.
+//! Tokens of the app's own issuers, verified with keys in a file.
 
-use axum::Router;
-use axum::http::Request;
-use clap::Parser;
-use confab_common::grpc::Services;
 use confab_common::issuers::{Issuers, IssuersConfig, user_id};
 use confab_common::process::Process;
 use confab_common::testing::directory;
-use confab_proto::auth::v1::{GetUserRequest, Revocation, RevocationKind, User};
+use confab_proto::auth::v1::{GetUserRequest, Jwks, ListRevocationsResponse, Revocation, RevocationKind, User};
 use prost::Message;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::config::GatewayConfig;
 use crate::revocations::Revocations;
-use crate::testing::files::Files;
-use crate::testing::services::{self, OTHER};
-use crate::testing::{Answer, bus, claims, identity, send, send_body};
-use crate::tokens::tests::{jwks, signed, signed_as};
+use crate::testing::{bus, claims, identity, jwks, signed, signed_as};
 use crate::tokens::{Identity, Tokens};
 
 const ISSUER: &str = "https://id.example.com/";
 const OTHER_ISSUER: &str = "https://other.example/";
-
-#[derive(Parser)]
-struct Settings {
-    #[command(flatten)]
-    gateway: GatewayConfig,
-}
 
 /// The setting with two issuers. Auth has the key 1, and both issuers use its id for another key.
 fn setting() -> String {
@@ -68,7 +54,8 @@ fn auth() -> (Arc<Auth>, Transport) {
             answering.answer.lock().clone().map(|_| user(id))
         }
         "GetUser" => Ok(user(GetUserRequest::decode(body).unwrap().id)),
-        _ => services::auth(method, body),
+        "GetJwks" => Ok(Jwks { json: jwks(&[1]) }.encode_to_vec()),
+        _ => Ok(ListRevocationsResponse::default().encode_to_vec()),
     });
     (auth, transport)
 }
@@ -80,7 +67,7 @@ async fn started() -> (Arc<Auth>, Revocations, Tokens) {
     config.check().unwrap();
     let issuers = Issuers::start(&config, &process).unwrap();
     let revocations = Revocations::start(client.clone(), &bus(), &process);
-    let tokens = Tokens::with_issuers(issuers, client, revocations.clone(), &process);
+    let tokens = Tokens::with_issuers(issuers, client, revocations.clone(), &process.readiness);
     process.readiness.started();
     eventually(|| process.readiness.missing().is_none()).await;
     (auth, revocations, tokens)
@@ -171,74 +158,4 @@ async fn only_unknown_users_need_the_auth_service() {
     assert_eq!(code(&tokens, &of_issuer(2, json!({"sub": "user_124"}))).await, Some(Code::Unavailable));
     auth.answers(Ok(AccountState::Active));
     assert_eq!(code(&tokens, &of_issuer(2, json!({"sub": "user_124"}))).await, None);
-}
-
-async fn gateway() -> Router {
-    let config = Settings::parse_from(["test", "--issuers", &setting()]).gateway;
-    let process = Process::new();
-    let (auth, room, message) = (auth().1, fake(services::room), fake(services::message()));
-    let services = Services { auth, room, message, file: Files::default().transport() };
-    let listen = ([127, 0, 0, 1], 0).into();
-    let routes = crate::start(&config, listen, services, bus(), None, &process).await.unwrap().routes;
-    process.readiness.started();
-    eventually(|| !process.readiness.missing().is_some_and(|missing| missing.contains("revocations"))).await;
-    routes
-}
-
-async fn call(routes: &Router, method: &str, path: &str, token: &str, body: Value) -> Answer {
-    let request = Request::builder().method(method).uri(path).header("Host", "localhost");
-    let request = request.header("Authorization", format!("Bearer {token}"));
-    if body.is_null() {
-        send(routes, request).await
-    } else {
-        send_body(routes, request.header("Content-Type", "application/json"), body.to_string()).await
-    }
-}
-
-#[tokio::test]
-async fn users_of_issuers_have_no_password_and_no_sessions() {
-    let (routes, token) = (gateway().await, of_issuer(2, json!({})));
-    let me = call(&routes, "GET", "/api/auth/me", &token, Value::Null).await;
-    assert_eq!((me.status, &me.json["username"]), (200, &json!("ada_lovelace")));
-    let password = json!({"password": "correct horse"});
-    let change = json!({"currentPassword": "correct horse", "newPassword": "another horse"});
-    for (method, path, body) in [
-        ("GET", "/api/auth/sessions", Value::Null),
-        ("DELETE", &*format!("/api/auth/sessions/{OTHER}"), Value::Null),
-        ("POST", "/api/auth/logout-all", Value::Null),
-        ("POST", "/api/auth/logout-all", json!({"current": true})),
-        ("PUT", "/api/auth/password", change),
-        ("DELETE", "/api/auth/me", password),
-    ] {
-        let refused = call(&routes, method, path, &token, body).await;
-        assert_eq!((refused.status, &refused.json["code"]), (403, &json!("forbidden")), "{method} {path}");
-        assert!(refused.json["detail"].as_str().unwrap().contains("issuer"), "{}", refused.json);
-    }
-    // What is wrong with the request itself comes first.
-    for (path, status) in [("/api/auth/password", 400), ("/api/auth/sessions", 405)] {
-        assert_eq!(call(&routes, "PUT", path, &token, json!({})).await.status, status);
-    }
-    assert_eq!(call(&routes, "GET", "/api/auth/me", &token, Value::Null).await.status, 200);
-}
-
-#[tokio::test]
-async fn a_logout_ends_one_token() {
-    let routes = gateway().await;
-    let [first, second] = ["1", "2"].map(|jti| of_issuer(2, json!({ "jti": jti })));
-    let status = async |token: &str| call(&routes, "GET", "/api/rooms", token, Value::Null).await.status;
-    assert_eq!([status(&first).await, status(&second).await], [200, 200]);
-    assert_eq!(call(&routes, "POST", "/api/auth/logout", &first, Value::Null).await.status, 200);
-    assert_eq!([status(&first).await, status(&second).await], [401, 200]);
-    // Without a `jti`, the token itself is revoked.
-    let [first, second] = [1, 2].map(|nonce| of_issuer(2, json!({ "nonce": nonce })));
-    assert_eq!(call(&routes, "GET", "/api/auth/logout", &first, Value::Null).await.status, 200);
-    assert_eq!([status(&first).await, status(&second).await], [401, 200]);
-}
-
-#[tokio::test]
-async fn a_gateway_with_a_wrong_setting_does_not_start() {
-    for bad in ["{}", "[{}]", r#"[{"issuer": "a", "audience": "b", "algorithms": ["HS256"], "keyFile": "/missing"}]"#] {
-        let config = Settings::parse_from(["test", "--issuers", bad]).gateway;
-        assert!(config.issuers.check().is_err(), "{bad}");
-    }
 }

@@ -1,5 +1,6 @@
-//! The users on whose behalf server keys act.
+//! The accounts of users, looked up by id: those on whose behalf server keys act.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use confab_common::grpc::{Call, Transport, request};
@@ -17,11 +18,12 @@ const LIFE: Duration = Duration::from_secs(4);
 const CAPACITY: u64 = 10_000;
 const ASK: Call = Call::within(Duration::from_secs(2)).attempt(Duration::from_millis(500)).reading();
 
-/// Looks up users by their ids.
+/// Looks up users by their ids; clones share the answers.
+#[derive(Clone)]
 pub struct ActingUsers {
     auth: AuthServiceClient<Transport>,
     revocations: Revocations,
-    answers: Lookups<Account>,
+    answers: Arc<Lookups<Account>>,
 }
 
 #[derive(Clone)]
@@ -32,7 +34,7 @@ struct Account {
 
 impl ActingUsers {
     pub fn new(auth: AuthServiceClient<Transport>, revocations: Revocations) -> Self {
-        Self { auth, revocations, answers: Lookups::new(CAPACITY, LIFE) }
+        Self { auth, revocations, answers: Arc::new(Lookups::new(CAPACITY, LIFE)) }
     }
 
     /// The user with this id, who has the right to act.
@@ -41,7 +43,7 @@ impl ActingUsers {
     /// `not_found` for an unknown or deleted user; `forbidden` for a suspended one; `unavailable` when auth does not
     /// answer.
     pub async fn find(&self, id: Uuid) -> Result<UserRef> {
-        match self.revocations.block(id) {
+        match self.revocations.block_now(id).await {
             Some(Block::Deleted) => return Err(Error::not_found("user")),
             Some(Block::Suspended) => return Err(suspended()),
             None => {}
@@ -53,7 +55,7 @@ impl ActingUsers {
         }
     }
 
-    /// Looks the user up again, because this gateway has changed the account.
+    /// Looks the user up again, because this program has changed the account.
     pub async fn forget(&self, id: Uuid) {
         self.answers.forget(id).await;
     }

@@ -31,7 +31,12 @@ pub struct ServerKey {
 impl ServerKey {
     /// Whether this is the text of the key. Takes the same time for every wrong text.
     pub fn is(&self, text: &str) -> bool {
-        verify_slices_are_equal(digest(&SHA256, text.as_bytes()).as_ref(), &self.sha256).is_ok()
+        self.has(digest(&SHA256, text.as_bytes()).as_ref())
+    }
+
+    /// Whether this is the SHA-256 of the key. Takes the same time for every wrong one.
+    pub fn has(&self, sha256: &[u8]) -> bool {
+        verify_slices_are_equal(sha256, &self.sha256).is_ok()
     }
 }
 
@@ -62,7 +67,7 @@ impl ServerKeys {
         self.0.answers.find(id, self.ask(id)).await
     }
 
-    /// Rejects a key that this gateway has deleted.
+    /// Rejects a key that this program has deleted.
     pub async fn forget(&self, id: Uuid) {
         self.0.answers.forget(id).await;
     }

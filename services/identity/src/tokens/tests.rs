@@ -1,39 +1,16 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use super::keys::{KEY_LIFETIME, MAX_KEPT};
 use super::*;
-use crate::seldom::EVERY;
-use crate::testing::{bus, claims, eventually, fake, identity};
+use crate::testing::{bus, claims, eventually, fake, identity, jwks, key, signed};
+use confab_common::process::Process;
+use confab_common::seldom::EVERY;
 use confab_proto::auth::v1::{Jwks, ListRevocationsResponse, Revocation, RevocationKind};
-use jsonwebtoken::jwk::Jwk;
+use jsonwebtoken::jwk::JwkSet;
 use jsonwebtoken::{EncodingKey, Header};
 use parking_lot::Mutex;
 use prost::Message;
 use serde_json::{Value, json};
-
-/// An Ed25519 key derived from one byte.
-fn key(seed: u8) -> EncodingKey {
-    let head = [0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20];
-    EncodingKey::from_ed_der(&[&head[..], &[seed; 32]].concat())
-}
-
-pub(crate) fn jwks(seeds: &[u8]) -> String {
-    let public = seeds.iter().map(|seed| {
-        let mut public = Jwk::from_encoding_key(&key(*seed), Algorithm::EdDSA).unwrap();
-        public.common.key_id = Some(format!("k{seed}"));
-        public
-    });
-    serde_json::to_string(&JwkSet { keys: public.collect() }).unwrap()
-}
-
-pub(crate) fn signed(seed: u8, claims: &Value) -> String {
-    signed_as(seed, &format!("k{seed}"), claims)
-}
-
-/// A token signed with this key, whose head names a key id.
-pub(crate) fn signed_as(seed: u8, key_id: &str, claims: &Value) -> String {
-    let header = Header { kid: Some(key_id.into()), ..Header::new(Algorithm::EdDSA) };
-    jsonwebtoken::encode(&header, claims, &key(seed)).unwrap()
-}
 
 /// An auth service with these keys (none: the service does not answer), and the number of requests for them.
 struct Auth {

@@ -73,6 +73,24 @@ async fn concurrent_requests_of_a_user_share_one_call() {
     assert_eq!((code(&users, &other).await, auth.calls()), (None, 2));
 }
 
+#[tokio::test]
+async fn a_service_creates_no_account() {
+    let asked = Arc::<Mutex<Vec<String>>>::default();
+    let answering = asked.clone();
+    let users = Users::in_service(AuthServiceClient::new(fake(move |method, body| {
+        answering.lock().push(method.to_owned());
+        let id = GetUserRequest::decode(body).unwrap().id;
+        if id == Uuid::from_u128(1).to_string() {
+            Ok(User { id, username: "ada".into(), ..User::default() }.encode_to_vec())
+        } else {
+            Err(Error::not_found("user"))
+        }
+    })));
+    assert_eq!(users.of(&token(1, "Eve")).await.unwrap().username, "ada");
+    assert_eq!(code(&users, &token(2, "Eve")).await, Some(Code::Unauthorized));
+    assert_eq!(*asked.lock(), ["GetUser", "GetUser"]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn claims_are_sent_again_after_an_hour() {
     let (auth, users) = users();

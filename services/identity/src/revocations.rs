@@ -1,4 +1,4 @@
-//! The tokens that have ended before their expiry. The gateway reads them from auth every second and receives hints on
+//! The tokens that have ended before their expiry. The program reads them from auth every second and receives hints on
 //! the bus in between.
 //!
 //! Auth numbers revocations without gaps, so every missed revocation is above the highest number read.
@@ -6,7 +6,7 @@
 mod ended;
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, LazyLock, Weak};
 use std::time::Duration;
 
 use confab_common::bus::{self, Bus, Notice, Notices, Subscriptions};
@@ -28,8 +28,8 @@ use uuid::Uuid;
 
 use crate::deleted::DeletedUsers;
 use crate::metrics::METRICS;
-use crate::seldom::Seldom;
 use crate::sign_in::SignIn;
+use confab_common::seldom::Seldom;
 
 pub use ended::{Block, Cause, Revoked};
 
@@ -57,6 +57,10 @@ struct Inner {
     followers: Mutex<Vec<mpsc::UnboundedSender<Revoked>>>,
     /// When the list was last read to its end; before the first read, when the process started.
     read: Mutex<Instant>,
+    /// When the last complete read began.
+    begun: Mutex<Option<Instant>>,
+    /// Whether a blocked user is looked up again.
+    reads_again: bool,
     /// The highest number read. Locked during a read, so that there is one reader at a time.
     position: tokio::sync::Mutex<u64>,
     /// Whether the whole list was read once. Before that, a revoked token would be accepted.
@@ -68,27 +72,44 @@ struct Inner {
 impl Revocations {
     /// Starts following auth's list. The process is not ready until the whole list was read once.
     pub fn start(auth: AuthServiceClient<Transport>, bus: &Bus, process: &Process) -> Self {
+        Self::follow(auth, Some(bus), Some(process.readiness.condition("revocations")))
+    }
+
+    /// As [`start`](Self::start), in a service: the process is ready without the list, because calls of other services
+    /// do not need it.
+    pub fn in_service(auth: AuthServiceClient<Transport>, bus: Option<&Bus>) -> Self {
+        Self::follow(auth, bus, None)
+    }
+
+    fn follow(auth: AuthServiceClient<Transport>, bus: Option<&Bus>, loaded: Option<Condition>) -> Self {
         let revocations = Self(Arc::new(Inner {
             auth,
             ended: RwLock::default(),
             deleted: DeletedUsers::default(),
             followers: Mutex::default(),
             read: Mutex::new(Instant::now()),
+            begun: Mutex::default(),
+            reads_again: loaded.is_none(),
             position: tokio::sync::Mutex::default(),
             is_loaded: AtomicBool::new(false),
             incomplete: Seldom::default(),
             pauses: Arc::default(),
         }));
+        LazyLock::force(&METRICS);
         let measured = Arc::downgrade(&revocations.0);
         at_scrape(move || measured.upgrade().iter().for_each(|inner| inner.measure()));
-        let loaded = process.readiness.condition("revocations");
-        tokio::spawn(follow(Arc::downgrade(&revocations.0), bus.listen(), loaded));
+        tokio::spawn(follow(Arc::downgrade(&revocations.0), bus.map(Bus::listen), loaded));
         revocations
     }
 
     /// Detects pauses of the process, during which hints may have been missed.
-    pub(crate) fn pauses(&self) -> &Arc<PauseDetector> {
+    pub fn pauses(&self) -> &Arc<PauseDetector> {
         &self.0.pauses
+    }
+
+    /// Whether the revocations are up to date.
+    pub fn is_known(&self) -> bool {
+        self.0.is_loaded.load(Ordering::Acquire) && !self.0.pauses.is_paused()
     }
 
     /// Completes when the revocations are up to date: at start and after a pause of the process, once auth has answered.
@@ -96,12 +117,11 @@ impl Revocations {
     /// # Errors
     /// `unavailable` when auth does not answer within 2 s.
     pub async fn known(&self) -> Result<()> {
-        let is_known = || self.0.is_loaded.load(Ordering::Acquire) && !self.0.pauses.is_paused();
-        if is_known() {
+        if self.is_known() {
             return Ok(());
         }
         let known = async {
-            while !is_known() {
+            while !self.is_known() {
                 sleep(CHECK_INTERVAL).await;
             }
         };
@@ -118,6 +138,16 @@ impl Revocations {
         self.0.ended.read().block(user_id)
     }
 
+    /// As [`block`](Self::block). Before a user counts as blocked, a service reads the list again: only the gateway that
+    /// has ended a suspension knows so at once.
+    pub async fn block_now(&self, user_id: Uuid) -> Option<Block> {
+        let block = self.block(user_id)?;
+        if !self.0.reads_again || self.catch_up_from(Instant::now()).await.is_err() {
+            return Some(block);
+        }
+        self.block(user_id)
+    }
+
     /// The users whose accounts are deleted.
     pub fn deleted(&self) -> &DeletedUsers {
         &self.0.deleted
@@ -131,7 +161,7 @@ impl Revocations {
         receiver
     }
 
-    /// Adds the revocation of a session that this gateway requested itself. `expires_at_ms`: expiry of the token, in ms
+    /// Adds the revocation of a session that this program requested itself. `expires_at_ms`: expiry of the token, in ms
     /// since the Unix epoch.
     pub fn add(&self, session_id: Uuid, expires_at_ms: i64) {
         if failpoint!("skip-revocations") {
@@ -141,7 +171,7 @@ impl Revocations {
         self.announce(taken);
     }
 
-    /// Adds revocations that this gateway requested itself.
+    /// Adds revocations that this program requested itself.
     pub fn add_all(&self, revocations: &[Revocation]) {
         revocations.iter().for_each(|revocation| _ = self.take(revocation));
     }
@@ -151,7 +181,16 @@ impl Revocations {
     /// # Errors
     /// When auth does not answer. The revocations read until then are kept.
     pub async fn catch_up(&self) -> Result<()> {
+        self.catch_up_from(Instant::now()).await
+    }
+
+    /// Reads new revocations, unless another task has done so in a read that began after this moment.
+    async fn catch_up_from(&self, moment: Instant) -> Result<()> {
         let mut position = self.0.position.lock().await;
+        if self.0.begun.lock().is_some_and(|begun| begun > moment) {
+            return Ok(());
+        }
+        let begun = Instant::now();
         // After an incomplete entry, the reader goes on, but the position stays below that entry.
         let (mut after, mut incomplete) = (*position, false);
         loop {
@@ -189,6 +228,7 @@ impl Revocations {
                     );
                 }
                 *self.0.read.lock() = Instant::now();
+                *self.0.begun.lock() = Some(begun);
                 if !incomplete {
                     self.0.is_loaded.store(true, Ordering::Release);
                 }
@@ -243,26 +283,27 @@ impl Inner {
 }
 
 /// Follows auth's list until all clones of the revocations are dropped.
-async fn follow(revocations: Weak<Inner>, (subscriptions, mut notices): (Subscriptions, Notices), loaded: Condition) {
-    // While the bus is down, the confirmation does not arrive; no task waits for it.
-    let subscribing = subscriptions.clone();
-    tokio::spawn(async move { subscribing.subscribe(REVOCATIONS).await });
+async fn follow(revocations: Weak<Inner>, hints: Option<(Subscriptions, Notices)>, loaded: Option<Condition>) {
+    let (subscriptions, mut notices) = hints.unzip();
+    if let Some(subscriptions) = subscriptions.clone() {
+        // While the bus is down, the confirmation does not arrive; no task waits for it.
+        tokio::spawn(async move { subscriptions.subscribe(REVOCATIONS).await });
+    }
     let mut tick = interval(ASK_EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut purged = Instant::now();
-    let mut bus_alive = true;
     loop {
         let notice = tokio::select! {
-            notice = notices.next(), if bus_alive => notice,
+            notice = next(&mut notices) => notice,
             _ = tick.tick() => Some(Notice::Up),
         };
         let Some(revocations) = revocations.upgrade().map(Revocations) else { return };
         match notice {
             Some(Notice::Message { payload, .. }) => revocations.receive(&payload),
             Some(Notice::Down) => {}
-            None => bus_alive = false,
+            None => notices = None,
             Some(Notice::Up) => match revocations.catch_up().await {
-                Ok(()) => loaded.set(true),
+                Ok(()) => loaded.iter().for_each(|loaded| loaded.set(true)),
                 Err(error) => tracing::debug!(%error, "cannot read revocations"),
             },
         }
@@ -270,6 +311,14 @@ async fn follow(revocations: Weak<Inner>, (subscriptions, mut notices): (Subscri
             revocations.0.ended.write().purge(now_ms());
             purged = Instant::now();
         }
+    }
+}
+
+/// The next notice of the bus; never without a bus.
+async fn next(notices: &mut Option<Notices>) -> Option<Notice> {
+    match notices {
+        Some(notices) => notices.next().await,
+        None => std::future::pending().await,
     }
 }
 

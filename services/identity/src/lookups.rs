@@ -43,7 +43,7 @@ impl<V: Clone + Send + Sync + 'static> Lookups<V> {
         self.cache.entry(id).or_insert_with_if(look, |looked| !self.is_fresh(looked)).await.into_value().found
     }
 
-    /// Removes the answer about an object that this gateway has changed.
+    /// Removes the answer about an object that this program has changed.
     pub async fn forget(&self, id: Uuid) {
         self.cache.invalidate(&id).await;
     }

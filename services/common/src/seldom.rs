@@ -25,7 +25,7 @@ impl Seldom {
     }
 
     /// When `true` was last returned.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "testing"))]
     pub fn last(&self) -> Option<Instant> {
         *self.0.lock()
     }

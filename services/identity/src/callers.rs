@@ -1,0 +1,228 @@
+//! The users and server keys on whose behalf a service is called. Each credential is verified once: until it expires or
+//! is revoked, the next call needs a look-up by its digest.
+
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+use aws_lc_rs::digest::{SHA256, digest};
+use confab_common::bus::Bus;
+use confab_common::grpc::{Role, Services, Transport};
+use confab_common::issuers::Issuers;
+use confab_common::process::Process;
+use confab_common::standstill;
+use confab_common::{Code, Error, Result};
+use confab_proto::auth::v1::UserRef;
+use confab_proto::auth::v1::auth_service_client::AuthServiceClient;
+use confab_proto::server_key::{Scopes, id_of};
+use moka::sync::Cache;
+use tokio::time::sleep;
+use tokio_util::task::AbortOnDropHandle;
+use uuid::Uuid;
+
+use crate::acting::ActingUsers;
+use crate::config::CallersConfig;
+use crate::credential::{Credential, Digest, Given};
+use crate::metrics::CREDENTIALS;
+use crate::revocations::Revocations;
+use crate::server_keys::ServerKeys;
+use crate::tokens::{Identity, Tokens, refused};
+
+/// Most verified credentials that a process remembers; each takes about 400 bytes.
+const CAPACITY: u64 = 100_000;
+/// How long a credential is remembered that no call names.
+const IDLE: Duration = Duration::from_secs(3600);
+/// How often the process looks for a pause of its own, and how soon it tries again to read the list of revocations.
+const CHECK_INTERVAL: Duration = Duration::from_millis(250);
+
+/// The user or the server key that a credential proves.
+#[derive(Debug)]
+pub enum Verified {
+    User(Identity),
+    Key { id: Uuid, scopes: Scopes, user: Option<UserRef> },
+}
+
+impl Verified {
+    /// The user; `None` for a server key alone.
+    pub fn user(&self) -> Option<&UserRef> {
+        match self {
+            Self::User(identity) => Some(&identity.user),
+            Self::Key { user, .. } => user.as_ref(),
+        }
+    }
+}
+
+/// Verifies credentials; clones share what is known.
+#[derive(Clone)]
+pub struct Callers(Arc<Inner>);
+
+struct Inner {
+    tokens: Tokens,
+    keys: ServerKeys,
+    users: ActingUsers,
+    known: Cache<Digest, Known>,
+    is_required: bool,
+    _pauses: AbortOnDropHandle<()>,
+}
+
+#[derive(Clone)]
+enum Known {
+    Token(Arc<Verified>),
+    /// A key may be deleted at any time, so auth is asked again every few seconds.
+    Key {
+        id: Uuid,
+        sha256: [u8; 32],
+        user: Option<Uuid>,
+    },
+}
+
+impl Callers {
+    /// Starts to follow the keys and the list of revocations of this auth service, for a service with this role. Without
+    /// a bus, a revocation takes effect up to 1 s later.
+    ///
+    /// # Errors
+    /// When a setting is wrong.
+    pub fn start(
+        config: &CallersConfig,
+        role: Role,
+        auth: Transport,
+        bus: Option<&Bus>,
+        process: &Process,
+    ) -> anyhow::Result<Self> {
+        Self::with_capacity(CAPACITY, config, role, auth, (bus, process))
+    }
+
+    fn with_capacity(
+        capacity: u64,
+        config: &CallersConfig,
+        role: Role,
+        auth: Transport,
+        (bus, process): (Option<&Bus>, &Process),
+    ) -> anyhow::Result<Self> {
+        LazyLock::force(&CREDENTIALS);
+        let auth = AuthServiceClient::new(Services { auth, ..Services::none() }.called_by(role).auth);
+        let revocations = Revocations::in_service(auth.clone(), bus);
+        let users = ActingUsers::new(auth.clone(), revocations.clone());
+        let issuers = Issuers::start(&config.issuers, process)?;
+        let tokens = Tokens::in_service(issuers, auth.clone(), revocations.clone(), &process.readiness);
+        let known = Cache::builder().max_capacity(capacity).time_to_idle(IDLE).build();
+        let pauses = AbortOnDropHandle::new(tokio::spawn(watch_pauses(revocations)));
+        let (keys, is_required) = (ServerKeys::new(auth), config.require_user_tokens);
+        Ok(Self(Arc::new(Inner { tokens, keys, users, known, is_required, _pauses: pauses })))
+    }
+
+    /// Whether a call on behalf of a user needs a credential.
+    pub fn is_required(&self) -> bool {
+        self.0.is_required
+    }
+
+    /// Whether tokens of auth can be verified. Until then, other replicas may know more.
+    pub fn is_ready(&self) -> bool {
+        self.0.tokens.is_ready()
+    }
+
+    /// Verifies a credential; `None` without one.
+    ///
+    /// # Errors
+    /// `unauthorized` for a token or a key that is not valid; `forbidden` for a suspended user of a key; `unavailable`
+    /// when auth or an issuer is needed and does not answer.
+    pub async fn verify(&self, credential: &Credential) -> Result<Option<Arc<Verified>>> {
+        let (Some(given), Some(name)) = (credential.given(), credential.digest()) else { return Ok(None) };
+        if let Some(known) = self.known(&name).await {
+            return known.map(Some);
+        }
+        let verified = match given {
+            Given::Token(token) => self.verify_token(name, token.to_str().map_err(|_| refused())?).await,
+            Given::Key { key, user } => self.verify_key(name, key.to_str().map_err(|_| refused())?, *user).await,
+        };
+        self.counted(verified, true).map(Some)
+    }
+
+    /// The user or the key of a credential that was verified before; `None` for an unknown digest.
+    ///
+    /// # Errors
+    /// As [`verify`](Self::verify): the credential may have ended.
+    pub async fn known(&self, name: &Digest) -> Option<Result<Arc<Verified>>> {
+        let verified = match self.0.known.get(name)? {
+            Known::Token(verified) => match &*verified {
+                Verified::User(identity) => self.0.tokens.check_again(identity).await.map(|()| verified),
+                Verified::Key { .. } => Err(refused()),
+            },
+            Known::Key { id, sha256, user } => self.find_key(id, &sha256, user).await,
+        };
+        if verified.as_ref().is_err_and(|error| error.code == Code::Unauthorized) {
+            self.0.known.invalidate(name);
+        }
+        Some(self.counted(verified, false))
+    }
+
+    async fn verify_token(&self, name: Digest, token: &str) -> Result<Arc<Verified>> {
+        let identity = self.0.tokens.verify(token).await?;
+        // The cache does not need the text of the token.
+        let verified = Arc::new(Verified::User(Identity { credential: Credential::default(), ..identity }));
+        self.0.known.insert(name, Known::Token(verified.clone()));
+        Ok(verified)
+    }
+
+    async fn verify_key(&self, name: Digest, key: &str, user: Option<Uuid>) -> Result<Arc<Verified>> {
+        let id = id_of(key).ok_or_else(refused)?;
+        let mut sha256 = [0; 32];
+        sha256.copy_from_slice(digest(&SHA256, key.as_bytes()).as_ref());
+        let verified = self.find_key(id, &sha256, user).await?;
+        self.0.known.insert(name, Known::Key { id, sha256, user });
+        Ok(verified)
+    }
+
+    async fn find_key(&self, id: Uuid, sha256: &[u8], user: Option<Uuid>) -> Result<Arc<Verified>> {
+        let key = self.0.keys.find(id).await?.filter(|key| key.has(sha256)).ok_or_else(refused)?;
+        let user = match user {
+            Some(user) => Some(self.0.users.find(user).await.map_err(|error| match error.code {
+                Code::NotFound => refused(),
+                _ => error,
+            })?),
+            None => None,
+        };
+        Ok(Arc::new(Verified::Key { id, scopes: key.scopes, user }))
+    }
+
+    fn counted(&self, verified: Result<Arc<Verified>>, is_new: bool) -> Result<Arc<Verified>> {
+        let counter = match &verified {
+            Ok(_) if is_new => &CREDENTIALS.verified,
+            Ok(_) => &CREDENTIALS.known,
+            Err(_) => &CREDENTIALS.refused,
+        };
+        counter.increment(1);
+        verified
+    }
+}
+
+/// Counts events and reads whose credential the service does not know.
+pub fn count_unknown(count: usize) {
+    CREDENTIALS.unknown.increment(count as u64);
+}
+
+/// The error for a call on behalf of a user without a credential.
+pub fn missing() -> Error {
+    Error::new(Code::Unauthorized, "a call on behalf of a user needs the user's token or a server key")
+}
+
+/// The error for a call whose credential belongs to another user or key, or does not suffice.
+pub fn foreign() -> Error {
+    Error::new(Code::Forbidden, "the credential of the call belongs to another user or server key")
+}
+
+/// After a pause of the process (SIGSTOP, a frozen machine), no token is accepted until the list of revocations has been
+/// read again.
+async fn watch_pauses(revocations: Revocations) {
+    loop {
+        if !revocations.pauses().observe() {
+            let begin = standstill::now();
+            if revocations.catch_up().await.is_ok() {
+                revocations.pauses().resume(begin);
+            }
+        }
+        sleep(CHECK_INTERVAL).await;
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,166 @@
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use bytes::Bytes;
+use confab_common::issuers::IssuersConfig;
+use confab_proto::auth::v1::{
+    GetKeyRequest, GetUserRequest, Jwks, ListRevocationsRequest, ListRevocationsResponse, Revocation, RevocationKind,
+    ServerKey, User,
+};
+use parking_lot::Mutex;
+use prost::Message;
+use serde_json::json;
+use tokio::time::advance;
+
+use super::*;
+use crate::testing::{callers, claims, fake, identity, jwks, signed, token_of};
+
+/// An auth service with one server key, whose calls are counted.
+#[derive(Default)]
+struct Auth {
+    revocations: Mutex<Vec<Revocation>>,
+    key_is_deleted: AtomicBool,
+    jwks: AtomicU64,
+}
+
+const KEY: Uuid = Uuid::from_u128(5);
+
+fn key() -> String {
+    format!("cfk_{}_{}", KEY.simple(), "A".repeat(43))
+}
+
+impl Auth {
+    fn transport(self: &Arc<Self>) -> Transport {
+        let auth = self.clone();
+        fake(move |method, body: Bytes| match method {
+            "GetJwks" => {
+                auth.jwks.fetch_add(1, Ordering::Relaxed);
+                Ok(Jwks { json: jwks(&[1]) }.encode_to_vec())
+            }
+            "ListRevocations" => {
+                let after = ListRevocationsRequest::decode(body).unwrap().after;
+                let revocations = auth.revocations.lock().iter().filter(|it| it.number > after).cloned().collect();
+                let head = auth.revocations.lock().len() as u64;
+                Ok(ListRevocationsResponse { revocations, head }.encode_to_vec())
+            }
+            "GetKey" if auth.key_is_deleted.load(Ordering::Relaxed) => Err(Error::not_found("key")),
+            "GetKey" => {
+                let id = GetKeyRequest::decode(body).unwrap().id;
+                let (sha256, scopes) = (digest(&SHA256, key().as_bytes()).as_ref().to_vec(), vec!["rooms".into()]);
+                Ok(ServerKey { id, sha256, scopes, ..ServerKey::default() }.encode_to_vec())
+            }
+            _ => {
+                let id = GetUserRequest::decode(body).unwrap().id;
+                Ok(User { id, username: "ada".into(), ..User::default() }.encode_to_vec())
+            }
+        })
+    }
+
+    fn revoke(&self, revocation: Revocation) {
+        let mut all = self.revocations.lock();
+        let number = all.len() as u64 + 1;
+        all.push(Revocation { number, expires_at_ms: i64::MAX, ..revocation });
+    }
+
+    fn of_user(&self, kind: RevocationKind) {
+        self.revoke(Revocation { kind: kind.into(), user_id: identity().user.id, ..Revocation::default() });
+    }
+}
+
+async fn code(callers: &Callers, credential: &Credential) -> Option<Code> {
+    callers.verify(credential).await.err().map(|error| error.code)
+}
+
+async fn known(callers: &Callers, credential: &Credential) -> Option<Option<Code>> {
+    callers.known(&credential.digest().unwrap()).await.map(|known| known.err().map(|error| error.code))
+}
+
+/// Waits until the service rejects a credential: it reads the list of revocations every second.
+async fn is_rejected(callers: &Callers, credential: &Credential) {
+    let rejected = async {
+        while code(callers, credential).await != Some(Code::Unauthorized) {
+            sleep(Duration::from_millis(2)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), rejected).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_verified_token_is_known_by_its_digest() {
+    let callers = callers(Arc::<Auth>::default().transport());
+    let token = Credential::of_token(&signed(1, &claims(json!({}))));
+    assert_eq!(known(&callers, &token).await, None);
+    let verified = callers.verify(&token).await.unwrap().unwrap();
+    assert_eq!(verified.user(), Some(&identity().user));
+    assert_eq!(known(&callers, &token).await, Some(None));
+    assert!(callers.verify(&Credential::default()).await.unwrap().is_none());
+    let forged = Credential::of_token(&signed(2, &claims(json!({}))));
+    assert_eq!((code(&callers, &forged).await, known(&callers, &forged).await), (Some(Code::Unauthorized), None));
+}
+
+#[tokio::test]
+async fn a_revoked_token_is_not_accepted_although_it_was_known() {
+    let auth = Arc::<Auth>::default();
+    let callers = callers(auth.transport());
+    let token = Credential::of_token(&signed(1, &claims(json!({}))));
+    assert_eq!(code(&callers, &token).await, None);
+    auth.revoke(Revocation { session_id: identity().session_id.to_string(), ..Revocation::default() });
+    is_rejected(&callers, &token).await;
+    assert_eq!(known(&callers, &token).await, None, "a token that has ended is forgotten");
+    assert_eq!(code(&callers, &token).await, Some(Code::Unauthorized));
+}
+
+#[tokio::test]
+async fn a_token_expires_although_it_was_known() {
+    let callers = callers(Arc::<Auth>::default().transport());
+    let now = jsonwebtoken::get_current_timestamp() as i64;
+    for (expires_at, expected) in [(now + 60, None), (now - 60, Some(Code::Unauthorized))] {
+        let checked = callers.0.tokens.check_again(&Identity { expires_at, ..identity() }).await;
+        assert_eq!(checked.err().map(|error| error.code), expected);
+    }
+    let expired = Credential::of_token(&signed(1, &claims(json!({"exp": now - 60}))));
+    assert_eq!(code(&callers, &expired).await, Some(Code::Unauthorized));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_end_of_a_suspension_takes_effect_at_once() {
+    let auth = Arc::<Auth>::default();
+    let callers = callers(auth.transport());
+    let token = Credential::of_token(&signed(1, &claims(json!({}))));
+    assert_eq!(code(&callers, &token).await, None);
+    auth.of_user(RevocationKind::Blocked);
+    advance(Duration::from_secs(2)).await;
+    is_rejected(&callers, &token).await;
+    auth.of_user(RevocationKind::Unblocked);
+    assert_eq!(code(&callers, &token).await, None, "before the next read of the list");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deleted_key_is_rejected_after_4_s() {
+    let auth = Arc::<Auth>::default();
+    let callers = callers(auth.transport());
+    let user = Uuid::from_u128(7);
+    let (alone, acting) = (Credential::of_key(&key(), None), Credential::of_key(&key(), Some(user)));
+    let verified = callers.verify(&acting).await.unwrap().unwrap();
+    let Verified::Key { id, .. } = &*verified else { panic!("{verified:?}") };
+    assert_eq!((*id, verified.user().map(|user| &*user.username)), (KEY, Some("ada")));
+    assert!(callers.verify(&alone).await.unwrap().unwrap().user().is_none());
+    let wrong = Credential::of_key(&key().replace('A', "B"), None);
+    assert_eq!(code(&callers, &wrong).await, Some(Code::Unauthorized));
+    auth.key_is_deleted.store(true, Ordering::Relaxed);
+    advance(Duration::from_secs(4)).await;
+    assert_eq!(known(&callers, &acting).await, Some(Some(Code::Unauthorized)));
+    assert_eq!(code(&callers, &alone).await, Some(Code::Unauthorized));
+}
+
+#[tokio::test]
+async fn known_credentials_are_bounded() {
+    let config = CallersConfig::strict(IssuersConfig::default());
+    let auth = Arc::<Auth>::default().transport();
+    let callers = Callers::with_capacity(10, &config, Role::Message, auth, (None, &Process::new())).unwrap();
+    for user in 0..100 {
+        let token = Credential::of_token(&token_of(Uuid::from_u128(user)));
+        assert_eq!(code(&callers, &token).await, None);
+    }
+    callers.0.known.run_pending_tasks();
+    assert!(callers.0.known.entry_count() <= 10, "{}", callers.0.known.entry_count());
+}

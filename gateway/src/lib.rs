@@ -5,12 +5,12 @@ mod backoff;
 mod chat;
 pub mod clients;
 pub mod config;
-pub mod draft;
 pub mod edge;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 pub mod limits;
 mod metrics;
+pub mod new_message;
 mod payload;
 pub mod problem;
 pub mod rest;

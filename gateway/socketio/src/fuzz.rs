@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use crate::engine::payload::{Packet as Part, SEPARATOR, packets};
 use crate::frame::Frame;
-use crate::packet::{EventData, Packet};
+use crate::packet::{EventPayload, Packet};
 use crate::protocol::{Attachment, Protocol, Step};
 
 /// Largest packet in these runs, in bytes.
@@ -15,7 +15,7 @@ pub fn packet(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let Ok(packet) = Packet::parse(text) else { return };
     assert!(text.ends_with(packet.data) && packet.attachments <= 10);
-    if let Ok(event) = EventData::parse(packet.data) {
+    if let Ok(event) = EventPayload::parse(packet.data) {
         let sent = Frame::event(&event.name, &event.argument);
         assert!(sent.packet().starts_with(b"42["));
     }

@@ -38,7 +38,7 @@ pub struct Packet<'a> {
     pub namespace: &'a str,
     /// The id of the acknowledgement, if the sender requests one.
     pub id: Option<u64>,
-    /// The payload: JSON, or empty. [`EventData::parse`] reads the payload of an event.
+    /// The payload: JSON, or empty. [`EventPayload::parse`] reads the payload of an event.
     pub data: &'a str,
 }
 
@@ -85,14 +85,14 @@ fn split_digits(text: &str) -> (&str, &str) {
 }
 
 /// The name and the first argument of an event. The parser ignores further arguments.
-pub struct EventData<'a> {
+pub struct EventPayload<'a> {
     /// The name; empty when the first element is not a string.
     pub name: Cow<'a, str>,
     /// The first argument as JSON text.
     pub argument: Option<&'a RawValue>,
 }
 
-impl<'a> EventData<'a> {
+impl<'a> EventPayload<'a> {
     /// Parses the JSON array of an event.
     ///
     /// # Errors
@@ -102,11 +102,11 @@ impl<'a> EventData<'a> {
     }
 }
 
-impl<'de> Deserialize<'de> for EventData<'de> {
+impl<'de> Deserialize<'de> for EventPayload<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Arguments;
         impl<'de> Visitor<'de> for Arguments {
-            type Value = EventData<'de>;
+            type Value = EventPayload<'de>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("an array that begins with the event's name")
@@ -117,7 +117,7 @@ impl<'de> Deserialize<'de> for EventData<'de> {
                     elements.next_element()?.ok_or_else(|| serde::de::Error::invalid_length(0, &self))?;
                 let argument = elements.next_element()?;
                 while elements.next_element::<IgnoredAny>()?.is_some() {}
-                Ok(EventData { name: read_name(name.get()), argument })
+                Ok(EventPayload { name: read_name(name.get()), argument })
             }
         }
         deserializer.deserialize_seq(Arguments)
@@ -171,18 +171,18 @@ mod tests {
 
     #[test]
     fn event_data_is_parsed() {
-        let data = EventData::parse(r#"["message",{"a":[1,2]},3]"#).unwrap();
+        let data = EventPayload::parse(r#"["message",{"a":[1,2]},3]"#).unwrap();
         assert_eq!((&*data.name, data.argument.unwrap().get()), ("message", r#"{"a":[1,2]}"#));
-        assert!(EventData::parse(r#"["a\"b"]"#).unwrap().argument.is_none());
+        assert!(EventPayload::parse(r#"["a\"b"]"#).unwrap().argument.is_none());
         let deep = format!(r#"["a",{}"#, "[".repeat(100_000));
         for bad in ["", "{}", "[]", r#"["a"#, &deep] {
-            assert!(EventData::parse(bad).is_err());
+            assert!(EventPayload::parse(bad).is_err());
         }
         for nameless in
             [r#"[7,{}]"#, "[null]", r#"[{"toString":"foo"}]"#, r#"["\ud83d",1]"#, r#"["\udca9"]"#, r#"[["message"]]"#]
         {
-            assert_eq!(EventData::parse(nameless).unwrap().name, "", "{nameless}");
+            assert_eq!(EventPayload::parse(nameless).unwrap().name, "", "{nameless}");
         }
-        assert_eq!(EventData::parse(r#"["m\u0065ssage"]"#).unwrap().name, "message");
+        assert_eq!(EventPayload::parse(r#"["m\u0065ssage"]"#).unwrap().name, "message");
     }
 }

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::event::Event;
 use crate::frame::Frame;
-use crate::packet::{EventData, Kind, Malformed, Packet};
+use crate::packet::{EventPayload, Kind, Malformed, Packet};
 use crate::rate_limit::RateLimit;
 
 /// Packets per second from a client that has not connected, with bursts of twice that number.
@@ -212,7 +212,7 @@ impl State {
                 Ok(Step::Connect(packet.data))
             }
             (Kind::Event, Phase::Connecting | Phase::Connected) => {
-                let EventData { name, argument } = EventData::parse(packet.data)?;
+                let EventPayload { name, argument } = EventPayload::parse(packet.data)?;
                 let over_limit = !self.rate_limit.admit();
                 if over_limit {
                     LIMITS.hit("events_per_second");

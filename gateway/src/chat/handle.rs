@@ -16,9 +16,9 @@ use super::context::Chat;
 use super::lanes::Pending;
 use super::request::Request;
 use super::{file_upload, join, renew};
-use crate::draft::Draft;
 use crate::limits::Act;
 use crate::metrics::METRICS;
+use crate::new_message::NewMessage;
 use crate::send::{Sending, Sent};
 use crate::views::MessageJson;
 
@@ -105,7 +105,7 @@ pub async fn handle(chat: &Arc<Chat>, socket: &Arc<Socket>, room: Uuid, events: 
     socket.outbox.answer(&answers);
 }
 
-fn begin_send(chat: &Chat, socket: &Socket, message: Draft, deadline: Instant) -> Result<Sending> {
+fn begin_send(chat: &Chat, socket: &Socket, message: NewMessage, deadline: Instant) -> Result<Sending> {
     let identity = socket.client.identity().ok_or_else(|| Error::new(Code::Unauthorized, "not connected"))?;
     let (room, event) = message.into_event(identity)?;
     chat.limits.take(Act::Send, identity.user_id)?;

@@ -7,7 +7,7 @@ use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use crate::draft::{Draft, check_client_message_id};
+use crate::new_message::{NewMessage, check_client_message_id};
 use crate::payload::{RoomOr, read_room, read_text};
 use crate::rooms::history::{MAX_MESSAGES, Wanted};
 
@@ -17,7 +17,7 @@ pub const MAX_FILE: usize = 1024 * 1024;
 pub enum Request {
     Join(Join),
     Leave,
-    Send(Draft),
+    Send(NewMessage),
     Upload(FileUpload),
     /// A new token.
     Auth(String),
@@ -75,7 +75,7 @@ pub fn parse(name: &str, argument: Option<&RawValue>, attachments: &[Bytes]) -> 
             Ok((room, Request::Leave))
         }
         "message" => {
-            let message: Draft = read_text(argument, "{ roomId, content, clientMessageId?, fileIds? }")?;
+            let message: NewMessage = read_text(argument, "{ roomId, content, clientMessageId?, fileIds? }")?;
             Ok((text::id("roomId", &message.room_id)?, Request::Send(message)))
         }
         "fileUpload" => {

@@ -19,9 +19,9 @@ use super::extract::{Actor, Caller, Json, Params, Reader, RoomId, Turns, by};
 use super::openapi::problems::{Body, ByKey, Called, Conflict, Unauthorized};
 use super::openapi::{examples, params};
 use crate::App;
-use crate::draft::Draft;
 use crate::edge::cors::IDEMPOTENCY_KEY;
 use crate::limits::{Act, RequestLimits};
+use crate::new_message::NewMessage;
 use crate::problem::Problem;
 use crate::views::history::{self, Position};
 use crate::views::{MessageJson, Page, Repeated};
@@ -41,7 +41,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
     tag = "Messages",
     params(params::IdempotencyKey),
     request_body(
-        content = Draft,
+        content = NewMessage,
         example = json!({"roomId": examples::ROOM, "content": "Milk first?"})
     ),
     responses(
@@ -58,10 +58,10 @@ async fn post(
     Caller(caller): Caller,
     headers: HeaderMap,
     limits: RequestLimits,
-    Json(mut draft): Json<Draft>,
+    Json(mut message): Json<NewMessage>,
 ) -> Result<Response, Problem> {
-    draft.client_message_id = client_message_id(&headers, draft.client_message_id)?;
-    let (room, event) = draft.into_event(&caller)?;
+    message.client_message_id = client_message_id(&headers, message.client_message_id)?;
+    let (room, event) = message.into_event(&caller)?;
     limits.take(Act::Send, caller.user_id)?;
     let sent = app.sender.send(room, event, caller.credential, app.config.request_timeout).await?;
     let message = MessageJson::from(&sent.event);

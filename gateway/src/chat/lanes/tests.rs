@@ -1,5 +1,5 @@
 use super::*;
-use crate::draft::Draft;
+use crate::new_message::NewMessage;
 
 const ROOM: Uuid = Uuid::from_u128(1);
 const OTHER: Uuid = Uuid::from_u128(2);
@@ -9,7 +9,7 @@ fn event(request: Request) -> Pending {
 }
 
 fn send() -> Pending {
-    event(Request::Send(Draft {
+    event(Request::Send(NewMessage {
         room_id: ROOM.to_string(),
         content: "x".into(),
         client_message_id: None,

@@ -1,5 +1,5 @@
 use super::*;
-use crate::draft::Draft;
+use crate::new_message::NewMessage;
 
 async fn params(query: &str) -> Result<Params, Problem> {
     let request = Request::builder().uri(format!("/x?{query}")).body(()).unwrap();
@@ -43,7 +43,7 @@ fn bearer_tokens_are_parsed() {
 #[test]
 fn body_errors_name_the_invalid_field() {
     let field = |body: &str| {
-        let error = parse::<Draft>(body.as_bytes()).unwrap_err();
+        let error = parse::<NewMessage>(body.as_bytes()).unwrap_err();
         (error.code, error.fields.first().map(|error| format!("{} {}", error.field, error.detail)))
     };
     let named = |text: &str| (Code::InvalidRequest, Some(text.to_owned()));
@@ -56,23 +56,23 @@ fn body_errors_name_the_invalid_field() {
     for bad in ["", "{", "[]", "null", "\"x\"", "{}{}", r#"{"content":"\ud800"}"#, &deep, r#"["r","x",null,null]"#] {
         assert_eq!(field(bad), (Code::InvalidRequest, None), "{bad:.40}");
     }
-    assert!(parse::<Draft>(b"{\"roomId\":\"\xff\"}").is_err());
+    assert!(parse::<NewMessage>(b"{\"roomId\":\"\xff\"}").is_err());
 }
 
 #[test]
 fn a_byte_order_mark_is_ignored() {
-    let draft: Draft = parse("\u{feff}{\"roomId\":\"r\",\"content\":\"x\"}".as_bytes()).unwrap();
-    assert_eq!(draft.content, "x");
+    let message: NewMessage = parse("\u{feff}{\"roomId\":\"r\",\"content\":\"x\"}".as_bytes()).unwrap();
+    assert_eq!(message.content, "x");
     for bad in ["\u{feff}", "\u{feff}\u{feff}{}", "{}\u{feff}"] {
-        assert_eq!(parse::<Draft>(bad.as_bytes()).unwrap_err().code, Code::InvalidRequest);
+        assert_eq!(parse::<NewMessage>(bad.as_bytes()).unwrap_err().code, Code::InvalidRequest);
     }
 }
 
 #[test]
 fn null_means_absent_and_unknown_fields_are_ignored() {
-    let draft: Draft =
+    let message: NewMessage =
         parse(br#"{"roomId":"r","content":"x","clientMessageId":null,"fileIds":null,"seq":1,"sender":{}}"#).unwrap();
-    assert!(draft.client_message_id.is_none() && draft.file_ids.is_none());
+    assert!(message.client_message_id.is_none() && message.file_ids.is_none());
 }
 
 mod keys;

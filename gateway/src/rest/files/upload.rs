@@ -16,8 +16,8 @@ use utoipa::ToSchema;
 
 use super::multipart::{self, Form, MAX_BESIDE, Part};
 use crate::App;
-use crate::draft::check_client_message_id;
 use crate::limits::{Act, RequestLimits};
+use crate::new_message::check_client_message_id;
 use crate::problem::Problem;
 use crate::rest::extract::Caller;
 use crate::rest::messages::client_message_id;

@@ -44,8 +44,8 @@ async fn service_may_only_add_to_the_audit_and_purge_old_entries() {
         let is_expected = refused.starts_with("permission denied") || refused.starts_with("must be owner");
         assert!(is_expected, "{statement}: {refused}");
     }
-    assert!(store.purge_audit(now + 1, 10).await.is_err(), "the young entry is protected");
     assert_eq!(store.purge_audit(now - 90 * DAY_MS, 10).await.unwrap(), 1);
+    assert!(store.purge_audit(now + 1, 10).await.is_err(), "the young entry is protected");
     assert_eq!(store.audit(AuditPosition::TOP, 10).await.unwrap(), [young]);
     // Accounts change as before.
     let ada = create(&store, account("ada")).await.unwrap();

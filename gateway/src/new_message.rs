@@ -11,8 +11,7 @@ use uuid::Uuid;
 /// A message to send. Fields that the server assigns are ignored.
 #[derive(Debug, Clone, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-#[schema(as = NewMessage)]
-pub struct Draft {
+pub struct NewMessage {
     /// The room that receives the message.
     #[schema(format = "uuid")]
     pub room_id: String,
@@ -28,7 +27,7 @@ pub struct Draft {
     pub file_ids: Option<Vec<String>>,
 }
 
-impl Draft {
+impl NewMessage {
     /// The room, and the event to append to its log. The event's id is minted here, so that the append can be repeated
     /// safely.
     ///

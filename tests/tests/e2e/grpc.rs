@@ -181,6 +181,10 @@ file='{"id": "0193a4c0-7d50-7cc3-98a5-2f6b8e1d0e03", "caller": '"$ADA"'}'
 as_user $ROOM confab.room.v1.RoomService/GetRoom "$mine"
 as_user $ROOM confab.room.v1.RoomService/GetRoom "$forged" 2>&1 | rejects permission_denied
 as_user $ROOM confab.room.v1.RoomService/DeleteRoom "$forged" 2>&1 | rejects permission_denied
+as_user $ROOM confab.room.v1.RoomService/ListOwnRooms '{"limit": 1, "caller": '"$ADA"'}' 2>&1 |
+  rejects permission_denied
+as_user $ROOM confab.room.v1.RoomService/FilterAcquaintances '{"userId": "0193a4c0-7d50-7cc3-98a5-2f6b8e1d0c01"}' 2>&1 |
+  rejects permission_denied
 as_user $FILE confab.file.v1.FileService/DeleteFile "$file" 2>&1 | rejects permission_denied
 as_user $MESSAGE confab.message.v1.MessageService/Append \
   '{"events": [{'"$event"', "kind": "KIND_MESSAGE", "sender": '"$ADA"'}]}' | rejects forbidden

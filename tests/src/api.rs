@@ -1,6 +1,6 @@
 //! An HTTP client of the public API.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use reqwest::Method;
@@ -10,6 +10,10 @@ use uuid::Uuid;
 
 use crate::contract;
 
+/// How long clients repeat a request while too many passwords wait to be hashed.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// The pause before they repeat it.
+const PAUSE: Duration = Duration::from_millis(200);
 /// The password of every account created here.
 pub const PASSWORD: &str = "correct horse battery";
 
@@ -139,8 +143,21 @@ impl Api {
     pub async fn signup(&self) -> anyhow::Result<Account> {
         let username = unique("user");
         let credentials = json!({"username": username, "password": PASSWORD});
-        let body = self.call(Method::POST, "/api/auth/signup", None, Some(credentials)).await?.expect(201)?;
-        Account::of(&body)
+        self.enter("/api/auth/signup", credentials).await?.expect(201).and_then(|body| Account::of(&body))
+    }
+
+    /// Signs up or logs in, with patience.
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub async fn enter(&self, path: &str, credentials: Value) -> anyhow::Result<Answer> {
+        let patience = Patience::begin();
+        loop {
+            let answer = self.call(Method::POST, path, None, Some(credentials.clone())).await?;
+            if !patience.again(&answer).await {
+                return Ok(answer);
+            }
+        }
     }
 
     /// Creates a room with a unique name and returns its id.
@@ -182,6 +199,26 @@ impl Account {
             username: text(&body["user"]["username"])?,
             token: text(&body["token"])?,
         })
+    }
+}
+
+/// Until when a client repeats a request because too many passwords wait to be hashed. Such a request has done nothing.
+pub struct Patience(Instant);
+
+impl Patience {
+    pub fn begin() -> Self {
+        Self(Instant::now() + PATIENCE)
+    }
+
+    /// Returns whether to make the request again, after a pause.
+    pub async fn again(&self, answer: &Answer) -> bool {
+        let is_busy =
+            answer.status == 503 && answer.body["detail"].as_str().is_some_and(|it| it.starts_with("password"));
+        let again = is_busy && Instant::now() < self.0;
+        if again {
+            tokio::time::sleep(PAUSE).await;
+        }
+        again
     }
 }
 

@@ -54,7 +54,9 @@ fn every_request_of_a_user_is_verified() {
                 continue;
             }
             let handlers = read(&format!("{service}/src/grpc.rs"));
-            let begin = handlers.find(&format!("async fn {}(", snake(method.name()))).expect(method.name());
+            let begin = handlers
+                .find(&format!("async fn {}(", snake(method.name())))
+                .unwrap_or_else(|| panic!("{}", method.name()));
             let handler = handlers[begin + 1..].split("async fn ").next().unwrap();
             let checks = handler.contains("verified(request)") || handler.contains("Claim::of(&request)");
             assert!(checks, "the handler of {path} receives its message with `verified(request)`");

@@ -29,7 +29,7 @@ use confab_common::store::{StorageConfig, StoreUrl};
 pub use accounts::{AccountStore, Claimed, Deletion, Leaving, Profile, ProfileChange, State, User};
 pub use accounts::{DELETED, is_deleted, name_taken, no_invite, wrong_credentials};
 pub use audit::{Actor, AuditPosition, AuditStore, Entry};
-pub use directory::{DirectoryStore, Match, MatchPosition, ShownName};
+pub use directory::{DirectoryStore, Match, MatchPosition, OutdatedName, ShownName};
 pub use invites::{Invite, InviteStore, PasswordReset, Redeemed};
 pub use keys::{KeyStore, ServerKey};
 pub use profiles::{Name, ProfileStore, Reservation};

@@ -137,7 +137,7 @@ async fn events_are_counted() {
         ("confab_message_append_rows_bucket{le=\"1\"}", 1.0),
         ("confab_message_queue_seconds_count", 1.0),
         ("confab_bus_heard_total", 1.0),
-        ("confab_bus_listeners{state=\"up\"}", 2.0),
+        ("confab_bus_listeners{state=\"up\"}", 3.0),
         ("confab_file_uploads", 0.0),
         ("confab_file_upload_bytes_total", 10.0),
         ("confab_file_upload_seconds_count{outcome=\"ok\"}", 1.0),
@@ -180,7 +180,7 @@ async fn missing_bus_shows_in_the_metrics() {
     api.post("/api/messages", &account, json!({"roomId": room, "content": "late"})).await.unwrap().expect(201).unwrap();
     let dropped = async || {
         let seen = Exposition::scrape(server.admin_port()).await.ok()?;
-        assert_eq!(seen.value("confab_bus_listeners{state=\"down\"}"), Some(2.0));
+        assert_eq!(seen.value("confab_bus_listeners{state=\"down\"}"), Some(3.0));
         assert_eq!(seen.value("confab_bus_listeners{state=\"up\"}"), Some(0.0));
         (seen.value("confab_bus_dropped_total{reason=\"bus_down\"}")? > 0.0).then_some(())
     };

@@ -53,7 +53,7 @@ impl Database {
     /// Returns the settings of a program whose services connect as these users.
     fn stores(&self, user: impl Fn(&'static str) -> &'static str) -> Vec<(String, String)> {
         let store =
-            |service: &&'static str| (format!("CONFAB_{}_STORE", service.to_uppercase()), self.url(user(*service)));
+            |service: &&'static str| (format!("CONFAB_{}_STORE", service.to_uppercase()), self.url(user(service)));
         SERVICES.iter().map(store).collect()
     }
 

@@ -37,6 +37,9 @@ pub struct ShownName {
     pub folded: Option<String>,
 }
 
+/// A user, and the name that searches must find.
+pub type OutdatedName = (Uuid, Option<String>);
+
 /// The operations of the directory of users. Suspended and deleted users are never found.
 pub trait DirectoryStore: Send + Sync {
     /// Returns the active accounts with these ids, in no particular order.
@@ -48,7 +51,7 @@ pub trait DirectoryStore: Send + Sync {
 
     /// Returns up to `limit` accounts whose shown name a program of the version before has changed, with ids above
     /// `after` in ascending order, each with its current shown name.
-    fn outdated_names(&self, after: Uuid, limit: u32) -> BoxFuture<'_, Result<Vec<(Uuid, Option<String>)>>>;
+    fn outdated_names(&self, after: Uuid, limit: u32) -> BoxFuture<'_, Result<Vec<OutdatedName>>>;
 
     /// Stores the shown names of accounts that still have these names, and returns the number of accounts.
     fn renew_names(&self, names: Vec<(Uuid, ShownName)>) -> BoxFuture<'_, Result<u64>>;

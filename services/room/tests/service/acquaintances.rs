@@ -19,8 +19,8 @@ async fn users_of_common_rooms_are_found(location: Location) {
     service.join(&bob, &public).await.unwrap();
     let private = service.create_private(&ada, "Secret").await.unwrap().id;
     service.set(&ada, &private, &cleo, Role::Member).await.unwrap();
-    assert_eq!(filter(&ada.id, &[&bob.id, &bob.id]).await.unwrap(), [bob.id.clone()], "each once");
-    assert_eq!(filter(&cleo.id, &[&bob.id, &ada.id]).await.unwrap(), [ada.id.clone()]);
+    assert_eq!(filter(&ada.id, &[&bob.id, &bob.id]).await.unwrap(), [&*bob.id], "each once");
+    assert_eq!(filter(&cleo.id, &[&bob.id, &ada.id]).await.unwrap(), [&*ada.id]);
     assert_eq!(filter(&bob.id, &[&cleo.id]).await.unwrap(), [""; 0]);
     assert_eq!(filter(&ada.id, &[]).await.unwrap(), [""; 0]);
     service.remove(&ada, &private, &cleo.id).await.unwrap();

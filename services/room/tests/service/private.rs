@@ -63,7 +63,7 @@ async fn several_rooms_are_checked_in_one_call(location: Location) {
         service.client.clone().check_rooms(request).await.map(|answer| answer.into_inner().room_ids)
     };
     let all = vec![shown.clone(), hidden.clone(), Uuid::now_v7().to_string()];
-    assert_eq!(check(&bob, all.clone()).await.unwrap(), [shown.clone()]);
+    assert_eq!(check(&bob, all.clone()).await.unwrap(), [&*shown]);
     assert_eq!(check(&ada, all.clone()).await.unwrap().len(), 2);
     service.set(&ada, &hidden, &bob, Role::Member).await.unwrap();
     assert_eq!(check(&bob, all.clone()).await.unwrap().len(), 2);

@@ -190,7 +190,7 @@ async fn names_are_found_by_their_beginning(directory: Directory) {
     // A user finds a change immediately.
     let me = Some(json!({"displayName": format!("Me {tag}")}));
     directory.one.call(Method::PATCH, "/api/auth/me", Some(&reader), me).await.unwrap().expect(200).unwrap();
-    assert_eq!(directory.found(&reader, &format!("me {tag}")).await, [reader.username.clone()]);
+    assert_eq!(directory.found(&reader, &format!("me {tag}")).await, [&*reader.username]);
     for wrong in ["", "a", " a "] {
         fails(&directory.other.get(&search(wrong), &reader).await.unwrap(), 400, "invalid_request");
     }

@@ -6,7 +6,7 @@ use tokio_postgres::Row;
 use uuid::Uuid;
 
 use super::{Postgres, user};
-use crate::store::{DirectoryStore, Match, MatchPosition, ShownName, User};
+use crate::store::{DirectoryStore, Match, MatchPosition, OutdatedName, ShownName, User};
 
 // `state = 0` is a literal, because the indexes contain only active users.
 const ACTIVE: &str =
@@ -57,7 +57,7 @@ impl DirectoryStore for Postgres {
         })
     }
 
-    fn outdated_names(&self, after: Uuid, limit: u32) -> BoxFuture<'_, Result<Vec<(Uuid, Option<String>)>>> {
+    fn outdated_names(&self, after: Uuid, limit: u32) -> BoxFuture<'_, Result<Vec<OutdatedName>>> {
         Box::pin(async move {
             let rows = self.0.query(OUTDATED, &[&after, &i64::from(limit)]).await?;
             Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())

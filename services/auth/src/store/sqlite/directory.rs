@@ -6,7 +6,7 @@ use rusqlite::{Row, params};
 use uuid::Uuid;
 
 use super::{Sqlite, id, user};
-use crate::store::{DirectoryStore, Match, MatchPosition, ShownName, User};
+use crate::store::{DirectoryStore, Match, MatchPosition, OutdatedName, ShownName, User};
 
 const ACTIVE: &str = concat!(
     "/* active_users */ SELECT ",
@@ -58,7 +58,7 @@ impl DirectoryStore for Sqlite {
         }))
     }
 
-    fn outdated_names(&self, after: Uuid, limit: u32) -> BoxFuture<'_, Result<Vec<(Uuid, Option<String>)>>> {
+    fn outdated_names(&self, after: Uuid, limit: u32) -> BoxFuture<'_, Result<Vec<OutdatedName>>> {
         Box::pin(self.0.read(move |connection| {
             let named = |row: &Row<'_>| Ok((id(row, 0)?, row.get(1)?));
             Ok(connection

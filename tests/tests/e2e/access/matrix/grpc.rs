@@ -49,7 +49,7 @@ impl Callers {
         let made = Command::new(script).arg(own.directory()).arg("name").output().await?;
         ensure!(made.status.success(), "{script}: {}", String::from_utf8_lossy(&made.stderr));
         certificates::make(other.directory())?;
-        let body = own.directory().join("message");
+        let body = own.directory().join("body");
         fs::write(&body, MESSAGE)?;
         Ok(Self { own, other, body })
     }

@@ -66,7 +66,7 @@ impl People {
         let theirs = text(&one.share(&target, None, "theirs.txt", b"theirs").await?["id"])?;
         let login = unique("login");
         let new = json!({"username": login, "password": PASSWORD, "refresh": true});
-        let session = one.call(Method::POST, "/api/auth/signup", None, Some(new)).await?.expect(201)?;
+        let session = one.enter("/api/auth/signup", new).await?.expect(201)?;
         let refresh = text(&session["refreshToken"])?;
         let suspended = &parts[&Part::Suspended];
         let path = format!("/api/admin/users/{}/suspend", suspended.id);

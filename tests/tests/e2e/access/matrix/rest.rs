@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::{Context, bail, ensure};
-use confab_tests::api::{Account, Answer, Api};
+use confab_tests::api::{Account, Answer, Api, Patience};
 use confab_tests::form::{Form, content_type};
 use reqwest::Method;
 use serde_json::Value;
@@ -160,7 +160,13 @@ impl Cell {
         if let (Caller::User(_), Some(account)) = (caller, &account) {
             by.token = Some(&account.token);
         }
-        let answer = self.request.send(answers, &by, &objects).await?;
+        let patience = Patience::begin();
+        let answer = loop {
+            let answer = self.request.send(answers, &by, &objects).await?;
+            if !patience.again(&answer).await {
+                break answer;
+            }
+        };
         self.judge(&answer, &objects)?;
         // A hidden room has the answer of an unknown one.
         let is_hidden = self.kind == Kind::Private && self.expected == "404" && caller.is_outside();

@@ -22,7 +22,7 @@ pub struct Servers {
 
 /// The programs, which run until this is dropped.
 enum Program {
-    Embedded { _server: Embedded },
+    Embedded { _server: Box<Embedded> },
     Cluster(Box<Cluster>),
 }
 
@@ -55,7 +55,7 @@ impl Servers {
         let server = Embedded::start(&settings).await?;
         let key = server_keys::of_embedded(&server, server_keys::ALL).await?;
         let urls = [server.url(), server.url()];
-        Ok(Self { urls, issuer, key, is_open, program: Program::Embedded { _server: server } })
+        Ok(Self { urls, issuer, key, is_open, program: Program::Embedded { _server: Box::new(server) } })
     }
 
     async fn start_cluster() -> anyhow::Result<Self> {

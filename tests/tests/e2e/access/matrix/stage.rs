@@ -100,7 +100,7 @@ impl Stage {
     /// Opens another session of the account and returns its token.
     pub async fn login(&self, api: &Api, account: &Account) -> anyhow::Result<Account> {
         let body = json!({"username": account.username, "password": PASSWORD});
-        Account::of(&api.call(Method::POST, "/api/auth/login", None, Some(body)).await?.expect(200)?)
+        Account::of(&api.enter("/api/auth/login", body).await?.expect(200)?)
     }
 }
 

@@ -86,7 +86,8 @@ async fn append_once(
     batch.retain(|job| job.is_expected(now));
     let Some(longest) = batch.iter().map(|job| job.deadline - now).max() else { return Default::default() };
     let event = |job: &Job| NewEvent {
-        timeout_ms: (job.deadline - now).as_millis() as u32,
+        // 0 would mean the service's default, which is longer.
+        timeout_ms: (job.deadline - now).as_millis().max(1) as u32,
         traceparent: job.span.traceparent(),
         ..job.event.clone()
     };

@@ -45,6 +45,14 @@ impl Credentials {
         Ok(Self { callers: callers.clone(), found })
     }
 
+    /// Looks these credentials up, all at once: each one of a server key may need an answer of auth.
+    async fn look_up(&mut self, names: HashSet<Digest>) {
+        let callers = &self.callers;
+        let absent = names.into_iter().filter(|name| !self.found.contains_key(name));
+        let known = join_all(absent.map(async |name| (name, callers.known(&name).await))).await;
+        self.found.extend(known);
+    }
+
     /// The user or key of a credential; `None` if it is not known.
     async fn get(&mut self, name: &[u8]) -> Option<Result<Arc<Verified>>> {
         let Ok(name) = Digest::try_from(name) else {
@@ -71,6 +79,7 @@ pub async fn admit(claim: &Claim, events: Vec<pb::NewEvent>, given: &[pb::Creden
         return Ok(events.into_iter().map(|event| Some(Ok(event))).collect());
     };
     let mut credentials = Credentials::verify(callers, given).await?;
+    credentials.look_up(events.iter().filter_map(|event| Digest::try_from(&*event.credential).ok()).collect()).await;
     let mut waiting = HashSet::new();
     let mut admitted = Vec::with_capacity(events.len());
     for event in events {
@@ -140,6 +149,7 @@ pub async fn readers(claim: &Claim, request: &pb::ListEventsRequest) -> Result<O
         return Err(Error::field("readers", format!("must be at most {MAX_READERS}")));
     }
     let mut credentials = Credentials::verify(callers, given).await?;
+    credentials.look_up(names.iter().filter_map(|name| Digest::try_from(&**name).ok()).collect()).await;
     let mut checked = Readers { admitted: Vec::new(), refused: Vec::new() };
     let mut reason = None;
     for (reader, name) in readers.iter().zip(names) {

@@ -85,7 +85,8 @@ impl Sender {
         let sender = event.sender.as_ref().and_then(|sender| sender.id.parse().ok()).unwrap_or_default();
         let event = NewEvent { credential: credential.digest().map_or_else(Vec::new, Vec::from), ..event };
         let space = lane.load.add(&event).ok_or_else(too_much_waits)?;
-        let job = Job { event, credential, line: (room, sender), deadline, answer, span: Span::current(), space };
+        let (line, span) = ((room, sender), Span::current());
+        let job = Job { event, credential, line, deadline, answer, is_uncertain: false, span, space };
         lane.jobs.try_send(job).map_err(|_| too_much_waits())?;
         Ok(Sending { answer: receiver, deadline })
     }

@@ -41,6 +41,8 @@ pub struct Job {
     pub line: Line,
     pub deadline: Instant,
     pub answer: oneshot::Sender<Result<Sent>>,
+    /// Whether a replica may have stored the event in an attempt without an answer.
+    pub is_uncertain: bool,
     /// The trace span of the send.
     pub span: Span,
     pub space: Space,
@@ -52,8 +54,10 @@ impl Job {
         now < self.deadline && !self.answer.is_closed()
     }
 
+    /// Answers that the service is unavailable, which means that nothing was stored; or that the outcome is unknown.
     pub fn refuse(self) {
-        let _ = self.answer.send(Err(Error::unavailable("the message service")));
+        let error = if self.is_uncertain { Error::timeout() } else { Error::unavailable("the message service") };
+        let _ = self.answer.send(Err(error));
     }
 }
 

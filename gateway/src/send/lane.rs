@@ -4,7 +4,7 @@
 use std::collections::{HashSet, VecDeque};
 use std::time::Duration;
 
-use confab_common::grpc::{self, Call};
+use confab_common::grpc::{self, Call, Uncertain};
 use confab_common::telemetry::trace::Span;
 use confab_common::{Code, Error, Result};
 use confab_identity::credential::{self, Credential, message_credential};
@@ -101,6 +101,9 @@ async fn append_once(
     let mut client = clients.message.clone();
     match lead.instrument(client.append(grpc::request(request, call))).await {
         Ok(response) => {
+            if response.extensions().get::<Uncertain>().is_some() {
+                batch.iter_mut().for_each(|job| job.is_uncertain = true);
+            }
             let outcomes = batch.into_iter().zip(response.into_inner().outcomes);
             let (unknown, tried) = outcomes.partition::<Vec<_>, _>(|(_, outcome)| is_unknown(outcome));
             let tried = tried.into_iter().map(|(job, outcome)| (job, sent(outcome, &clients.deleted)));
@@ -120,6 +123,7 @@ fn answer(outcomes: Vec<(Job, Result<Sent>)>) -> Vec<Job> {
     for (job, outcome) in outcomes.into_iter().rev() {
         match outcome {
             Err(error) if error.code == Code::Unavailable && !stored.contains(&job.line) => rejected.push(job),
+            Err(error) if error.code == Code::Unavailable => job.refuse(),
             outcome => {
                 if may_be_stored(&outcome) {
                     stored.insert(job.line);

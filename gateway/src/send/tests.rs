@@ -138,3 +138,16 @@ async fn held_sends_count_against_the_bound_of_the_lane() {
     }
     assert!(begin(&sender, 2, "coffee").is_ok());
 }
+
+#[tokio::test]
+async fn a_send_that_may_be_stored_is_never_unavailable() {
+    for (is_uncertain, code) in [(false, Code::Unavailable), (true, Code::Timeout)] {
+        let (answer, receiver) = oneshot::channel();
+        let event = NewEvent::default();
+        let space = Arc::<Load>::default().add(&event).unwrap();
+        let (line, span, deadline) = ((Uuid::nil(), Uuid::nil()), Span::default(), Instant::now() + TIMEOUT);
+        let credential = Credential::default();
+        Job { event, credential, line, deadline, answer, is_uncertain, span, space }.refuse();
+        assert_eq!(receiver.await.unwrap().unwrap_err().code, code);
+    }
+}

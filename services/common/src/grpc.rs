@@ -24,7 +24,7 @@ mod urls;
 use std::time::Duration;
 
 pub use names::PeerNames;
-pub use network::connect;
+pub use network::{Uncertain, connect};
 pub use operation::operation;
 pub use peer::{Peer, caller};
 pub use reflection::Reflection;

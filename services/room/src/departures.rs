@@ -91,7 +91,13 @@ impl Departures {
             let Some((last, _)) = page.last() else { return Ok(()) };
             after = last.id;
             for (user, left_at_ms) in page {
-                let progress = self.leave(&user, None).await?;
+                let progress = match self.leave(&user, None).await {
+                    Ok(progress) => progress,
+                    Err(error) => {
+                        tracing::warn!(%error, user = %user.id, "cannot recheck the rooms of a deleted user now");
+                        continue;
+                    }
+                };
                 if !progress.more && now_ms - left_at_ms >= RECHECK_FOR_MS {
                     self.store.settle(user.id).await?;
                 }

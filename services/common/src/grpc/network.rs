@@ -77,6 +77,10 @@ fn transport(replicas: Arc<Replicas>) -> Transport {
     }))
 }
 
+/// In the extensions of an answer: a replica may also have executed an earlier attempt of the call, or may still do so.
+#[derive(Debug, Clone, Copy)]
+pub struct Uncertain;
+
 /// Sends a call with a buffered request to one replica after another.
 async fn call_replicas(replicas: &Replicas, call: Call, request: Request<Body>) -> Response<Body> {
     let deadline = Instant::now() + call.deadline;
@@ -117,6 +121,10 @@ async fn call_replicas(replicas: &Replicas, call: Call, request: Request<Body>) 
                     }
                     None => {
                         replicas.mark_working(&replica);
+                        let mut answer = answer;
+                        if unknown {
+                            answer.extensions_mut().insert(Uncertain);
+                        }
                         return answer;
                     }
                 },

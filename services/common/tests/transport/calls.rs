@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use confab_common::grpc::{self, Call, Transport};
+use confab_common::grpc::{self, Call, Transport, Uncertain};
 use parking_lot::Mutex;
 use tokio::net::TcpListener;
 use tokio::time::timeout;
@@ -171,6 +171,21 @@ async fn unavailable_replica_is_skipped() {
     for _ in 0..10 {
         assert_eq!(check(&transport, CALL).await, Ok(()));
     }
+}
+
+#[tokio::test]
+async fn answer_after_an_attempt_without_one_is_marked() {
+    let ([stuck, _well], _served, transport) = two().await;
+    stuck.is(Behaviour::Hangs);
+    let mut client = HealthClient::new(transport);
+    // Regardless of the order, one of the first calls goes to the stuck replica.
+    for _ in 0..2 {
+        let before = stuck.calls();
+        let call = grpc::request(HealthCheckRequest::default(), CALL.attempt(ATTEMPT_LIMIT));
+        let answer = client.check(call).await.unwrap();
+        assert_eq!(answer.extensions().get::<Uncertain>().is_some(), stuck.calls() > before);
+    }
+    assert!(stuck.calls() > 0);
 }
 
 #[tokio::test]

@@ -155,6 +155,32 @@ async fn a_suspended_user_is_recognised_only_by_the_right_password() {
     );
 }
 
+#[tokio::test]
+async fn former_names_and_those_of_deleted_accounts_stay_reserved() {
+    const DAY_MS: i64 = 86_400_000;
+    // Server keys create tokens of up to a day; a longer setting for other tokens prolongs the reservation.
+    for (token_days, tokens_last_days) in [(0.5, 1), (3.0, 3)] {
+        let data_dir = directory();
+        let config = AuthConfig { token_ttl: Duration::from_secs_f64(token_days * 86_400.0), ..config() };
+        let (mut client, _process) = start_with(&config, data_dir.clone(), bus(), Services::none()).await;
+        let user_id = user_id(&signup(&mut client, "", "ada", PASSWORD).await.unwrap());
+        let actor = Some(Actor { key_id: Uuid::now_v7().to_string(), request_id: "r1".into() });
+        let rename = PutUserRequest { user_id: user_id.clone(), username: "zoe".into(), actor, ..Default::default() };
+        let before = now_ms();
+        client.put_user(call(rename)).await.unwrap();
+        client.delete_user(call(DeleteUserRequest { user_id, actor: None })).await.unwrap();
+        let after = now_ms();
+        let database = rusqlite::Connection::open(data_dir.join("auth.db")).unwrap();
+        let reserved = "SELECT free_name_at_ms FROM users WHERE username_folded = ?1";
+        // A gateway may accept a token for up to a minute after its expiry.
+        for (name, reserved_ms) in [("ada", tokens_last_days * DAY_MS + 60_000), ("zoe", 30 * DAY_MS)] {
+            let free_at_ms = database.query_row(reserved, [name], |row| row.get::<_, i64>(0)).unwrap();
+            let times = before + reserved_ms..=after + reserved_ms;
+            assert!(times.contains(&free_at_ms), "{name}: {free_at_ms} is not within {times:?}");
+        }
+    }
+}
+
 async fn login_refreshable_after_signup(client: &mut Client) -> Session {
     signup(client, "", "ada", PASSWORD).await.unwrap();
     login_refreshable(client, "ada", PASSWORD).await.unwrap()

@@ -182,3 +182,21 @@ fn outcome(sent: Sent) -> pb::Outcome {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_kind_of_event_has_one_author() {
+        for (kind, author) in
+            [(pb::Kind::Message, Role::Gateway), (pb::Kind::File, Role::File), (pb::Kind::System, Role::Room)]
+        {
+            for role in Role::ALL {
+                let event = pb::NewEvent { kind: kind.into(), ..pb::NewEvent::default() };
+                let refusal = new_event(event, &Peer::with(role)).err().map(|error| error.code);
+                assert_eq!(refusal, (role != author).then_some(Code::Forbidden), "{kind:?} from {role:?}");
+            }
+        }
+    }
+}

@@ -51,6 +51,9 @@ async fn ten_thousand_unknown_ids_cause_one_fetch() {
         let codes = join_all(tokens.iter().map(|token| code(&issuers, token))).await;
         assert!(codes.iter().all(|code| *code == Some(Code::Unauthorized)));
         assert_eq!(server.requests(), fetches, "round {round}");
+        // All of those share one fetch; a token that arrives after it causes none for 30 s.
+        assert_eq!(code(&issuers, &with_random_ids(1)[0]).await, Some(Code::Unauthorized));
+        assert_eq!(server.requests(), fetches, "after round {round}");
         assert_eq!(code(&issuers, &token(&signer, "k")).await, None);
         later(AGAIN).await;
     }
@@ -101,6 +104,7 @@ async fn rotation_rejects_no_valid_token() {
     let codes = join_all(tokens.iter().map(|token| code(&issuers, token))).await;
     assert_eq!(codes, [None, None, None]);
     assert_eq!(server.requests(), 2);
+    assert_eq!(code(&issuers, &tokens[1]).await, None, "the old key stays valid beside the new one");
     // The issuer withdraws the old key.
     server.publish(&[("new", &new)]);
     later(HOURLY).await;

@@ -298,6 +298,8 @@ async fn roles_are_enforced_in_process() {
 #[tokio::test]
 async fn service_without_a_certificate_listens_on_loopback_only() {
     let beyond = SocketAddr::from(([0, 0, 0, 0], 0));
-    let error = grpc::serve(&Process::new(), beyond, STEP_LIMIT, Routes::default()).await.unwrap_err().to_string();
+    let process = Process::new();
+    let serving = timeout(STEP_LIMIT, grpc::serve(&process, beyond, STEP_LIMIT, Routes::default())).await;
+    let error = serving.expect("the service refuses to listen").unwrap_err().to_string();
     assert!(error.starts_with("CONFAB_LISTEN is 0.0.0.0:0, beyond this machine"), "{error}");
 }

@@ -208,7 +208,8 @@ async fn nothing_follows_a_removal(fixture: Fixture) {
         let outcome = append_opened(&*replicas[1 - n % 2], &[leaves(room, *guest)]).await.remove(0).unwrap();
         assert!(matches!(outcome, Outcome::Appended(_)));
     }
-    join_all(posts).await.into_iter().for_each(|post| post.unwrap());
+    let ended = tokio::time::timeout(Duration::from_secs(30), join_all(posts)).await;
+    ended.expect("every guest is refused after the removal").into_iter().for_each(|post| post.unwrap());
     let events = store_events(&*replicas[0], room, owner).await;
     let mut removed = HashMap::new();
     for event in events {

@@ -1,7 +1,6 @@
 //! Checks that the sender of each message, and each reader of a page, is the user of a valid credential. Batches name
 //! credentials by their digests, so that a known credential costs a look-up.
 
-use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
@@ -53,14 +52,11 @@ impl Credentials {
         self.found.extend(known);
     }
 
-    /// The user or key of a credential; `None` if it is not known.
-    async fn get(&mut self, name: &[u8]) -> Option<Result<Arc<Verified>>> {
-        let Ok(name) = Digest::try_from(name) else {
-            return Some(Err(Error::field("credential", "must be 16 bytes")));
-        };
-        match self.found.entry(name) {
-            Entry::Occupied(found) => found.get().clone(),
-            Entry::Vacant(vacant) => vacant.insert(self.callers.known(&name).await).clone(),
+    /// The user or key of a credential that was looked up; `None` if it is not known.
+    fn get(&self, name: &[u8]) -> Option<Result<Arc<Verified>>> {
+        match Digest::try_from(name) {
+            Ok(name) => self.found.get(&name).cloned().flatten(),
+            Err(_) => Some(Err(Error::field("credential", "must be 16 bytes"))),
         }
     }
 }
@@ -84,7 +80,7 @@ pub async fn admit(claim: &Claim, events: Vec<pb::NewEvent>, given: &[pb::Creden
     let mut admitted = Vec::with_capacity(events.len());
     for event in events {
         let room = event.room_id.to_ascii_lowercase();
-        let admission = if waiting.contains(&room) { None } else { check_sender(claim, &mut credentials, event).await };
+        let admission = if waiting.contains(&room) { None } else { check_sender(claim, &credentials, event) };
         match &admission {
             None => _ = waiting.insert(room),
             Some(Err(error)) if error.code == Code::Unavailable && !callers.is_ready() => {
@@ -99,7 +95,7 @@ pub async fn admit(claim: &Claim, events: Vec<pb::NewEvent>, given: &[pb::Creden
     Ok(admitted)
 }
 
-async fn check_sender(claim: &Claim, credentials: &mut Credentials, mut event: pb::NewEvent) -> Admission {
+fn check_sender(claim: &Claim, credentials: &Credentials, mut event: pb::NewEvent) -> Admission {
     // The other kinds are appended by services, which have checked the user.
     if event.kind() != pb::Kind::Message {
         return Some(Ok(event));
@@ -109,7 +105,7 @@ async fn check_sender(claim: &Claim, credentials: &mut Credentials, mut event: p
     let checked = if name.is_empty() {
         claim.check_named(Named::User(sender), SCOPES)
     } else {
-        match credentials.get(&name).await {
+        match credentials.get(&name) {
             None => return None,
             Some(verified) => verified.and_then(|verified| proves(&verified, Named::User(sender), SCOPES)),
         }
@@ -153,7 +149,7 @@ pub async fn readers(claim: &Claim, request: &pb::ListEventsRequest) -> Result<O
     let mut checked = Readers { admitted: Vec::new(), refused: Vec::new() };
     let mut reason = None;
     for (reader, name) in readers.iter().zip(names) {
-        let Some(verified) = credentials.get(name).await else {
+        let Some(verified) = credentials.get(name) else {
             confab_identity::count_unknown(1);
             return Ok(None);
         };

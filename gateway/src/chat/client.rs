@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use confab_common::Error;
+use confab_common::backoff::jitter;
 use confab_common::metrics::LIMITS;
 use confab_identity::tokens::Identity;
 use confab_socketio::net::ClientAddress;
@@ -19,7 +20,6 @@ use uuid::Uuid;
 use super::credential::Credential;
 use super::lanes::{Lanes, Pending};
 use super::recovery::Recovery;
-use crate::backoff::jitter;
 use crate::rooms::hub::{Arrival, Listener};
 
 /// Maximum number of bytes of pending events. Beyond that, the gateway stops reading from the client.

@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use super::client::Socket;
 use super::context::Chat;
 use super::request::FileUpload;
-use crate::backoff::{Backoff, is_worth_it};
+use crate::backoff::{is_worth_it, pauses};
 use crate::clients::Clients;
 use crate::limits::Act;
 use crate::upload::Upload;
@@ -43,7 +43,7 @@ pub async fn send(chat: &Chat, socket: &Socket, file: FileUpload) -> Result<Uplo
     // The deadline starts here, because the event may have waited behind other events.
     let mut left = clients.call.deadline;
     let deadline = Instant::now() + left;
-    let mut backoff = Backoff::default();
+    let mut backoff = pauses();
     loop {
         // The user may have presented another token meanwhile.
         let credential = socket.client.credential.present();

@@ -5,10 +5,11 @@
 
 use std::collections::{HashSet, VecDeque};
 
+use confab_common::backoff::Backoff;
 use tokio::time::{Instant, sleep_until};
 
 use super::job::{Batch, Job, Line};
-use crate::backoff::{Backoff, is_worth_it};
+use crate::backoff::{is_worth_it, pauses};
 use crate::metrics::METRICS;
 
 pub struct Held {
@@ -28,7 +29,7 @@ impl Held {
             jobs: VecDeque::new(),
             lines: HashSet::new(),
             tried: HashSet::new(),
-            backoff: Backoff::default(),
+            backoff: pauses(),
             due: Instant::now(),
         }
     }
@@ -79,13 +80,14 @@ impl Held {
         self.jobs = held;
         if rejected.is_empty() {
             if due {
-                (self.backoff, self.due) = (Backoff::default(), now);
+                self.backoff.reset();
+                self.due = now;
             }
             self.renew_lines();
             return freed;
         }
         if self.jobs.is_empty() && !due {
-            self.backoff = Backoff::default();
+            self.backoff.reset();
         }
         if self.jobs.is_empty() || due {
             self.due = now + self.backoff.pause();

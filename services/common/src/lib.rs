@@ -2,6 +2,7 @@
 //! transports, databases, the bus.
 
 pub mod admin;
+pub mod backoff;
 pub mod bus;
 pub mod clock;
 pub mod cluster_key;

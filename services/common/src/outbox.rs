@@ -2,12 +2,12 @@
 //! delivers entries whose call ended early or whose process died. Pauses between attempts double up to a maximum, and
 //! have jitter, so that calls and replicas that failed together do not retry together.
 
-use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
 use tokio::time::sleep;
 
 use crate::Result;
+use crate::backoff::Backoff;
 use crate::grpc::Call;
 
 /// The options of one delivery. A second replica is tried after half of the time.
@@ -19,37 +19,10 @@ pub const TURN_LIMIT: Duration = Duration::from_millis(800);
 pub const BATCH: u32 = 64;
 /// How often an empty outbox is swept.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
-const FIRST_PAUSE: Duration = Duration::from_millis(25);
 const LONGEST_PAUSE_OF_SWEEP: Duration = Duration::from_secs(2);
 /// The longest pause between a call's retries. A call waits 2.5 s in total, and should notice soon that the other
 /// service is back.
 const LONGEST_PAUSE_OF_CALL: Duration = Duration::from_millis(200);
-
-/// The pauses between attempts that fail.
-struct Backoff {
-    /// Upper bound of the next pause.
-    next: Duration,
-    longest: Duration,
-}
-
-impl Backoff {
-    fn up_to(longest: Duration) -> Self {
-        Self { next: FIRST_PAUSE, longest }
-    }
-
-    /// Returns the next pause: a random time between half of the bound and the bound, which doubles each time.
-    fn pause(&mut self) -> Duration {
-        let bound = self.next;
-        self.next = (bound * 2).min(self.longest);
-        // Each `RandomState` has other keys, so the hash of nothing is a random number.
-        let random = RandomState::new().hash_one(()) as f64 / u64::MAX as f64;
-        bound.mul_f64(0.5 + random / 2.0)
-    }
-
-    fn reset(&mut self) {
-        self.next = FIRST_PAUSE;
-    }
-}
 
 /// The result of one sweep.
 #[derive(Debug, Default, Clone, Copy)]
@@ -116,21 +89,6 @@ mod tests {
         assert_eq!(outcome.await, "relayed");
         let (longest, waited) = (25 + 50 + 100 + 200 + 200, begin.elapsed().as_millis());
         assert!((longest / 2..=longest).contains(&waited), "{waited}");
-    }
-
-    #[test]
-    fn pauses_double_up_to_the_longest_and_have_jitter() {
-        let pauses = || {
-            let mut backoff = Backoff::up_to(LONGEST_PAUSE_OF_SWEEP);
-            std::array::from_fn::<_, 12, _>(|_| backoff.pause())
-        };
-        let (first, second) = (pauses(), pauses());
-        let mut bound = FIRST_PAUSE;
-        for pause in first {
-            assert!(pause >= bound / 2 && pause <= bound, "{pause:?} {bound:?}");
-            bound = (bound * 2).min(LONGEST_PAUSE_OF_SWEEP);
-        }
-        assert_ne!(first, second);
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,7 +1,6 @@
 //! A gRPC server whose health status follows readiness, with a graceful shutdown.
 
 use std::future::pending;
-use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -17,6 +16,7 @@ use tower::util::MapResponseLayer;
 
 use super::traced::{Traced, log_cause};
 use super::{CONNECTION_WINDOW, FRAME, MAX_CONNECTION_AGE, MAX_STREAMS, STREAM_WINDOW, connection, measure, roles};
+use crate::backoff::jitter;
 use crate::listen::Listener;
 use crate::process::Process;
 
@@ -33,8 +33,7 @@ pub async fn serve(process: &Process, listen: SocketAddr, drain: Duration, route
 
 /// Returns up to a tenth less, at random, so that the connections to replicas that started together do not end together.
 fn with_jitter(age: Duration) -> Duration {
-    let random = RandomState::new().hash_one(()) as f64 / u64::MAX as f64;
-    age.mul_f64(1.0 - random / 10.0)
+    age - jitter(age / 10)
 }
 
 /// As [`serve`]. A connection of this age accepts no further calls, and ends when its calls have ended.

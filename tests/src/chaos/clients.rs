@@ -62,6 +62,8 @@ impl Holding {
     /// # Errors
     /// When the join was rejected for another reason.
     pub async fn joined(&mut self, world: &World, receiver: usize, join: &Join, ack: &Value) -> anyhow::Result<bool> {
+        // The pages by REST may take longer than the session lasts.
+        let at = world.recorder.now();
         let refusal = (ack["ok"] != true).then(|| refused(&ack["error"]));
         world.recorder.asked(receiver, join.begun, refusal.clone().unwrap_or(Outcome::Done));
         match refusal {
@@ -80,7 +82,7 @@ impl Holding {
         self.upto = Some((last_seq, epoch));
         world
             .recorder
-            .happened(receiver, Entry::Joined { room: join.room, after: join.after, last_seq, reset, messages });
+            .happened_at(at, receiver, Entry::Joined { room: join.room, after: join.after, last_seq, reset, messages });
         Ok(true)
     }
 }

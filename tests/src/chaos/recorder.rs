@@ -147,12 +147,17 @@ impl Recorder {
 
     /// Records what happened to a receiver.
     pub fn happened(&self, receiver: usize, entry: Entry) {
+        self.happened_at(self.now(), receiver, entry);
+    }
+
+    /// As [`happened`](Self::happened), for an entry whose evidence was complete only later.
+    pub fn happened_at(&self, at: At, receiver: usize, entry: Entry) {
         let now = self.now();
         let mut inner = self.lock();
         if !matches!(entry, Entry::Live(_)) && !inner.0.receivers[receiver].restless {
             inner.1.troubled = now;
         }
-        inner.0.receivers[receiver].entries.push((now, entry));
+        inner.0.receivers[receiver].entries.push((at, entry));
     }
 
     /// Changes the records.

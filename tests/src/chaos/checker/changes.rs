@@ -7,6 +7,9 @@ use super::super::access::{Change, Ledger, Role};
 use super::super::history::{Act, At, What};
 use super::Judge;
 
+/// How many changes before and after the first difference the evidence shows.
+const AROUND: usize = 4;
+
 impl Judge<'_> {
     pub(super) fn changes(&mut self) {
         let records = self.records;
@@ -63,8 +66,13 @@ impl Judge<'_> {
                 "I3"
             }
         };
-        let (missing, found) = (wanted.get(equal), found.get(equal));
-        self.violated(promise, format!("room {room}: change {equal} was {missing:?}, and history has {found:?}"));
+        let (from, to) = (equal.saturating_sub(AROUND), equal + AROUND + 1);
+        let (wanted, found) = (&wanted[from..wanted.len().min(to)], &found[from..found.len().min(to)]);
+        let list = |items: Vec<String>| items.join("\n      ");
+        let wanted = list(wanted.iter().map(|(act, _)| format!("{act:?}")).collect());
+        let found = list(found.iter().map(|change| format!("{change:?}")).collect());
+        let which = format!("room {room}: change {equal} differs. Changes from {from} on were");
+        self.violated(promise, format!("{which}\n      {wanted}\n    and history has\n      {found}"));
     }
 
     /// The room has one owner, and the room service and the log have the same members.

@@ -229,6 +229,7 @@ pub async fn start(
     let (config, directory) = (config.clone(), config.directory());
     let app = Arc::new(App { clients, tokens, keys, acting, audit, revocations, config, directory, sender, pages });
     let routes = rest::routes(app)?.layer(from_fn_with_state(limits, limits::apply));
+    let routes = routes.layer(from_fn_with_state(process.pauses.clone(), rest::outdated::reject));
     let routes = edge::around(routes.merge(confab_socketio::routes(&server)), origins, hosts, trust);
     Ok(Gateway { routes, server, places, budget, forward: listener })
 }

@@ -11,6 +11,7 @@ mod late;
 mod members;
 mod messages;
 mod openapi;
+pub mod outdated;
 mod password;
 mod profile;
 mod rooms;

@@ -4,14 +4,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use confab_common::standstill::{CHECK_INTERVAL, now};
 use tokio::time::sleep;
 
 use super::context::Chat;
 use crate::metrics::METRICS;
-use confab_common::standstill::now;
 
-/// How often the pause detector reads the clock.
-const CHECK_INTERVAL: Duration = Duration::from_millis(250);
 /// Pause before the next attempt to catch up.
 const RETRY: Duration = Duration::from_millis(100);
 

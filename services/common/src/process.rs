@@ -1,6 +1,7 @@
 //! The life of a process: all start-up work happens in one function with one context, and the shutdown is bounded.
 
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::Context;
 use clap::FromArgMatches;
@@ -12,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::{self, CommonConfig};
 use crate::grpc::{Role, Security};
 use crate::readiness::Readiness;
+use crate::standstill::{self, PauseDetector};
 use crate::telemetry::{self, trace};
 use crate::trust::Authorities;
 use crate::{admin, healthcheck, memory, metrics};
@@ -27,6 +29,9 @@ pub struct Process {
     pub readiness: Readiness,
     /// How the process authenticates itself and other programs.
     pub security: Security,
+    /// Whether requests may be outdated, because they may have arrived while the process stood still. A program rejects
+    /// them: their clients may have repeated them elsewhere and done something else since.
+    pub pauses: Arc<PauseDetector>,
 }
 
 impl Process {
@@ -38,7 +43,7 @@ impl Process {
     /// Creates the context of a process with a certificate.
     pub fn with(security: Security) -> Self {
         let (leaving, shutdown) = (CancellationToken::new(), CancellationToken::new());
-        Self { leaving, shutdown, readiness: Readiness::default(), security }
+        Self { leaving, shutdown, readiness: Readiness::default(), security, pauses: Arc::default() }
     }
 }
 
@@ -122,6 +127,7 @@ where
         trace::export::start(C::command().get_name())?;
         admin::spawn(&common, process.readiness.clone()).await?;
         tokio::spawn(memory::give_back());
+        tokio::spawn(standstill::watch(process.pauses.clone()));
         process.security.watch_files();
     }
     let mut terminate = signal(SignalKind::terminate())?;

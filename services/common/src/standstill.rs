@@ -1,12 +1,20 @@
 //! Detects that this process stood still (SIGSTOP, a machine that was frozen or suspended), so that it does not act
 //! before it has caught up.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
+use tokio::time::sleep;
 
 /// A gap this long between two readings of the clock means that the process stood still.
 const PAUSE_MS: u64 = 2000;
+/// How often the clock is read.
+pub const CHECK_INTERVAL: Duration = Duration::from_millis(250);
+/// How long after a pause the process needs to read the requests that arrived meanwhile. Less than a pause, so that the
+/// wait itself does not count as one.
+const OUTDATED_FOR: Duration = Duration::from_secs(1);
 
 /// This clock keeps running while the machine is suspended.
 #[cfg(target_os = "linux")]
@@ -53,6 +61,19 @@ impl PauseDetector {
     /// Returns whether the process stood still and has not caught up yet.
     pub fn is_paused(&self) -> bool {
         stood_still(self.0.load(Ordering::Relaxed), now())
+    }
+}
+
+/// Keeps `pauses` up to date without end: it reports a pause until 1 s after its end. Requests that a program reads until
+/// then may have arrived during the pause, and their clients may have given up and repeated them elsewhere.
+pub async fn watch(pauses: Arc<PauseDetector>) {
+    loop {
+        if !pauses.observe() {
+            let begin = now();
+            sleep(OUTDATED_FOR).await;
+            pauses.resume(begin);
+        }
+        sleep(CHECK_INTERVAL).await;
     }
 }
 

@@ -9,7 +9,7 @@ use confab_common::bus::Bus;
 use confab_common::grpc::{Role, Services, Transport};
 use confab_common::issuers::Issuers;
 use confab_common::process::Process;
-use confab_common::standstill;
+use confab_common::standstill::{CHECK_INTERVAL, now};
 use confab_common::{Code, Error, Result};
 use confab_proto::auth::v1::UserRef;
 use confab_proto::auth::v1::auth_service_client::AuthServiceClient;
@@ -31,8 +31,6 @@ use crate::tokens::{Identity, Tokens, refused};
 const CAPACITY: u64 = 100_000;
 /// How long a credential is remembered that no call names.
 const IDLE: Duration = Duration::from_secs(3600);
-/// How often the process looks for a pause of its own, and how soon it tries again to read the list of revocations.
-const CHECK_INTERVAL: Duration = Duration::from_millis(250);
 
 /// The user or the server key that a credential proves.
 #[derive(Debug)]
@@ -215,7 +213,7 @@ pub fn foreign() -> Error {
 async fn watch_pauses(revocations: Revocations) {
     loop {
         if !revocations.pauses().observe() {
-            let begin = standstill::now();
+            let begin = now();
             if revocations.catch_up().await.is_ok() {
                 revocations.pauses().resume(begin);
             }

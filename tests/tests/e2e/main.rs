@@ -30,6 +30,7 @@ mod searching;
 mod security;
 mod shared_bucket;
 mod standby;
+mod standstill;
 mod starting;
 mod stickiness;
 mod tls;

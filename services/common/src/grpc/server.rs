@@ -2,12 +2,15 @@
 
 use std::future::pending;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use axum::Router;
 use axum::middleware::from_fn;
 use tokio::net::TcpListener;
 use tokio::time::sleep;
+use tonic::Status;
 use tonic::service::Routes;
 use tonic::transport::Server;
 use tonic_health::ServingStatus;
@@ -17,8 +20,10 @@ use tower::util::MapResponseLayer;
 use super::traced::{Traced, log_cause};
 use super::{CONNECTION_WINDOW, FRAME, MAX_CONNECTION_AGE, MAX_STREAMS, STREAM_WINDOW, connection, measure, roles};
 use crate::backoff::jitter;
+use crate::error::{Code, Error};
 use crate::listen::Listener;
 use crate::process::Process;
+use crate::standstill::PauseDetector;
 
 /// Serves `routes` and the gRPC health protocol on `listen` until shutdown, then finishes the calls in progress. Calls
 /// that take longer than three quarters of the `drain` time are cut, so that the rest of the time remains for the steps
@@ -72,7 +77,7 @@ async fn serve_until_age(
         .max_frame_size(FRAME)
         .layer(layer_fn(Traced))
         .layer(MapResponseLayer::new(log_cause))
-        .add_routes(routes.into_axum_router().layer(from_fn(roles::enforce)).layer(from_fn(measure::serve)).into())
+        .add_routes(admitted(routes.into_axum_router(), process.pauses.clone()).layer(from_fn(measure::serve)).into())
         .add_service(health)
         // The stream of connections ends at shutdown; the server then notifies the open ones.
         .serve_with_incoming_shutdown(connections, pending());
@@ -89,14 +94,32 @@ async fn serve_until_age(
     }
 }
 
+/// Adds the checks before each call: it may not have waited while this process stood still, because its caller may have
+/// called another replica instead, and the caller needs the method's role.
+fn admitted(routes: Router, pauses: Arc<PauseDetector>) -> Router {
+    routes.layer(from_fn(move |call, next| {
+        let is_outdated = pauses.is_paused();
+        async move {
+            if is_outdated {
+                let detail = "this replica stood still while the call may have waited";
+                return Status::from(Error::new(Code::Unavailable, detail)).into_http();
+            }
+            roles::enforce(call, next).await
+        }
+    }))
+}
+
 #[cfg(test)]
 mod tests {
+    use axum::body::Body;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpStream;
     use tokio::time::timeout;
     use tokio_util::task::AbortOnDropHandle;
+    use tower::ServiceExt;
 
     use super::*;
+    use crate::standstill;
 
     /// The start of an HTTP/2 connection, with an empty SETTINGS frame.
     const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
@@ -131,6 +154,23 @@ mod tests {
             }
         };
         timeout(Duration::from_secs(20), announced).await.expect("the server announces the end");
+    }
+
+    #[tokio::test]
+    async fn a_call_that_may_have_waited_during_a_pause_is_rejected() {
+        let pauses = Arc::<PauseDetector>::default();
+        pauses.observe();
+        let routes = admitted(Router::new(), pauses.clone());
+        let call = async || {
+            let call = http::Request::post("/confab.room.v1.RoomService/SetMember").body(Body::empty()).unwrap();
+            let answer = routes.clone().oneshot(call).await.unwrap();
+            Status::from_header_map(answer.headers()).unwrap().code()
+        };
+        assert_eq!(call().await, tonic::Code::PermissionDenied);
+        pauses.stand_still();
+        assert_eq!(call().await, tonic::Code::Unavailable);
+        assert!(pauses.resume(standstill::now()));
+        assert_eq!(call().await, tonic::Code::PermissionDenied);
     }
 
     #[test]

@@ -66,6 +66,8 @@ pub struct Counts {
     /// Sessions that ended by logout, alone or all together, and passwords that were changed.
     pub logouts: usize,
     pub password_changes: usize,
+    /// Users who were suspended.
+    pub suspensions: usize,
     /// Delivered to a user without the right to read.
     pub leaked: usize,
     /// Posted or read over REST by a user without the right.

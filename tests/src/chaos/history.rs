@@ -138,6 +138,18 @@ pub enum What {
     LogOutEverywhere,
     /// Ends all other sessions of the user.
     ChangePassword,
+    /// Ends all sessions of the user, who cannot log in until `Restore`.
+    Suspend,
+    /// A login that must be rejected.
+    LogInSuspended,
+    Restore,
+}
+
+impl What {
+    /// Whether a password is checked, which takes longer than other acts.
+    pub fn has_password(&self) -> bool {
+        matches!(self, Self::LogIn | Self::LogInSuspended | Self::ChangePassword)
+    }
 }
 
 impl Act {

@@ -47,7 +47,10 @@ pub fn print(seed: u64, records: &Records, verdict: &Verdict) {
         "removed {} members, changed {} roles and {} visibilities; rejected {} posts and reads without the right",
         counts.removals, counts.role_changes, counts.visibility_changes, counts.rejected
     );
-    println!("ended sessions by {} logouts and {} new passwords", counts.logouts, counts.password_changes);
+    println!(
+        "ended sessions by {} logouts, {} new passwords and {} suspensions",
+        counts.logouts, counts.password_changes, counts.suspensions
+    );
     println!("live delivery after the acknowledgement: median {}, p99 {}", ms(verdict.lag.0), ms(verdict.lag.1));
     for (what, attacks) in &records.attacks {
         println!("attackers: {what}: {}, rejected or cut off {} times", attacks.made, attacks.refused);

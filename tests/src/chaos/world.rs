@@ -16,6 +16,7 @@ use super::recorder::Recorder;
 use crate::api::{Account, Api, unique};
 use crate::cluster::Cluster;
 use crate::plan::{Member, Role};
+use crate::server_keys;
 
 /// The number of gateways, and of replicas of each service.
 const EACH: u16 = 2;
@@ -47,6 +48,8 @@ pub struct World {
     pub recorder: Recorder,
     /// A user who reads histories and owns the rooms.
     pub owner: Account,
+    /// A server key that may suspend users.
+    pub key: Account,
     /// The public rooms with chat.
     pub rooms: Vec<Uuid>,
     /// A private room whose members change.
@@ -83,6 +86,7 @@ impl World {
         cluster.up().await?;
         let api = Api::new(plan.url((Role::Lb, 1)));
         let owner = api.signup().await?;
+        let key = server_keys::of_cluster(&cluster, "users").await?;
         let mut rooms = Vec::new();
         for _ in 0..ROOMS {
             rooms.push(Uuid::try_parse(&api.room(&owner).await?)?);
@@ -98,6 +102,7 @@ impl World {
             api,
             recorder,
             owner,
+            key,
             rooms,
             private_room,
             changing_room,

@@ -4,7 +4,7 @@
 use uuid::Uuid;
 
 use super::super::access::{Change, Ledger, Role};
-use super::super::history::{Act, At, What};
+use super::super::history::{Act, At, Outcome, What};
 use super::Judge;
 
 /// How many changes before and after the first difference the evidence shows.
@@ -30,7 +30,17 @@ impl Judge<'_> {
                 What::Room { change: Change::Visibility { .. }, .. } => counts.visibility_changes += 1,
                 What::LogOut | What::LogOutEverywhere => counts.logouts += 1,
                 What::ChangePassword => counts.password_changes += 1,
-                What::Room { change: Change::Joined { .. }, .. } | What::LogIn => {}
+                What::Suspend => counts.suspensions += 1,
+                What::Room { change: Change::Joined { .. }, .. }
+                | What::LogIn
+                | What::LogInSuspended
+                | What::Restore => {}
+            }
+        }
+        for act in records.acts.iter().filter(|act| act.what == What::LogInSuspended) {
+            if let Some(entered) = act.attempts.iter().find(|attempt| attempt.outcome == Outcome::Done) {
+                self.verdict.counts.trespassed += 1;
+                self.violated("I6", format!("a suspended user logged in: {entered:?}"));
             }
         }
     }

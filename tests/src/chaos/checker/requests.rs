@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::super::history::{Attempt, Fault, Outcome, What};
+use super::super::history::{Attempt, Fault, Outcome};
 use super::Judge;
 
 /// Time limit of a request: its deadline, doubled because the machine is busy with a whole cluster.
@@ -41,8 +41,7 @@ impl Judge<'_> {
         }
         for act in &records.acts {
             let what = format!("{:?}", act.what);
-            let limit =
-                if matches!(act.what, What::LogIn | What::ChangePassword) { PASSWORD_LIMIT } else { ANSWER_LIMIT };
+            let limit = if act.what.has_password() { PASSWORD_LIMIT } else { ANSWER_LIMIT };
             for attempt in &act.attempts {
                 self.request(&what, attempt, limit);
                 // A repeat of an act may be rejected because the first attempt succeeded. Hostile clients may delay

@@ -59,7 +59,7 @@ pub async fn change(world: &World, account: &Account, room: Uuid, change: Change
 pub async fn act(world: &World, what: What, request: Request<'_>, stands: impl Fn(&Outcome) -> bool) -> Acted {
     // No act overlaps with the restore of the database, which would undo it.
     let _acting = world.acting.read().await;
-    let limit = if matches!(what, What::LogIn | What::ChangePassword) { PASSWORD_LIMIT } else { ANSWER_LIMIT };
+    let limit = if what.has_password() { PASSWORD_LIMIT } else { ANSWER_LIMIT };
     let act = world.recorder.acting(what);
     let Request { account, method, path, body } = request;
     loop {

@@ -1,5 +1,5 @@
-//! A user who logs in and out, changes the password and ends all sessions, and chats in between. Each session has a
-//! socket, which must receive nothing after the end of the session.
+//! A user who logs in and out, changes the password, ends all sessions and is suspended, and chats in between. Each
+//! session has a socket, which must receive nothing after the end of the session.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -65,7 +65,7 @@ struct Leaver {
 }
 
 impl Leaver {
-    /// Ends sessions in each of the three ways.
+    /// Ends sessions in each of the four ways.
     async fn round(&mut self, main: &mut Session) -> anyhow::Result<()> {
         let second = self.log_in().await?;
         self.chat(main, &second).await;
@@ -87,15 +87,34 @@ impl Leaver {
         let (path, all) = ("/api/auth/logout-all", json!({"current": true}));
         let ended = self.ends(&main.account, What::LogOutEverywhere, Method::POST, path, all, 401).await;
         self.ended(&[main, &fourth], ended);
+
+        *main = self.log_in().await?;
+        let fifth = self.log_in().await?;
+        self.chat(main, &fifth).await;
+        let ended = self.manage(What::Suspend, "suspend").await;
+        self.ended(&[main, &fifth], ended);
+        let forbidden = |outcome: &Outcome| *outcome == Outcome::Refused(403, "forbidden".into());
+        act(&self.world, What::LogInSuspended, self.login(), forbidden).await;
+        self.manage(What::Restore, "restore").await;
         *main = self.log_in().await?;
         Ok(())
     }
 
     async fn log_in(&mut self) -> anyhow::Result<Session> {
-        let body = Some(json!({"username": self.name, "password": self.password}));
-        let request = Request { account: None, method: Method::POST, path: "/api/auth/login".into(), body };
-        let Acted { body, .. } = act(&self.world, What::LogIn, request, |outcome| *outcome == Outcome::Done).await;
+        let Acted { body, .. } = act(&self.world, What::LogIn, self.login(), |outcome| *outcome == Outcome::Done).await;
         Ok(self.listen(Account::of(&body)?))
+    }
+
+    fn login(&self) -> Request<'static> {
+        let body = Some(json!({"username": self.name, "password": self.password}));
+        Request { account: None, method: Method::POST, path: "/api/auth/login".into(), body }
+    }
+
+    /// Makes an act of the app's back end about the user.
+    async fn manage(&self, what: What, path: &str) -> At {
+        let path = format!("/api/admin/users/{}/{path}", self.user);
+        let request = Request { account: Some(&self.world.key), method: Method::POST, path, body: None };
+        act(&self.world, what, request, |outcome| *outcome == Outcome::Done).await.at
     }
 
     /// Opens the socket of a session.

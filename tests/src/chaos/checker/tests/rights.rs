@@ -313,6 +313,17 @@ fn undocumented_and_late_outcomes_of_acts_are_detected() {
         });
     });
     assert_eq!((counts.counts.logouts, counts.counts.password_changes), (2, 1));
+    let forbidden = || Outcome::Refused(403, "forbidden".into());
+    let suspended = |outcome: Outcome| {
+        move |records: &mut Records| {
+            tries(What::Suspend, 3.0, 4.0, unavailable())(records);
+            let attempts = vec![attempt(4.2, 4.3, outcome), attempt(4.4, 4.5, forbidden())];
+            records.acts.push(Act { what: What::LogInSuspended, attempts, known: Some(s(4.5)) });
+            tries(What::Restore, 4.6, 4.7, unavailable())(records);
+        }
+    };
+    assert_eq!(keeps(removal(), suspended(unavailable())).counts.suspensions, 1);
+    assert_eq!(breaks("I6", removal(), suspended(Outcome::Done)).trespassed, 1);
 }
 
 #[test]

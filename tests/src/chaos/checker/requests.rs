@@ -43,10 +43,15 @@ impl Judge<'_> {
             let what = format!("{:?}", act.what);
             let limit = if act.what.has_password() { PASSWORD_LIMIT } else { ANSWER_LIMIT };
             for attempt in &act.attempts {
+                // A rejection can be the wanted outcome: the first attempt of a repeated act had succeeded, or a
+                // suspended user must not log in.
+                if act.known == Some(attempt.ended) {
+                    self.request(&what, &Attempt { outcome: Outcome::Done, ..attempt.clone() }, limit);
+                    continue;
+                }
                 self.request(&what, attempt, limit);
-                // A repeat of an act may be rejected because the first attempt succeeded. Hostile clients may delay
-                // requests with passwords.
-                if act.known != Some(attempt.ended) && !act.is_of_sessions() {
+                // Hostile clients may delay requests with passwords.
+                if !act.is_of_sessions() {
                     self.calm(&what, attempt);
                 }
             }

@@ -1,7 +1,7 @@
 mod rights;
 
 use super::super::history::{Seen, Use};
-use super::super::terms::{CARRIES_ON, TERMS, Terms};
+use super::super::terms::{CARRIES_ON, GENTLE, TERMS, Terms};
 use super::*;
 
 const ROOM: Uuid = Uuid::from_u128(1);

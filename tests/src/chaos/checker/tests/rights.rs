@@ -324,6 +324,11 @@ fn undocumented_and_late_outcomes_of_acts_are_detected() {
     };
     assert_eq!(keeps(removal(), suspended(unavailable())).counts.suspensions, 1);
     assert_eq!(breaks("I6", removal(), suspended(Outcome::Done)).trespassed, 1);
+    keeps(removal(), |records| {
+        let attempts = vec![attempt(4.4, 4.5, forbidden())];
+        records.acts.push(Act { what: What::LogInSuspended, attempts, known: Some(s(4.5)) });
+        records.faults.push(fault(4.3, 4.6, GENTLE));
+    });
 }
 
 #[test]

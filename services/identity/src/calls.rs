@@ -5,6 +5,7 @@ use confab_proto::auth::v1 as auth;
 use confab_proto::auth::v1::{Actor, UserRef};
 use confab_proto::file::v1 as file;
 use confab_proto::file::v1::reader::Reader::{Caller, Link, Moderator, PictureOf};
+use confab_proto::message::v1 as message;
 use confab_proto::room::v1 as room;
 use confab_proto::server_key::Scope::{self, Audit, Keys, Messages, Rooms, Tokens, Users};
 
@@ -42,6 +43,11 @@ named! {
     file::ListFilesRequest, [Messages], |it| reader(&mut it.reader);
     file::SignLinkRequest, [Messages], |it| reader(&mut it.reader);
     file::DeleteFileRequest, [Messages], |it| member(&mut it.caller, it.moderator);
+
+    message::ReadEventsRequest, [Messages], |it| reading(&it.reading);
+    message::ListChangesRequest, [Messages], |it| reading(&it.reading);
+    message::ListVersionsRequest, [Messages], |it| reading(&it.reading);
+    message::ListPinsRequest, [Messages], |it| reading(&it.reading);
 
     auth::LogoutRequest, [], |it| Named::SignIn { user_id: &it.user_id, session_id: &it.session_id };
     auth::ListSessionsRequest, [], |it| Named::UserId(&it.user_id);
@@ -83,6 +89,14 @@ fn reader(reader: &mut Option<file::Reader>) -> Named<'_> {
         Some(Moderator(key)) => Named::Moderator(key),
         // A link has its own signature. All callers may read a user's picture.
         Some(Link(_) | PictureOf(_)) | None => Named::None,
+    }
+}
+
+fn reading(reading: &Option<message::Reading>) -> Named<'_> {
+    match reading {
+        Some(reading) if reading.moderator => Named::AnyKey,
+        Some(reading) if !reading.reader.is_empty() => Named::UserId(&reading.reader),
+        _ => Named::None,
     }
 }
 

@@ -76,33 +76,43 @@ pub async fn append(store: &dyn Store, batch: &[Arc<EventData>], until: Instant)
         .collect()
 }
 
-/// Returns the indices of the events to append, without repeats, in parts with the last part first. In each part, an
-/// access event is the last event of its room: its change holds for the next event of the room, so that event must be
-/// judged by a later transaction.
+/// Returns the indices of the events to append, without repeats, in parts with the last part first. The events of a room
+/// keep their order. A part has changes of messages or other events, never both, so that each is one statement: a change
+/// of a message in the same batch is judged by a later transaction. So are the events of a room after an access event,
+/// because its change holds for them, and an event whose identity names another act in the part.
 fn parts(batch: &[Arc<EventData>], first_of: &[usize]) -> Vec<Vec<usize>> {
-    let (mut parts, mut part) = (Vec::new(), Vec::new());
-    let mut changed = HashSet::new();
+    // Parts with an odd number have changes.
+    let mut parts = Vec::<Vec<usize>>::new();
+    let mut next_of_room = HashMap::new();
+    let mut named = HashMap::new();
     for i in (0..batch.len()).filter(|i| first_of[*i] == *i) {
         let data = &batch[i];
-        if changed.contains(&data.room) {
-            parts.push(std::mem::take(&mut part));
-            changed.clear();
+        let next = next_of_room.entry(data.room).or_insert(0);
+        let mut part = *next + (*next + usize::from(data.change.is_some())) % 2;
+        let identity = (data.room, data.sender, data.client_id.as_str());
+        if named.insert(identity, part) == Some(part) {
+            part += 2;
+            named.insert(identity, part);
         }
-        if data.body.access.is_some() {
-            changed.insert(data.room);
+        *next = part + if data.body.access.is_some() { 2 } else { 0 };
+        if parts.len() <= part {
+            parts.resize(part + 1, Vec::new());
         }
-        part.push(i);
+        parts[part].push(i);
     }
-    parts.push(part);
     parts.reverse();
     parts
 }
 
-/// Returns for each event the index of the first event with the same identity: its own index, unless it is a repeat.
+/// Returns for each event the index of the first event with the same identity: its own index, unless it is a repeat. An
+/// event with the identity of another act is no repeat.
 fn first_of_each_identity(batch: &[Arc<EventData>]) -> Vec<usize> {
     let mut seen = HashMap::with_capacity(batch.len());
-    let identities = batch.iter().map(|data| (data.room, data.sender, data.client_id.as_str()));
-    identities.enumerate().map(|(i, identity)| *seen.entry(identity).or_insert(i)).collect()
+    let acts = batch.iter().map(|data| {
+        let act = data.change.map(|change| (change.target, change.op as u8));
+        (data.room, data.sender, data.client_id.as_str(), act)
+    });
+    acts.enumerate().map(|(i, act)| *seen.entry(act).or_insert(i)).collect()
 }
 
 /// Repeats a batch while its outcome is unknown; the events' identities make this safe.

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::lanes::Pending;
-use crate::store::{AccessChange, Body, EventData, File, Kind, client_id};
+use crate::store::{AccessChange, Body, Change, EventData, File, Kind, Op, client_id};
 
 /// Longest data of a system event, in bytes (64 KiB).
 const MAX_DATA: usize = 64 * 1024;
@@ -49,6 +49,8 @@ pub struct NewEvent {
     pub closes_room: bool,
     /// [`Kind::System`]: the change of the room's visibility or members.
     pub access: Option<AccessChange>,
+    /// [`Kind::Change`]: what to change.
+    pub change: Option<Change>,
     /// The span that appends the event; empty for none.
     pub traceparent: String,
     /// How long the caller waits; zero for the default.
@@ -87,6 +89,7 @@ pub fn check(new: NewEvent, partitions: u32, arrived: Instant) -> Result<Checked
     if let Some(change) = &new.access {
         check_access(kind, change)?;
     }
+    check_change(kind, new.change.as_ref(), &new.content)?;
     within("data", &new.data, 0, MAX_DATA)?;
     count("fileIds", new.file_ids.len(), 0, if kind == Kind::Message { MAX_FILES } else { 0 })?;
     let file_ids = new.file_ids.iter().map(|id| text::id("fileIds", id)).collect::<Result<Vec<_>>>()?;
@@ -110,6 +113,7 @@ pub fn check(new: NewEvent, partitions: u32, arrived: Instant) -> Result<Checked
             access: new.access,
             files: new.files,
         },
+        change: new.change,
         closes_room: new.closes_room,
     };
     Ok(Checked {
@@ -142,6 +146,18 @@ fn check_access(kind: Kind, change: &AccessChange) -> Result<()> {
         return Err(Error::field("access", format!("must change at most {MAX_CHANGED} members")));
     }
     Ok(())
+}
+
+/// Checks that exactly the events that change a message name the change, and that only an edit has a text.
+fn check_change(kind: Kind, change: Option<&Change>, content: &str) -> Result<()> {
+    match change {
+        None if kind == Kind::Change => Err(Error::field("change", "must be given")),
+        Some(_) if kind != Kind::Change => Err(Error::field("change", "must be absent in events of other kinds")),
+        Some(change) if change.op != Op::Edit && !content.is_empty() => {
+            Err(Error::field("content", "must be empty in changes except edits"))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn check_file(file: &File) -> Result<()> {

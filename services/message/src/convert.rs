@@ -7,7 +7,7 @@ use confab_proto::message::v1 as pb;
 use confab_proto::room::v1 as room_pb;
 use uuid::Uuid;
 
-use crate::store::{AccessChange, Event, File, Kind, LastTimes, Member, Role, RoomHead};
+use crate::store::{AccessChange, Change, Event, File, Kind, LastTimes, Member, Op, Role, RoomHead, State, Version};
 
 /// Converts an event to its public form.
 pub fn event(event: &Event) -> pb::Event {
@@ -22,18 +22,69 @@ pub fn event(event: &Event) -> pb::Event {
             Kind::Message => pb::Kind::Message,
             Kind::File => pb::Kind::File,
             Kind::System => pb::Kind::System,
+            Kind::Change => pb::Kind::Change,
         }
         .into(),
         sender: Some(UserRef { id: data.sender.to_string(), username: data.body.sender_username.clone() }),
         client_message_id: data.client_message_id().map(str::to_owned),
-        content: data.body.content.clone(),
+        // The text of an edit is that of its message, unless later changes have replaced it.
+        content: if data.kind == Kind::Change { String::new() } else { data.body.content.clone() },
         event: data.body.event.clone(),
         data: data.body.data.clone(),
         created_at_ms: event.created_at_ms,
         files: data.body.files.iter().map(|it| file(it, data.room)).collect(),
         traceparent: String::new(),
         access: data.body.access.as_ref().map(access),
+        change: data.change.map(|change| {
+            let message = event.message.as_deref().map(self::event).map(Box::new);
+            Box::new(pb::Change { target: change.target, op: op(change.op).into(), message })
+        }),
+        state: event.state.as_ref().map(state),
     }
+}
+
+fn op(op: Op) -> pb::Op {
+    match op {
+        Op::Edit => pb::Op::Edit,
+        Op::Delete => pb::Op::Delete,
+        Op::Pin => pb::Op::Pin,
+        Op::Unpin => pb::Op::Unpin,
+    }
+}
+
+fn state(state: &State) -> pb::State {
+    pb::State {
+        revision: state.revision,
+        edited_at_ms: state.edited_at_ms,
+        deleted_by: state.deleted_by.clone().map(|(id, username)| UserRef { id: id.to_string(), username }),
+        pinned: state.pinned,
+    }
+}
+
+pub fn version(version: Version) -> pb::Version {
+    let (id, username) = version.by;
+    let by = Some(UserRef { id: id.to_string(), username });
+    pb::Version { revision: version.revision, content: version.content, at_ms: version.at_ms, by }
+}
+
+/// Converts a change of a message from its form in a request.
+///
+/// # Errors
+/// `invalid_request` without a target or an operation, or for a malformed id.
+pub fn new_change(change: &pb::NewChange) -> Result<Change> {
+    let op = match change.op() {
+        pb::Op::Unspecified => return Err(Error::field("change.op", "must be given")),
+        pb::Op::Edit => Op::Edit,
+        pb::Op::Delete => Op::Delete,
+        pb::Op::Pin => Op::Pin,
+        pb::Op::Unpin => Op::Unpin,
+    };
+    if change.target == 0 {
+        return Err(Error::field("change.target", "must be given"));
+    }
+    let target_id = if change.target_id.is_empty() { None } else { Some(text::id("id", &change.target_id)?) };
+    let (unchanged_since, moderator) = (change.unchanged_since, change.moderator);
+    Ok(Change { target: change.target, op, target_id, unchanged_since, moderator })
 }
 
 fn access(change: &AccessChange) -> pb::AccessChange {
@@ -143,5 +194,6 @@ pub fn kind(kind: i32) -> Option<Kind> {
         pb::Kind::Message => Some(Kind::Message),
         pb::Kind::File => Some(Kind::File),
         pb::Kind::System => Some(Kind::System),
+        pb::Kind::Change => Some(Kind::Change),
     }
 }

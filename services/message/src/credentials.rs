@@ -1,4 +1,4 @@
-//! Checks that the sender of each message, and each reader of a page, is the user of a valid credential. Batches name
+//! Checks that the sender of each message and of each change, and each reader of a page, is the user of a valid credential. Batches name
 //! credentials by their digests, so that a known credential costs a look-up.
 
 use std::collections::{HashMap, HashSet};
@@ -96,9 +96,15 @@ pub async fn admit(claim: &Claim, events: Vec<pb::NewEvent>, given: &[pb::Creden
 }
 
 fn check_sender(claim: &Claim, credentials: &Credentials, mut event: pb::NewEvent) -> Admission {
-    // The other kinds are appended by services, which have checked the user.
-    if event.kind() != pb::Kind::Message {
-        return Some(Ok(event));
+    let is_moderator = event.change.as_ref().is_some_and(|change| change.moderator);
+    match event.kind() {
+        pb::Kind::Change if is_moderator => {
+            let key = event.sender.as_mut().map_or(Named::AnyKey, Named::Moderator);
+            return Some(claim.check_named(key, SCOPES).map(|()| event));
+        }
+        pb::Kind::Message | pb::Kind::Change => {}
+        // The other kinds are appended by services, which have checked the user.
+        _ => return Some(Ok(event)),
     }
     let name = std::mem::take(&mut event.credential);
     let Some(sender) = event.sender.as_mut() else { return Some(Ok(event)) };

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use confab_common::grpc::{MAX_MESSAGE, Peer, Role, caller};
 use confab_common::{Code, Error, Result, text};
-use confab_identity::{Claim, credential};
+use confab_identity::{Claim, credential, verified};
 use confab_proto::message::v1 as pb;
 use confab_proto::message::v1::message_service_server::{MessageService, MessageServiceServer};
 use confab_proto::room::v1::Visibility;
@@ -15,8 +15,8 @@ use uuid::Uuid;
 use crate::check::NewEvent;
 use crate::convert;
 use crate::credentials::{self, Readers};
-use crate::service::{History, Sent, Service, check_count};
-use crate::store::{LastTimes, Reopening, Window};
+use crate::service::{Ask, Found, History, Reading, Sent, Service, check_count};
+use crate::store::{ChangedBetween, LastTimes, Reopening, Window};
 
 pub struct Grpc(Arc<Service>);
 
@@ -54,15 +54,10 @@ impl MessageService for Grpc {
         let Some(Readers { admitted, refused }) = credentials::readers(&claim, &request).await? else {
             return Ok(Response::new(pb::ListEventsResponse { credentials_unknown: true, ..Default::default() }));
         };
-        let pb::ListEventsRequest { room_id, before, after, limit, max_bytes, moderator, .. } = request;
-        let window = match (before, after) {
-            (None, None) => Window::Latest,
-            (Some(seq), None) => Window::Before(seq),
-            (None, Some(seq)) => Window::After(seq),
-            (Some(_), Some(_)) => return Err(Error::field("before", "must not be combined with after").into()),
-        };
-        let listed = self.0.list(&room_id, window, (limit, max_bytes), &admitted, moderator).await?;
-        let History { page, more, access } = listed;
+        let pb::ListEventsRequest { room_id, before, after, limit, max_bytes, moderator, changed_from, .. } = request;
+        let (window, readers) = (window(before, after)?, &admitted);
+        let ask = Ask { room: &room_id, window, limit, max_bytes, readers, moderator, changed_from };
+        let History { page, more, changed, access } = self.0.list(ask).await?;
         Ok(Response::new(pb::ListEventsResponse {
             epoch: page.epoch.to_string(),
             last_seq: page.head,
@@ -72,7 +67,53 @@ impl MessageService for Grpc {
             readers: access.readers.iter().map(Uuid::to_string).collect(),
             refused_readers: refused,
             credentials_unknown: false,
+            changed: changed.messages.iter().map(convert::event).collect(),
+            more_changed: changed.more,
         }))
+    }
+
+    async fn read_events(
+        &self,
+        request: Request<pb::ReadEventsRequest>,
+    ) -> Result<Response<pb::ReadEventsResponse>, Status> {
+        let pb::ReadEventsRequest { reading, before, after, limit, max_bytes } = verified(request)?;
+        let asked = reading.unwrap_or_default();
+        let History { page, more, .. } =
+            self.0.read_events(self::reading(&asked), window(before, after)?, limit, max_bytes).await?;
+        let events = page.events.iter().map(convert::event).collect();
+        Ok(Response::new(pb::ReadEventsResponse { epoch: page.epoch.to_string(), last_seq: page.head, events, more }))
+    }
+
+    async fn list_changes(
+        &self,
+        request: Request<pb::ListChangesRequest>,
+    ) -> Result<Response<pb::ListChangesResponse>, Status> {
+        let pb::ListChangesRequest { reading, after, from, up_to, limit, max_bytes } = verified(request)?;
+        let asked = reading.unwrap_or_default();
+        let between = ChangedBetween { after, from, up_to: if up_to == 0 { u64::MAX } else { up_to } };
+        let (page, changed) = self.0.changes(self::reading(&asked), between, limit, max_bytes).await?;
+        Ok(Response::new(pb::ListChangesResponse {
+            epoch: page.epoch.to_string(),
+            last_seq: page.head,
+            messages: changed.messages.iter().map(convert::event).collect(),
+            more: changed.more,
+        }))
+    }
+
+    async fn list_versions(
+        &self,
+        request: Request<pb::ListVersionsRequest>,
+    ) -> Result<Response<pb::ListVersionsResponse>, Status> {
+        let pb::ListVersionsRequest { reading, seq } = verified(request)?;
+        let versions = self.0.versions(self::reading(&reading.unwrap_or_default()), seq).await?;
+        Ok(Response::new(pb::ListVersionsResponse { versions: versions.into_iter().map(convert::version).collect() }))
+    }
+
+    async fn list_pins(&self, request: Request<pb::ListPinsRequest>) -> Result<Response<pb::ListPinsResponse>, Status> {
+        let asked = verified(request)?.reading.unwrap_or_default();
+        let page = self.0.pins(reading(&asked)).await?;
+        let messages = page.events.iter().map(convert::event).collect();
+        Ok(Response::new(pb::ListPinsResponse { epoch: page.epoch.to_string(), last_seq: page.head, messages }))
     }
 
     async fn read_log(&self, request: Request<pb::ReadLogRequest>) -> Result<Response<pb::ReadLogResponse>, Status> {
@@ -137,12 +178,26 @@ impl MessageService for Grpc {
     }
 }
 
+/// Returns the window of a page.
+fn window(before: Option<u64>, after: Option<u64>) -> Result<Window> {
+    match (before, after) {
+        (None, None) => Ok(Window::Latest),
+        (Some(seq), None) => Ok(Window::Before(seq)),
+        (None, Some(seq)) => Ok(Window::After(seq)),
+        (Some(_), Some(_)) => Err(Error::field("before", "must not be combined with after")),
+    }
+}
+
+fn reading(reading: &pb::Reading) -> Reading<'_> {
+    Reading { room: &reading.room_id, reader: &reading.reader, moderator: reading.moderator }
+}
+
 /// Converts an event that this program sends. Each kind of event has one author among the programs.
 fn new_event(event: pb::NewEvent, peer: &Peer) -> Result<NewEvent> {
     let author = match event.kind() {
         pb::Kind::File => Role::File,
         pb::Kind::System => Role::Room,
-        pb::Kind::Message | pb::Kind::Unspecified => Role::Gateway,
+        pb::Kind::Message | pb::Kind::Change | pb::Kind::Unspecified => Role::Gateway,
     };
     if !peer.is(author) {
         return Err(Error::new(Code::Forbidden, "another program appends events of this kind"));
@@ -160,6 +215,7 @@ fn new_event(event: pb::NewEvent, peer: &Peer) -> Result<NewEvent> {
         file_ids: event.file_ids,
         closes_room: event.closes_room,
         access: event.access.as_ref().map(convert::access_change).transpose()?,
+        change: event.change.as_ref().map(convert::new_change).transpose()?,
         traceparent: event.traceparent,
         timeout: Duration::from_millis(event.timeout_ms.into()),
     })
@@ -173,9 +229,14 @@ fn unknown() -> pb::Outcome {
 }
 
 fn outcome(sent: Sent) -> pb::Outcome {
-    use pb::outcome::Result::{Event, Refusal};
+    use pb::outcome::Result::{Event, Refusal, Unchanged};
     match sent {
-        Ok((event, duplicate)) => pb::Outcome { result: Some(Event(convert::event(&event))), duplicate },
+        Ok((message, Found::Unchanged)) => {
+            pb::Outcome { result: Some(Unchanged(convert::event(&message))), duplicate: false }
+        }
+        Ok((event, found)) => {
+            pb::Outcome { result: Some(Event(convert::event(&event))), duplicate: found == Found::Duplicate }
+        }
         Err(error) => {
             let refusal = pb::Refusal { code: error.code.as_str().into(), detail: error.detail };
             pb::Outcome { result: Some(Refusal(refusal)), duplicate: false }
@@ -189,9 +250,12 @@ mod tests {
 
     #[test]
     fn each_kind_of_event_has_one_author() {
-        for (kind, author) in
-            [(pb::Kind::Message, Role::Gateway), (pb::Kind::File, Role::File), (pb::Kind::System, Role::Room)]
-        {
+        for (kind, author) in [
+            (pb::Kind::Message, Role::Gateway),
+            (pb::Kind::Change, Role::Gateway),
+            (pb::Kind::File, Role::File),
+            (pb::Kind::System, Role::Room),
+        ] {
             for role in Role::ALL {
                 let event = pb::NewEvent { kind: kind.into(), ..pb::NewEvent::default() };
                 let refusal = new_event(event, &Peer::with(role)).err().map(|error| error.code);

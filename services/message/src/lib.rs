@@ -5,6 +5,7 @@ mod check;
 mod config;
 mod convert;
 mod credentials;
+mod erasing;
 mod files;
 mod grpc;
 mod lanes;
@@ -40,9 +41,9 @@ use lanes::Lanes;
 use publish::Hints;
 use rights::Rights;
 use service::Service;
-use store::Store;
 use store::postgres::Postgres;
 use store::sqlite::Sqlite;
+use store::{FORMAT, FORMAT_WITH_MEMBERS, Store};
 
 /// Pause before the next attempt to open the log.
 const OPEN_PAUSE: Duration = Duration::from_millis(250);
@@ -112,7 +113,7 @@ pub async fn start(
     let services = services.called_by(Role::Message);
     let opened = process.readiness.condition("the log");
     let (store, lanes) = open_store(config, &storage.serving(process)).await?;
-    let state = loop {
+    let mut state = loop {
         match store.open_log(config.partitions).await {
             // The database is slow or unreachable again: the replica waits for it as for the first connection.
             Err(error) if matches!(error.code, Code::Unavailable | Code::Timeout) => {
@@ -122,6 +123,11 @@ pub async fn start(
             opened => break opened.context("opening the log")?,
         }
     };
+    // No replica of an earlier release can be running beside a process that is alone on its database.
+    if store.is_exclusive() && (FORMAT_WITH_MEMBERS..FORMAT).contains(&state.format) {
+        store.finish_upgrade().await.context("upgrading the log")?;
+        state.format = FORMAT;
+    }
     let hints = Hints::new(bus);
     #[cfg(feature = "failpoints")]
     let store = sabotage::Sabotaged::over(store, hints.clone());
@@ -132,7 +138,9 @@ pub async fn start(
     let current = process.readiness.condition(CURRENT_PROGRAM);
     let format = Format { service: service.clone(), readiness: process.readiness.clone(), current };
     format.report();
-    tokio::spawn(process.shutdown.clone().run_until_cancelled_owned(watch(store, format, config.partitions)));
+    let (erasing, watching) = (erasing::run(store.clone()), watch(store, format, config.partitions));
+    tokio::spawn(process.shutdown.clone().run_until_cancelled_owned(erasing));
+    tokio::spawn(process.shutdown.clone().run_until_cancelled_owned(watching));
     opened.set(true);
     Ok(Log(service))
 }
@@ -147,7 +155,7 @@ struct Format {
 impl Format {
     /// Makes the replica unready while the log has a newer format than this program, so that no caller waits for it.
     fn report(&self) {
-        let (format, own) = (self.service.format(), store::FORMAT);
+        let (format, own) = (self.service.format(), FORMAT);
         let is_outdated = format > own;
         let wrong =
             format!("the log has format {format}, and this program has format {own}: replace it by a newer one");
@@ -164,8 +172,8 @@ impl Format {
         if format == before {
             return;
         }
-        if format > store::FORMAT {
-            tracing::error!(format, own = store::FORMAT, "the log was raised to a newer format; replace this replica");
+        if format > FORMAT {
+            tracing::error!(format, own = FORMAT, "the log was raised to a newer format; replace this replica");
         }
         self.report();
     }
@@ -221,7 +229,7 @@ pub async fn finish_upgrade(config: &MessageConfig, storage: &StorageConfig) -> 
         Code::Conflict | Code::Forbidden => anyhow::anyhow!(error.detail),
         _ => anyhow::Error::from(error).context("finishing the upgrade"),
     })?;
-    println!("the log has format {}; programs of earlier versions can no longer use it", store::FORMAT);
+    println!("the log has format {}; programs of earlier versions can no longer use it", FORMAT);
     Ok(())
 }
 

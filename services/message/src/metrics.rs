@@ -21,6 +21,8 @@ pub struct Metrics {
     pub locked: Counter,
     /// Groups of events that a lane rejected.
     pub refused: Counters,
+    /// Events whose text was erased.
+    pub erased: Counter,
 }
 
 impl Metrics {
@@ -38,6 +40,7 @@ impl Metrics {
                 "reason",
             )
             .with(&["age", "bytes", "leaving"]),
+            erased: counter("confab_message_erased_total", "Events of deleted messages, and edits of them, whose text was erased", &[]),
         }
     }
 }

@@ -42,8 +42,8 @@ impl Hints {
         events.dedup_by_key(|(_, event, _)| (event.data.partition, event.position));
         let mut bytes = 0;
         let runs = events.chunk_by(|(epoch, event, _), (next_epoch, next, _)| {
-            bytes += event.data.size();
-            let goes_on = epoch == next_epoch && follows(event, next) && bytes + next.data.size() <= HINT_BYTES;
+            bytes += event.size();
+            let goes_on = epoch == next_epoch && follows(event, next) && bytes + next.size() <= HINT_BYTES;
             if !goes_on {
                 bytes = 0;
             }

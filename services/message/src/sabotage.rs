@@ -12,8 +12,9 @@ use uuid::Uuid;
 use crate::batch::Answer;
 use crate::publish::Hints;
 use crate::store::{
-    AppendError, Appended, Event, EventData, Head, Heads, LastTimes, Limit, Member, Opened, Outcome, Page, Readers,
-    Reopening, RoomAccess, RoomHead, RoomKey, Store, Window, delegated,
+    AppendError, Appended, ChangeStore, Changed, ChangedBetween, Erased, Event, EventData, Head, Heads, LastTimes,
+    Limit, Member, Opened, Outcome, Page, Readers, Reopening, RoomAccess, RoomHead, RoomKey, Store, Versions, Window,
+    delegated, delegated_changes,
 };
 
 /// Marks the suffix of an identity that makes an event new although it is a repeat. The suffix is removed from what the
@@ -48,7 +49,7 @@ impl Sabotaged {
             let (position, seq) = (positions.entry(data.partition).or_default(), seqs.entry(data.room).or_default());
             *position += 1;
             *seq += 1;
-            let event = Event { data: data.clone(), position: *position, seq: *seq, created_at_ms };
+            let event = Event::new(data.clone(), *position, *seq, created_at_ms);
             Ok((heads.epoch, Outcome::Appended(event)))
         };
         batch.iter().map(&mut next).collect()
@@ -102,7 +103,8 @@ impl Store for Sabotaged {
             if failpoint!("skip-membership") {
                 others = Some(batch.iter().map(exposed).collect());
             }
-            if failpoint!("publish-before-commit") {
+            // The message of a change is not known before its commit.
+            if batch.iter().all(|data| data.change.is_none()) && failpoint!("publish-before-commit") {
                 self.hints.publish(self.expected_answers(batch).await.iter().map(|answer| (answer, None)));
             }
             let _ = failpoint!("before-commit");
@@ -136,3 +138,5 @@ impl Store for Sabotaged {
 
     delegated!();
 }
+
+delegated_changes!(Sabotaged);

@@ -1,6 +1,7 @@
 //! The rules of the log: which events a user may append, and how much one call may read.
 
 mod attach;
+mod changes;
 mod rooms;
 
 use std::collections::HashMap;
@@ -21,7 +22,8 @@ use crate::files::Files;
 use crate::lanes::Lanes;
 use crate::rights::{Right, Rights};
 use crate::store::{
-    Event, EventData, FORMAT, Head, Heads, Kind, LastTimes, Limit, Opened, Outcome, Page, RoomHead, Store,
+    Event, EventData, FORMAT, FORMAT_WITH_MEMBERS, Head, Heads, Kind, LastTimes, Limit, Opened, Outcome, Page,
+    RoomHead, Store,
 };
 
 /// Maximum events in one append call.
@@ -37,10 +39,22 @@ const MAX_FORGOTTEN: usize = 1000;
 /// Maximum age of cached heads.
 const HEADS_AGE: Duration = Duration::from_millis(250);
 
-/// The outcome of a [`NewEvent`]: the event in the log, and whether an earlier send appended it.
-pub type Sent = Result<(Event, bool)>;
+/// The outcome of a [`NewEvent`]: an event, and what it is.
+pub type Sent = Result<(Event, Found)>;
 
-pub use rooms::{History, MAX_READERS};
+/// What the event of an outcome is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Found {
+    /// The event in the log.
+    Appended,
+    /// The event in the log, which an earlier send appended.
+    Duplicate,
+    /// The message of a change that would have changed nothing.
+    Unchanged,
+}
+
+pub use changes::Reading;
+pub use rooms::{Ask, History, MAX_READERS};
 
 pub struct Service {
     store: Arc<dyn Store>,
@@ -88,12 +102,15 @@ impl Service {
         check_count(events.len())?;
         let arrived = Instant::now();
         let checked: Vec<_> = events.into_iter().map(|event| check(event?, self.partitions, arrived)).collect();
-        // From format 2 on, the log itself has the rights.
-        let rights = if self.format() < FORMAT { Some(self.rights_of(&checked).await) } else { None };
+        // From this format on, the log itself has the rights.
+        let rights = if self.format() < FORMAT_WITH_MEMBERS { Some(self.rights_of(&checked).await) } else { None };
         let mut sent = Vec::with_capacity(checked.len());
         let mut permitted = Vec::with_capacity(checked.len());
         for checked in checked {
             let admission = checked.and_then(|checked| {
+                if checked.pending.data.change.is_some() && self.format() < FORMAT {
+                    return Err(changes::former_format());
+                }
                 if let Some(rights) = &rights {
                     permit(&checked.pending.data, rights)?;
                 }
@@ -117,10 +134,12 @@ impl Service {
                 let (seen, outcome) = answers.next().unwrap_or_else(|| Err(Error::timeout()))?;
                 epoch = epoch.max(seen);
                 match outcome {
-                    Outcome::Appended(event) => Ok((event, false)),
                     // The same id is the same send, repeated by a gateway and not by its client.
-                    Outcome::Repeated(event) => Ok((event.clone(), event.data.id != id)),
+                    Outcome::Repeated(event) if event.data.id != id => Ok((event, Found::Duplicate)),
+                    Outcome::Appended(event) | Outcome::Repeated(event) => Ok((event, Found::Appended)),
+                    Outcome::Unchanged(message) => Ok((message, Found::Unchanged)),
                     Outcome::Hidden => Err(Error::not_found("room")),
+                    Outcome::Refused(refusal) => Err(refusal.into()),
                 }
             })
             .collect();

@@ -1,7 +1,10 @@
 //! The interface of a log's store. Every answer contains the epoch, read in the same snapshot.
 
 mod access;
+mod change;
+mod changes;
 mod event;
+mod outcome;
 pub mod postgres;
 pub mod sqlite;
 pub mod tables;
@@ -9,7 +12,6 @@ pub mod tables;
 #[cfg(test)]
 mod contract;
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use confab_common::{Code, Error, Result};
@@ -17,27 +19,12 @@ use futures::future::BoxFuture;
 use uuid::Uuid;
 
 pub use access::{AccessChange, Member, Readers, Role, RoomAccess};
+pub use change::{Change, MAX_PINS, Op, Refusal, STATE_OVERHEAD, State};
+#[cfg(any(test, feature = "failpoints"))]
+pub(crate) use changes::delegated_changes;
+pub use changes::{ChangeStore, Changed, ChangedBetween, Erased, MAX_CAUGHT_UP, MAX_VERSIONS, Version, Versions};
 pub use event::{Body, EVENT_OVERHEAD, Event, EventData, File, Kind, client_id};
-
-/// The outcome of one event.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
-    /// The event is in the log now.
-    Appended(Event),
-    /// The log already had this event with the same identity.
-    Repeated(Event),
-    /// The event's room is closed or not open, or it is private and the sender is not a member.
-    Hidden,
-}
-
-impl Outcome {
-    pub fn event_mut(&mut self) -> Option<&mut Event> {
-        match self {
-            Self::Appended(event) | Self::Repeated(event) => Some(event),
-            Self::Hidden => None,
-        }
-    }
-}
+pub use outcome::{Outcome, of_earlier};
 
 /// The outcome of a batch.
 #[derive(Debug)]
@@ -100,6 +87,8 @@ pub struct Page {
     pub epoch: Uuid,
     /// The room's newest `seq`, or the partition's newest position.
     pub head: u64,
+    /// Of a room: the `seq` of the newest event that such a page can have.
+    pub last: u64,
     pub events: Vec<Event>,
 }
 
@@ -110,8 +99,10 @@ pub struct Opened {
     pub format: u32,
 }
 
-/// The format of a new log. In format 1, that of the release before, every room is public and needs no opening.
-pub const FORMAT: u32 = 2;
+/// The format of a new log. In an earlier format, messages are not changed.
+pub const FORMAT: u32 = 3;
+/// The first format with private rooms and members. In format 1, every room is public and needs no opening.
+pub const FORMAT_WITH_MEMBERS: u32 = 2;
 /// The error of an upgrade that is finished too early.
 const ROOMS_NOT_OPENED: &str =
     "the room service has not opened all rooms in the log yet; start its new version, wait a minute and try again";
@@ -147,11 +138,9 @@ pub struct LastTimes {
 /// A partition and a room in it.
 pub type RoomKey = (u32, Uuid);
 
-/// A room and a file in it.
-type FileKey = (RoomKey, Uuid);
-
-/// A store of a log. In every event that it returns, deleted files are marked.
-pub trait Store: Send + Sync + 'static {
+/// A store of a log. In every event that it returns, messages are in a state at or after the event, and deleted files
+/// are marked.
+pub trait Store: ChangeStore {
     /// Creates the log at its first start. Later it renews the epoch if the database is not the one that the log was
     /// last opened on.
     ///
@@ -171,7 +160,7 @@ pub trait Store: Send + Sync + 'static {
     /// When the database fails.
     fn rooms_opened(&self) -> BoxFuture<'_, Result<()>>;
 
-    /// Raises the log to [`FORMAT`]. From then on, replicas of the release before cannot append. Idempotent.
+    /// Raises the log to [`FORMAT`]. From then on, replicas of the release before do not use it. Idempotent.
     ///
     /// # Errors
     /// `conflict` when the room service has not opened all rooms yet; `not_found` when there is no log; when the
@@ -194,15 +183,16 @@ pub trait Store: Send + Sync + 'static {
     fn renew_epoch(&self) -> BoxFuture<'_, Result<Uuid>>;
 
     /// Appends a batch in its order, all events or none. No two events of the batch may have the same identity, and an
-    /// access event must be the last event of its room in the batch.
+    /// access event must be the last event of its room in the batch. A batch has changes of messages or other events,
+    /// never both.
     fn append<'a>(
         &'a self,
         batch: &'a [Arc<EventData>],
         created_at_ms: i64,
     ) -> BoxFuture<'a, Result<Appended, AppendError>>;
 
-    /// Returns a page of a room's history, with the room's head and the right of these readers in the same snapshot.
-    /// The page is empty if none of them may read the room.
+    /// Returns a page of a room's history without changes, with the room's head and the right of these readers in the
+    /// same snapshot. The page is empty if none of them may read the room.
     fn list(
         &self,
         room: RoomKey,
@@ -211,7 +201,7 @@ pub trait Store: Send + Sync + 'static {
         readers: Readers,
     ) -> BoxFuture<'_, Result<(Page, RoomAccess)>>;
 
-    /// Returns the events of a partition above a position, with the partition's head.
+    /// Returns the events of a partition above a position, with the partition's head. Changes have their messages.
     fn read_log(&self, partition: u32, after: u64, limit: Limit) -> BoxFuture<'_, Result<Page>>;
 
     /// Returns the log's epoch, and the event in the log with the same identity, if any.
@@ -310,28 +300,6 @@ macro_rules! delegated {
 }
 #[cfg(any(test, feature = "failpoints"))]
 pub(crate) use delegated;
-
-/// Filters the events with files.
-fn with_files<'a>(events: impl IntoIterator<Item = &'a mut Event>) -> Vec<&'a mut Event> {
-    events.into_iter().filter(|event| !event.data.body.files.is_empty()).collect()
-}
-
-/// Returns the keys of the events' files.
-fn files_of(events: &[&mut Event]) -> Vec<FileKey> {
-    let batch = events.iter().map(|event| &event.data);
-    batch.flat_map(|data| data.body.files.iter().map(|file| ((data.partition, data.room), file.id))).collect()
-}
-
-/// Marks the deleted files.
-fn mark_deleted(events: Vec<&mut Event>, deleted: &HashSet<FileKey>) {
-    for event in events {
-        let room = (event.data.partition, event.data.room);
-        if event.data.body.files.iter().any(|file| deleted.contains(&(room, file.id))) {
-            let files = &mut Arc::make_mut(&mut event.data).body.files;
-            files.iter_mut().for_each(|file| file.deleted = deleted.contains(&(room, file.id)));
-        }
-    }
-}
 
 /// Returns the epoch after `old`. Epochs only grow, even when this machine's clock is behind the clock that produced
 /// the last epoch.

@@ -309,7 +309,7 @@ impl Fixture {
 
 pub fn outcome(outcome: pb::Outcome) -> Result<(pb::Event, bool), (String, String)> {
     match outcome.result.unwrap() {
-        pb::outcome::Result::Event(event) => Ok((event, outcome.duplicate)),
+        pb::outcome::Result::Event(event) | pb::outcome::Result::Unchanged(event) => Ok((event, outcome.duplicate)),
         pb::outcome::Result::Refusal(refusal) => Err((refusal.code, refusal.detail)),
     }
 }

@@ -130,6 +130,7 @@ fn pending(partition: u32, content: &str) -> Pending {
         sender: Uuid::nil(),
         client_id: client_id(None, id),
         body,
+        change: None,
         closes_room: false,
     };
     Pending { data: Arc::new(data), deadline: Instant::now() + Duration::from_secs(15), span: Span::default() }

@@ -17,8 +17,9 @@ use super::queue::QUEUE_BYTES;
 use super::*;
 use crate::store::sqlite::Sqlite;
 use crate::store::{
-    AppendError, Appended, Body, Event, Head, Heads, Kind, LastTimes, Limit, Member, Opened, Outcome, Page, Readers,
-    Reopening, RoomAccess, RoomHead, RoomKey, Window, client_id, delegated,
+    AppendError, Appended, Body, ChangeStore, Changed, ChangedBetween, Erased, Event, Head, Heads, Kind, LastTimes,
+    Limit, Member, Opened, Outcome, Page, Readers, Reopening, RoomAccess, RoomHead, RoomKey, Versions, Window,
+    client_id, delegated, delegated_changes,
 };
 
 const PARTITIONS: u32 = 64;
@@ -87,6 +88,8 @@ impl Store for HeldStore {
     }
 }
 
+delegated_changes!(HeldStore);
+
 struct Fixture {
     store: Arc<HeldStore>,
     epoch: Uuid,
@@ -141,6 +144,7 @@ fn pending(content: &str, timeout: Duration) -> Pending {
         sender: Uuid::nil(),
         client_id: client_id(None, id),
         body,
+        change: None,
         closes_room: false,
     };
     Pending { data: Arc::new(data), deadline: Instant::now() + timeout, span: Span::default() }
@@ -151,6 +155,7 @@ fn outcomes(answers: Vec<Answer>) -> Vec<Result<u64, Code>> {
     let position = |answer: Answer| match answer {
         Ok((_, Outcome::Appended(event) | Outcome::Repeated(event))) => Ok(event.position),
         Ok((_, Outcome::Hidden)) => Err(Code::NotFound),
+        Ok((_, outcome)) => panic!("{outcome:?}"),
         Err(error) => Err(error.code),
     };
     answers.into_iter().map(position).collect()

@@ -4,8 +4,8 @@ use confab_common::{Error, Result};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-/// A member's role. The log enforces membership and stores the role for later readers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// A member's role, in rising order. From `Admin` on, it permits to change messages of others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
     Member = 1,

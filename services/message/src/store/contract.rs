@@ -119,6 +119,7 @@ fn new_message(room: Uuid, client_message_id: Option<&str>, content: &str) -> Ev
         sender: Uuid::now_v7(),
         client_id: client_id(client_message_id, id),
         body: Body { sender_username: "ada".into(), content: content.into(), ..Body::default() },
+        change: None,
         closes_room: false,
     }
 }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::access::AccessChange;
+use super::change::{Change, State};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -16,6 +17,8 @@ pub enum Kind {
     File = 2,
     /// A change of the room.
     System = 3,
+    /// A change of a message.
+    Change = 4,
 }
 
 impl TryFrom<i64> for Kind {
@@ -26,6 +29,7 @@ impl TryFrom<i64> for Kind {
             1 => Ok(Self::Message),
             2 => Ok(Self::File),
             3 => Ok(Self::System),
+            4 => Ok(Self::Change),
             _ => Err(Error::internal(format_args!("no kind of event has number {number}"))),
         }
     }
@@ -101,6 +105,8 @@ pub struct EventData {
     /// See [`client_id`].
     pub client_id: String,
     pub body: Body,
+    /// [`Kind::Change`]: what the event changes.
+    pub change: Option<Change>,
     /// Whether the event closes the room. Not stored with the event.
     pub closes_room: bool,
 }
@@ -150,12 +156,41 @@ pub struct Event {
     pub seq: u64,
     /// Milliseconds since the Unix epoch.
     pub created_at_ms: i64,
+    /// Of a message: what changes have made of it. Then `data` has the present text and files.
+    pub state: Option<State>,
+    /// [`Kind::Change`]: the message, in a state at or after the change.
+    pub message: Option<Arc<Event>>,
+}
+
+impl Event {
+    /// Creates an event without a state.
+    pub fn new(data: Arc<EventData>, position: u64, seq: u64, created_at_ms: i64) -> Self {
+        Self { data, position, seq, created_at_ms, state: None, message: None }
+    }
+
+    /// Gives a message the state that changes have made of it, with its present text if it was edited.
+    pub fn fold(&mut self, state: State, text: Option<String>) {
+        if state.deleted_by.is_some() {
+            let body = &mut Arc::make_mut(&mut self.data).body;
+            body.content.clear();
+            body.files.clear();
+        } else if let Some(text) = text {
+            Arc::make_mut(&mut self.data).body.content = text;
+        }
+        self.state = Some(state);
+    }
+
+    /// Returns a close upper bound on the encoded size, in bytes.
+    pub fn size(&self) -> usize {
+        let state = self.state.as_ref().map_or(0, State::size);
+        self.data.size() + state + self.message.as_ref().map_or(0, |message| message.size())
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::{Member, Role};
+    use crate::store::{Member, Op, Role};
 
     #[test]
     fn size_is_an_upper_bound_of_the_encoded_size() {
@@ -172,6 +207,8 @@ mod tests {
             safe_inline: true,
             deleted: false,
         };
+        let deleted_by = Some((Uuid::max(), text(256)));
+        let state = State { revision: u64::MAX, edited_at_ms: Some(i64::MAX), deleted_by, pinned: true };
         for files in [vec![], vec![file.clone(); 10], vec![File { deleted: true, ..file }; 10]] {
             let members = vec![Member { user: Uuid::max(), role: Role::Member }; files.len()];
             let access =
@@ -193,13 +230,20 @@ mod tests {
                 sender: id,
                 client_id,
                 body,
+                change: None,
                 closes_room: false,
             };
             let in_a_page = EVENT_OVERHEAD + data.client_id.len() + data.body.to_text().unwrap().len();
             let size = data.size();
-            let event = Event { data: Arc::new(data), position: u64::MAX, seq: u64::MAX, created_at_ms: i64::MAX };
-            let encoded = prost::Message::encoded_len(&crate::convert::event(&event));
+            let message = Event::new(Arc::new(data), u64::MAX, u64::MAX, i64::MAX);
+            let encoded = prost::Message::encoded_len(&crate::convert::event(&message));
             assert!(encoded <= size && encoded <= in_a_page, "{encoded} bytes, estimated as {size} and {in_a_page}");
+            let mut folded = Event { state: Some(state.clone()), ..message.clone() };
+            let change = Change { target: u64::MAX, ..Change::new(1, Op::Edit) };
+            let change = EventData { kind: Kind::Change, change: Some(change), ..EventData::clone(&message.data) };
+            folded = Event { data: Arc::new(change), state: None, message: Some(Arc::new(folded)), ..message };
+            let (encoded, size) = (prost::Message::encoded_len(&crate::convert::event(&folded)), folded.size());
+            assert!(encoded <= size, "{encoded} bytes, estimated as {size}");
         }
     }
 

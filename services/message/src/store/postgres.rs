@@ -1,9 +1,11 @@
 //! The log on Postgres.
 
+mod changes;
 mod opening;
 mod pages;
 #[cfg(test)]
 mod reads;
+mod rows;
 
 use std::sync::Arc;
 
@@ -18,10 +20,10 @@ use uuid::Uuid;
 
 use super::{
     AppendError, Appended, Body, Event, EventData, Head, Heads, Kind, LastTimes, Limit, Member, Opened, Outcome, Page,
-    Readers, Reopening, RoomAccess, RoomHead, RoomKey, Store, Window,
+    Readers, Refusal, Reopening, RoomAccess, RoomHead, RoomKey, Store, Window,
 };
 use opening::{FINGERPRINT, finish_upgrade, open_or_renew};
-use pages::{LAST_TIMES, READ_LOG, list_statement, mark_deleted, page};
+use pages::{FIND, LAST_TIMES, LIST_NEWEST_FIRST, LIST_OLDEST_FIRST, READ_LOG, Read, Reads, mark_deleted, read};
 
 refinery::embed_migrations!("migrations/postgres");
 
@@ -36,14 +38,6 @@ const ROOM_HEADS: &str = "/* room_heads */ SELECT l.epoch, r.room_id, coalesce(h
     LEFT JOIN unnest($1::integer[], $2::uuid[]) WITH ORDINALITY AS r (partition, room_id, n) ON true
     LEFT JOIN room_heads h ON h.partition = r.partition AND h.room_id = r.room_id
     ORDER BY r.n";
-
-/// The columns are in the order of the only index that has all of them, which an append also uses.
-const FIND: &str = "/* find */
-    SELECT l.epoch, 0::bigint, e.position, e.room_id, e.seq, e.kind, e.id, e.sender_id, e.client_id, e.body, e.created_at
-    FROM log l LEFT JOIN (
-        SELECT * FROM events WHERE (partition, room_id, sender_id, client_id) >= ($1, $2, $3, $4)
-        ORDER BY partition, room_id, sender_id, client_id LIMIT 1
-    ) e ON e.partition = $1 AND e.room_id = $2 AND e.sender_id = $3 AND e.client_id = $4";
 
 const FORGET_FILES: &str = "/* forget_files */ INSERT INTO deleted_files (partition, room_id, file_id)
     SELECT $1, $2, file_id FROM unnest($3::uuid[]) f (file_id) ON CONFLICT DO NOTHING";
@@ -61,12 +55,33 @@ impl Postgres {
         Ok(Self(pg::Pool::open(url, "message", migrations::runner(), config).await?))
     }
 
-    async fn page(&self, statement: &str, parameters: &[&(dyn ToSql + Sync)], partition: u32) -> Result<Page> {
-        self.0.run(async |client| Ok(page(client, statement, parameters, partition).await?.0)).await
+    async fn read(&self, statement: &str, parameters: &[&(dyn ToSql + Sync)], partition: u32) -> Result<Read> {
+        self.0.run(async |client| read(client, statement, parameters, partition).await).await
+    }
+
+    /// Reads a window of a room.
+    async fn window(
+        &self,
+        [oldest_first, newest_first]: [&'static Reads; 2],
+        (partition, room): RoomKey,
+        window: Window,
+        limit: Limit,
+        readers: Readers,
+    ) -> Result<(Page, RoomAccess)> {
+        let (above, below, from_the_newest) = window.bounds();
+        let statement = if from_the_newest { newest_first } else { oldest_first }.of(&readers);
+        let (events, bytes, users) = (i64::from(limit.events), i64::from(limit.bytes), readers.users());
+        let parameters: [&(dyn ToSql + Sync); 7] =
+            [&(partition as i32), &above, &events, &bytes, &room, &below, &users];
+        let read = self.read(statement, &parameters, partition).await?;
+        Ok((read.page, read.access))
     }
 }
 
 async fn append(client: &pg::Client, batch: &[Arc<EventData>], created_at_ms: i64) -> Result<Appended, AppendError> {
+    if batch.first().is_some_and(|data| data.change.is_some()) {
+        return changes::append(client, batch, created_at_ms).await;
+    }
     // Preparing changes nothing, so a failure here is not an unknown outcome.
     let statement = pg::prepare(client, APPEND).await.map_err(nothing_done)?;
     let bodies = batch.iter().map(|data| data.body.to_text()).collect::<Result<Vec<_>>>()?;
@@ -91,20 +106,29 @@ async fn append(client: &pg::Client, batch: &[Arc<EventData>], created_at_ms: i6
             ],
         )
         .await
-        .map_err(|error| match error.code() {
-            Some(&SqlState::LOCK_NOT_AVAILABLE) => AppendError::Locked,
-            _ => error.into(),
-        })?;
+        .map_err(failed)?;
     if rows.len() != batch.len() {
         return Err(Error::internal(format_args!("{} outcomes of {} events", rows.len(), batch.len())).into());
     }
     let epoch = rows.first().map_or(Uuid::nil(), |row| row.get(0));
-    let mut outcomes =
+    let outcomes =
         rows.iter().zip(batch).map(|(row, data)| outcome(row, data, created_at_ms)).collect::<Result<Vec<_>>>()?;
-    // The batch is committed: after a failure here the outcome is unknown to the caller, and the caller repeats the
-    // batch.
+    complete(client, epoch, outcomes).await
+}
+
+/// Completes the outcomes of a committed batch with the present states of messages and files. After a failure here the
+/// outcome is unknown to the caller, and the caller repeats the batch.
+async fn complete(client: &pg::Client, epoch: Uuid, mut outcomes: Vec<Outcome>) -> Result<Appended, AppendError> {
+    changes::give_messages(client, &mut outcomes).await.map_err(|_| Error::timeout())?;
     mark_deleted(client, outcomes.iter_mut().filter_map(Outcome::event_mut)).await.map_err(|_| Error::timeout())?;
     Ok(Appended { epoch, outcomes })
+}
+
+fn failed(error: tokio_postgres::Error) -> AppendError {
+    match error.code() {
+        Some(&SqlState::LOCK_NOT_AVAILABLE) => AppendError::Locked,
+        _ => error.into(),
+    }
 }
 
 /// The members that the access events of a batch add, change or remove, as `append_events` reads them.
@@ -144,21 +168,21 @@ fn nothing_done(error: tokio_postgres::Error) -> Error {
 }
 
 fn outcome(row: &Row, data: &Arc<EventData>, created_at_ms: i64) -> Result<Outcome> {
-    let numbered = |data, created_at_ms| Event {
-        data,
-        position: row.get::<_, i64>(3) as u64,
-        seq: row.get::<_, i64>(4) as u64,
-        created_at_ms,
-    };
+    let numbered =
+        |data, created_at_ms| Event::new(data, row.get::<_, i64>(3) as u64, row.get::<_, i64>(4) as u64, created_at_ms);
     if row.get(1) {
         return Ok(Outcome::Appended(numbered(data.clone(), created_at_ms)));
     }
     if row.get(2) {
         return Ok(Outcome::Hidden);
     }
+    let kind = Kind::try_from(i64::from(row.get::<_, i16>(6)))?;
+    if kind == Kind::Change {
+        return Ok(Outcome::Refused(Refusal::OtherAct));
+    }
     let first = EventData {
         id: row.get(5),
-        kind: Kind::try_from(i64::from(row.get::<_, i16>(6)))?,
+        kind,
         body: Body::from_text(row.get(7))?,
         client_id: data.client_id.clone(),
         closes_room: false,
@@ -222,35 +246,28 @@ impl Store for Postgres {
 
     fn list(
         &self,
-        (partition, room): RoomKey,
+        room: RoomKey,
         window: Window,
         limit: Limit,
         readers: Readers,
     ) -> BoxFuture<'_, Result<(Page, RoomAccess)>> {
-        async move {
-            let (above, below, newest_first) = window.bounds();
-            let (statement, users) = (list_statement(newest_first, &readers), readers.users());
-            let (events, bytes) = (i64::from(limit.events), i64::from(limit.bytes));
-            let parameters: [&(dyn ToSql + Sync); 7] =
-                [&(partition as i32), &above, &events, &bytes, &room, &below, &users];
-            self.0.run(async |client| page(client, statement, &parameters, partition).await).await
-        }
-        .boxed()
+        self.window([&LIST_OLDEST_FIRST, &LIST_NEWEST_FIRST], room, window, limit, readers).boxed()
     }
 
     fn read_log(&self, partition: u32, after: u64, limit: Limit) -> BoxFuture<'_, Result<Page>> {
         async move {
             let (events, bytes) = (i64::from(limit.events), i64::from(limit.bytes));
-            self.page(&READ_LOG, &[&(partition as i32), &super::number(after), &events, &bytes], partition).await
+            let parameters: [&(dyn ToSql + Sync); 4] = [&(partition as i32), &super::number(after), &events, &bytes];
+            Ok(self.read(&READ_LOG, &parameters, partition).await?.page)
         }
         .boxed()
     }
 
     fn find<'a>(&'a self, data: &'a EventData) -> BoxFuture<'a, Result<(Uuid, Option<Event>)>> {
         async move {
-            let page = self
-                .page(FIND, &[&(data.partition as i32), &data.room, &data.sender, &data.client_id], data.partition)
-                .await?;
+            let parameters: [&(dyn ToSql + Sync); 4] =
+                [&(data.partition as i32), &data.room, &data.sender, &data.client_id];
+            let page = self.read(&FIND, &parameters, data.partition).await?.page;
             Ok((page.epoch, page.events.into_iter().next()))
         }
         .boxed()

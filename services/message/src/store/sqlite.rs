@@ -1,6 +1,8 @@
 //! The log on SQLite.
 
 mod append;
+mod changes;
+mod judging;
 mod opening;
 mod rooms;
 mod rows;
@@ -20,7 +22,7 @@ use super::{
     RoomAccess, RoomHead, RoomKey, Store, Window,
 };
 use append::append;
-use rows::{LIST_NEWEST_FIRST, LIST_OLDEST_FIRST, READ_LOG, epoch, find, mark_deleted, take};
+use rows::{READ_LOG, Taken, epoch, find, mark_deleted};
 
 refinery::embed_migrations!("migrations/sqlite");
 
@@ -94,34 +96,23 @@ impl Store for Sqlite {
 
     fn list(
         &self,
-        (partition, room): RoomKey,
+        room: RoomKey,
         window: Window,
         limit: Limit,
         readers: Readers,
     ) -> BoxFuture<'_, Result<(Page, RoomAccess)>> {
-        let read = move |connection: &Connection| {
-            let key = (partition, room);
-            let head = rooms::head(connection, key)?;
-            let access = rooms::access(connection, key, &head, readers.users())?;
-            let limit = if readers.may_read(&access) { limit } else { Limit { events: 0, ..limit } };
-            let (above, below, newest_first) = window.bounds();
-            let statement = if newest_first { LIST_NEWEST_FIRST } else { LIST_OLDEST_FIRST };
-            let mut events =
-                take(connection, statement, params![partition, room.as_bytes(), above, below, limit.events], limit)?;
-            if newest_first {
-                events.reverse();
-            }
-            Ok((Page { epoch: epoch(connection)?, head: head.seq as u64, events }, access))
-        };
-        self.database.read(read).boxed()
+        self.database.read(move |connection| changes::list(connection, room, window, limit, &readers)).boxed()
     }
 
     fn read_log(&self, partition: u32, after: u64, limit: Limit) -> BoxFuture<'_, Result<Page>> {
         let read = move |connection: &Connection| {
-            let events = take(connection, READ_LOG, params![partition, super::number(after), limit.events], limit)?;
+            let mut taken = Taken::up_to(limit);
+            taken.take(connection, READ_LOG, params![partition, super::number(after), limit.events], true)?;
+            let mut events = taken.events;
+            mark_deleted(connection, events.iter_mut())?;
             let head = "/* read_log */ SELECT head FROM partitions WHERE partition = ?1";
             let head = connection.prepare_cached(head)?.query_row([partition], |row| row.get::<_, i64>(0))?;
-            Ok(Page { epoch: epoch(connection)?, head: head as u64, events })
+            Ok(Page { epoch: epoch(connection)?, head: head as u64, last: head as u64, events })
         };
         self.database.read(read).boxed()
     }
@@ -130,6 +121,7 @@ impl Store for Sqlite {
         let data = data.clone();
         let read = move |connection: &Connection| {
             let mut event = find(connection, &data)?;
+            event.iter_mut().try_for_each(|event| rows::complete(connection, event))?;
             mark_deleted(connection, event.iter_mut())?;
             Ok((epoch(connection)?, event))
         };

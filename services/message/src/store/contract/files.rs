@@ -64,7 +64,7 @@ async fn deleted_files_are_marked_in_every_answer(fixture: Fixture) {
     batch.push(late);
     let outcomes = append(&*store, &batch).await.into_iter().map(|outcome| match outcome.unwrap() {
         Outcome::Appended(event) | Outcome::Repeated(event) => event,
-        Outcome::Hidden => panic!("the room is open"),
+        outcome => panic!("{outcome:?}"),
     });
     let events: Vec<_> = outcomes.collect();
     assert_eq!(events[..5].iter().map(files).collect::<Vec<_>>(), shown);

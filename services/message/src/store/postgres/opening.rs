@@ -4,13 +4,13 @@ use confab_common::{Code, Error, Result, pg};
 use tokio_postgres::error::SqlState;
 use uuid::Uuid;
 
-use crate::store::{self, FORMAT, Opened};
+use crate::store::{self, FORMAT, FORMAT_WITH_MEMBERS, Opened};
 
 /// Identifies the database. The timeline is taken from the write position, because the control file is updated late in
 /// a promotion.
 pub const FINGERPRINT: &str = "/* open_log */ SELECT system_identifier || ':' || left(pg_walfile_name(pg_current_wal_lsn()), 8) FROM pg_control_system()";
 
-/// The function through which replicas of the release before append. It no longer exists after the upgrade.
+/// The function through which replicas of the release with format 1 append. It no longer exists after the upgrade.
 const FORMER_APPEND: &str =
     "append_events(integer[], uuid[], smallint[], uuid[], uuid[], text[], text[], boolean[], bigint)";
 
@@ -67,10 +67,11 @@ pub async fn finish_upgrade(client: &mut pg::Client) -> Result<()> {
     transaction.batch_execute("/* finish_upgrade */ LOCK TABLE log IN EXCLUSIVE MODE").await?;
     let row = transaction.query_opt("/* finish_upgrade */ SELECT format, rooms_opened FROM log", &[]).await?;
     let row = row.ok_or_else(|| Error::not_found("log"))?;
-    if row.get::<_, i32>(0) as u32 >= FORMAT {
+    let format = row.get::<_, i32>(0) as u32;
+    if format >= FORMAT {
         return Ok(());
     }
-    if !row.get::<_, bool>(1) {
+    if format < FORMAT_WITH_MEMBERS && !row.get::<_, bool>(1) {
         return Err(Error::new(Code::Conflict, store::ROOMS_NOT_OPENED));
     }
     // Locks every head, so that no append reads one format and another append the other.

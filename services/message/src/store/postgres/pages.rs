@@ -1,41 +1,92 @@
-//! Pages of rooms and partitions, with the right of their readers.
+//! Pages of rooms and partitions, with the right of their readers. A statement reads events together with their states
+//! and, for changes, their messages, in one snapshot.
 
 use std::collections::HashSet;
-use std::sync::{Arc, LazyLock};
+use std::sync::LazyLock;
 
 use confab_common::{Error, Result, pg};
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Row};
 use uuid::Uuid;
 
-use crate::store::{self, Body, EVENT_OVERHEAD, Event, EventData, Kind, Page, Readers, RoomAccess, RoomKey};
-
-/// The columns of a row with an event: epoch, head, and those of the event.
-const EVENT_COLUMNS: usize = 11;
+use super::rows::{self, FOLDED, JOIN_MESSAGE, MESSAGE, NO_MESSAGE, STATE_OF};
+use crate::store::outcome;
+use crate::store::{Changed, Event, Page, Readers, RoomAccess, RoomKey};
 
 const DELETED: &str = "/* mark_deleted */ SELECT partition, room_id, file_id
     FROM unnest($1, $2, $3) f (partition, room_id, file_id) JOIN deleted_files USING (partition, room_id, file_id)";
 
-/// The right of the readers $7: whether the log has the room, whether it is private, and which of them are its members.
-const RIGHT: &str = ", h.room_id IS NOT NULL, coalesce(h.private, false), CASE WHEN h.private THEN
+/// The head of the room $5 in the partition $1.
+pub const ROOM: &str = "room_heads h ON h.partition = $1 AND h.room_id = $5";
+
+/// Whether the log has the room, whether it is private, and which of the readers $7 are its members.
+pub const RIGHT: &str = "h.room_id IS NOT NULL, coalesce(h.private, false), CASE WHEN h.private THEN
     ARRAY (SELECT m.user_id FROM room_members m WHERE m.partition = $1 AND m.room_id = $5 AND m.user_id = ANY ($7)) END";
 
-/// Whether one of the readers $7 may read the room, for a condition that is decided before any event is read.
-const IS_READABLE: &str = "(h.private IS NOT TRUE OR EXISTS (
-    SELECT 1 FROM room_members m WHERE m.partition = $1 AND m.room_id = $5 AND m.user_id = ANY ($7)))";
+/// The newest event of the room that is no change.
+const LAST_ITEM: &str = "coalesce((
+        SELECT CASE WHEN r.last_seq >= h.seq THEN r.first_seq - 1 END FROM (
+            SELECT first_seq, last_seq FROM change_runs WHERE partition = $1 AND room_id = $5
+            ORDER BY partition DESC, room_id DESC, first_seq DESC LIMIT 1
+        ) r
+    ), h.seq, 0)";
 
-static LIST_OLDEST_FIRST: LazyLock<String> = LazyLock::new(|| list("ASC", IS_READABLE));
-static LIST_NEWEST_FIRST: LazyLock<String> = LazyLock::new(|| list("DESC", IS_READABLE));
-static LIST_ALL_OLDEST_FIRST: LazyLock<String> = LazyLock::new(|| list("ASC", "true"));
-static LIST_ALL_NEWEST_FIRST: LazyLock<String> = LazyLock::new(|| list("DESC", "true"));
+/// Whether one of the readers $7 may read the room, for a condition that is decided before any event is read.
+pub fn is_readable(readers: &Readers) -> &'static str {
+    match readers {
+        Readers::Users(_) => {
+            "(h.private IS NOT TRUE OR EXISTS (
+                SELECT 1 FROM room_members m WHERE m.partition = $1 AND m.room_id = $5 AND m.user_id = ANY ($7)))"
+        }
+        Readers::Moderator => "true",
+    }
+}
+
+/// The statements of one kind of read: for users and for moderators.
+pub struct Reads {
+    users: LazyLock<String>,
+    moderators: LazyLock<String>,
+}
+
+impl Reads {
+    pub const fn new(users: fn() -> String, moderators: fn() -> String) -> Self {
+        Self { users: LazyLock::new(users), moderators: LazyLock::new(moderators) }
+    }
+
+    pub fn of(&self, readers: &Readers) -> &str {
+        match readers {
+            Readers::Users(_) => &self.users,
+            Readers::Moderator => &self.moderators,
+        }
+    }
+}
+
+/// Declares a [`Reads`] of a function of the readers.
+macro_rules! reads {
+    ($statement:expr) => {
+        Reads::new(|| $statement(&Readers::Users(Vec::new())), || $statement(&Readers::Moderator))
+    };
+}
+pub(super) use reads;
+
+pub static LIST_OLDEST_FIRST: Reads = reads!(|readers| list(readers, "ASC"));
+pub static LIST_NEWEST_FIRST: Reads = reads!(|readers| list(readers, "DESC"));
+pub static EVENTS_OLDEST_FIRST: Reads = reads!(|readers| events(readers, "ASC"));
+pub static EVENTS_NEWEST_FIRST: Reads = reads!(|readers| events(readers, "DESC"));
+
 pub static READ_LOG: LazyLock<String> = LazyLock::new(|| {
-    page_statement(
+    let rows = format!(
+        "SELECT 0 AS part, p.position AS rank, p.*, {STATE_OF}, {MESSAGE}
+        FROM (SELECT * FROM events WHERE partition = $1 AND position > $2 ORDER BY position LIMIT $3) p
+        {FOLDED} {JOIN_MESSAGE}"
+    );
+    statement(
         "read_log",
-        ("h.head", ""),
+        ("h.head", ", coalesce(h.head, 0)"),
         "partitions h ON h.partition = $1",
-        "partition = $1 AND position > $2",
-        "position",
+        &rows,
         "ASC",
+        ("$3", "$4"),
     )
 });
 
@@ -67,62 +118,121 @@ pub const LAST_TIMES: &str = "/* last_times */
     SELECT asked.newest, CASE WHEN asked.newest <= $4 THEN asked.newest ELSE earlier.created_at END
     FROM asked LEFT JOIN earlier ON earlier.n = asked.n ORDER BY asked.n";
 
-/// Returns the statement that reads a page of a room for these readers.
-pub fn list_statement(newest_first: bool, readers: &Readers) -> &'static str {
-    match (readers, newest_first) {
-        (Readers::Users(_), false) => &LIST_OLDEST_FIRST,
-        (Readers::Users(_), true) => &LIST_NEWEST_FIRST,
-        (Readers::Moderator, false) => &LIST_ALL_OLDEST_FIRST,
-        (Readers::Moderator, true) => &LIST_ALL_NEWEST_FIRST,
-    }
-}
-
-fn list(order: &str, is_readable: &str) -> String {
-    let head = "room_heads h ON h.partition = $1 AND h.room_id = $5";
-    let room = format!("partition = $1 AND room_id = $5 AND seq > $2 AND seq < $6 AND {is_readable}");
-    page_statement("list", ("h.seq", RIGHT), head, &room, "seq", order)
-}
-
-/// Builds a statement that reads a head, with further columns at the end, and a page of events in one snapshot. $3 and
-/// $4 limit the events and their bytes.
-fn page_statement(name: &str, (head, more): (&str, &str), heads: &str, filter: &str, by: &str, order: &str) -> String {
-    format!(
-        "/* {name} */ SELECT l.epoch, coalesce({head}, 0), e.position, e.room_id, e.seq, e.kind, e.id, e.sender_id, e.client_id, e.body, e.created_at{more}
-        FROM log l LEFT JOIN {heads}
-        LEFT JOIN LATERAL (
+/// The columns are in the order of the only index that has all of them, which an append also uses.
+pub static FIND: LazyLock<String> = LazyLock::new(|| {
+    let rows = format!(
+        "SELECT 0 AS part, p.seq AS rank, p.*, {STATE_OF}, {MESSAGE}
+        FROM (
             SELECT * FROM (
-                SELECT *, row_number() OVER w AS n, sum(octet_length(body) + octet_length(client_id) + {EVENT_OVERHEAD}) OVER w AS bytes
-                FROM (SELECT * FROM events WHERE {filter} ORDER BY {by} {order} LIMIT $3) page
-                WINDOW w AS (ORDER BY {by} {order} ROWS UNBOUNDED PRECEDING)
-            ) sized WHERE n = 1 OR bytes <= $4
-        ) e ON true ORDER BY e.{by}"
+                SELECT * FROM events WHERE (partition, room_id, sender_id, client_id) >= ($1, $2, $3, $4)
+                ORDER BY partition, room_id, sender_id, client_id LIMIT 1
+            ) f WHERE f.partition = $1 AND f.room_id = $2 AND f.sender_id = $3 AND f.client_id = $4
+        ) p {FOLDED} {JOIN_MESSAGE}"
+    );
+    statement("find", ("0::bigint", ", 0::bigint"), "(SELECT 0) h ON true", &rows, "ASC", ("1", "0"))
+});
+
+/// The rows of a page of events without changes: above $2, below $6, at most $3.
+pub fn items(readers: &Readers, order: &str) -> String {
+    let (is_readable, newest_first) = (is_readable(readers), order == "DESC");
+    format!(
+        "SELECT 0 AS part, p.seq AS rank, p.*, {STATE_OF}, {NO_MESSAGE}
+        FROM (
+            SELECT i.* FROM item_ranges(
+                $1, $5, least($2::bigint, coalesce(h.seq, 0)), least($6::bigint, coalesce(h.seq, 0) + 1),
+                CASE WHEN {is_readable} THEN $3::bigint ELSE 0 END, {newest_first}
+            ) r CROSS JOIN LATERAL (
+                SELECT * FROM events WHERE partition = $1 AND room_id = $5 AND seq > r.low AND seq < r.high
+                ORDER BY seq {order}
+            ) i
+        ) p {FOLDED}"
     )
 }
 
-pub async fn page(
+fn list(readers: &Readers, order: &str) -> String {
+    let more = format!(", {LAST_ITEM}, {RIGHT}");
+    statement("list", ("h.seq", &more), ROOM, &items(readers, order), order, ("$3", "$4"))
+}
+
+fn events(readers: &Readers, order: &str) -> String {
+    let is_readable = is_readable(readers);
+    let rows = format!(
+        "SELECT 0 AS part, p.seq AS rank, p.*, {STATE_OF}, {NO_MESSAGE}
+        FROM (
+            SELECT * FROM events
+            WHERE partition = $1 AND room_id = $5 AND seq > $2 AND seq < $6 AND {is_readable}
+            ORDER BY seq {order} LIMIT $3
+        ) p {FOLDED}"
+    );
+    let more = format!(", coalesce(h.seq, 0), {RIGHT}");
+    statement("read_events", ("h.seq", &more), ROOM, &rows, order, ("$3", "$4"))
+}
+
+/// Builds a statement that reads a room and rows of its events, at most `most` and $4 bytes.
+pub fn of_room(name: &str, rows: &str, most: &str) -> String {
+    let more = format!(", {LAST_ITEM}, {RIGHT}");
+    statement(name, ("h.seq", &more), ROOM, rows, "ASC", (most, "$4"))
+}
+
+/// Builds a statement that reads a head, with further columns at the end, and rows of events in the order of their part
+/// and rank. It returns at most `most` rows and `bytes` bytes, but at least one row.
+fn statement(
+    name: &str,
+    (head, more): (&str, &str),
+    heads: &str,
+    rows: &str,
+    order: &str,
+    (most, bytes): (&str, &str),
+) -> String {
+    let (columns, size) = (rows::columns(), rows::size());
+    format!(
+        "/* {name} */ SELECT l.epoch, coalesce({head}, 0), {columns}, e.part, e.parts{more}
+        FROM log l LEFT JOIN {heads}
+        LEFT JOIN LATERAL (
+            SELECT * FROM (
+                SELECT *, row_number() OVER w AS n, sum({size}) OVER w AS bytes, sum(part) OVER () AS parts
+                FROM ({rows}) folded
+                WINDOW w AS (ORDER BY part, rank {order} ROWS UNBOUNDED PRECEDING)
+            ) sized WHERE n = 1 OR (n <= {most} AND bytes <= {bytes})
+        ) e ON true ORDER BY e.part, e.rank"
+    )
+}
+
+/// What a statement has read.
+pub struct Read {
+    pub page: Page,
+    pub changed: Changed,
+    pub access: RoomAccess,
+}
+
+pub async fn read(
     client: &pg::Client,
     statement: &str,
     parameters: &[&(dyn ToSql + Sync)],
     partition: u32,
-) -> Result<(Page, RoomAccess)> {
+) -> Result<Read> {
     let rows = client.query(&pg::prepare(client, statement).await?, parameters).await?;
     let first = rows.first().ok_or_else(|| Error::internal("the log has no row"))?;
     let (epoch, head) = (first.get(0), first.get::<_, i64>(1) as u64);
-    let mut events = Vec::with_capacity(rows.len());
+    let (part, further) = (rows::FIRST + rows::COUNT, rows::FIRST + rows::COUNT + 2);
+    let (mut events, mut messages) = (Vec::with_capacity(rows.len()), Vec::new());
     for row in &rows {
         // A head without events is one row of nulls.
-        if let Some(position) = row.get::<_, Option<i64>>(2) {
-            events.push(event(row, partition, position)?);
+        if let Some(event) = rows::event(row, partition)? {
+            let list = if row.get::<_, Option<i32>>(part) == Some(1) { &mut messages } else { &mut events };
+            list.push(event);
         }
     }
-    mark_deleted(client, events.iter_mut()).await?;
-    Ok((Page { epoch, head, events }, right(first)))
+    mark_deleted(client, events.iter_mut().chain(messages.iter_mut())).await?;
+    let found = first.get::<_, Option<i64>>(part + 1).unwrap_or_default() as usize;
+    let changed = Changed { more: messages.len() < found, messages };
+    let last = first.get::<_, i64>(further) as u64;
+    Ok(Read { page: Page { epoch, head, last, events }, changed, access: right(first, further + 1) })
 }
 
 /// Reads the columns of [`RIGHT`], if the statement has them.
-fn right(row: &Row) -> RoomAccess {
-    let column = EVENT_COLUMNS;
-    if row.len() == column {
+pub fn right(row: &Row, column: usize) -> RoomAccess {
+    if row.len() <= column {
         return RoomAccess::default();
     }
     let readers = row.get::<_, Option<Vec<Uuid>>>(column + 2).unwrap_or_default();
@@ -131,37 +241,17 @@ fn right(row: &Row) -> RoomAccess {
 
 /// Marks the files of events that have been deleted.
 pub async fn mark_deleted<'a>(client: &Client, events: impl Iterator<Item = &'a mut Event>) -> Result<()> {
-    let events = store::with_files(events);
+    let events = outcome::with_files(events);
     if events.is_empty() {
         return Ok(());
     }
-    let (rooms, files): (Vec<RoomKey>, Vec<Uuid>) = store::files_of(&events).into_iter().unzip();
+    let (rooms, files): (Vec<RoomKey>, Vec<Uuid>) = outcome::files_of(&events).into_iter().unzip();
     let (partitions, rooms): (Vec<i32>, Vec<Uuid>) =
         rooms.into_iter().map(|(partition, room)| (partition as i32, room)).unzip();
     let keys = [(&partitions as _, Type::INT4_ARRAY), (&rooms as _, Type::UUID_ARRAY), (&files as _, Type::UUID_ARRAY)];
     let rows = client.query_typed(DELETED, &keys).await?;
     let deleted =
         rows.iter().map(|row| ((row.get::<_, i32>(0) as u32, row.get(1)), row.get(2))).collect::<HashSet<_>>();
-    store::mark_deleted(events, &deleted);
+    outcome::mark_deleted(events, &deleted);
     Ok(())
-}
-
-/// Reads the event in a row that begins with epoch, head and position.
-fn event(row: &Row, partition: u32, position: i64) -> Result<Event> {
-    let data = EventData {
-        partition,
-        room: row.get(3),
-        kind: Kind::try_from(i64::from(row.get::<_, i16>(5)))?,
-        id: row.get(6),
-        sender: row.get(7),
-        client_id: row.get(8),
-        body: Body::from_text(row.get(9))?,
-        closes_room: false,
-    };
-    Ok(Event {
-        data: Arc::new(data),
-        position: position as u64,
-        seq: row.get::<_, i64>(4) as u64,
-        created_at_ms: row.get(10),
-    })
 }

@@ -20,6 +20,7 @@ fn one(n: i64) -> Arc<EventData> {
         sender,
         client_id,
         body,
+        change: None,
         closes_room: false,
     })
 }
@@ -52,20 +53,20 @@ async fn every_statement_reads_few_rows(store: &Postgres, said: i64, when: &str)
     let finds = async |client: &pg::Client| {
         for (n, there) in [(half, true), (said + 1, false)] {
             let data = one(n);
-            let found = page(client, FIND, &[&1, &data.room, &data.sender, &data.client_id], 1).await?.0.events;
+            let found = read(client, &FIND, &[&1, &data.room, &data.sender, &data.client_id], 1).await?.page.events;
             assert_eq!(found.len(), usize::from(there), "{n}");
         }
         Ok(())
     };
     let (anonymous, readers) = (Readers::Users(Vec::new()), Vec::<Uuid>::new());
-    let [newest, oldest] = [true, false].map(|newest_first| list_statement(newest_first, &anonymous));
+    let [newest, oldest] = [&LIST_NEWEST_FIRST, &LIST_OLDEST_FIRST].map(|reads| reads.of(&anonymous));
     let pages = async |client: &pg::Client| {
         let pages = [
-            page(client, newest, &[&1, &0_i64, &ten, &bytes, &room, &i64::MAX, &readers], 1).await?,
-            page(client, oldest, &[&1, &half, &ten, &bytes, &room, &i64::MAX, &readers], 1).await?,
-            page(client, &READ_LOG, &[&1, &half, &ten, &bytes], 1).await?,
+            read(client, newest, &[&1, &0_i64, &ten, &bytes, &room, &i64::MAX, &readers], 1).await?,
+            read(client, oldest, &[&1, &half, &ten, &bytes, &room, &i64::MAX, &readers], 1).await?,
+            read(client, &READ_LOG, &[&1, &half, &ten, &bytes], 1).await?,
         ];
-        assert!(pages.iter().all(|(page, _)| page.events.len() == 10));
+        assert!(pages.iter().all(|read| read.page.events.len() == 10));
         Ok(())
     };
     // Postgres first plans for the given values, later for any values.

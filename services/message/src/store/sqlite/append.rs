@@ -7,10 +7,12 @@ use std::sync::Arc;
 use confab_common::Result;
 use rusqlite::{Connection, params};
 
-use super::opening;
 use super::rooms::{self, Head};
 use super::rows::{self, INSERT};
-use crate::store::{AccessChange, Appended, Event, EventData, FORMAT, Kind, Outcome, RoomKey};
+use super::{judging, opening};
+use crate::store::{
+    AccessChange, Appended, Event, EventData, FORMAT_WITH_MEMBERS, Kind, Outcome, RoomKey, number, of_earlier,
+};
 
 /// The heads that an append has read and updates at its end.
 #[derive(Default)]
@@ -22,7 +24,7 @@ struct Moving {
 }
 
 pub fn append(connection: &Connection, batch: &[Arc<EventData>], created_at_ms: i64) -> Result<Appended> {
-    let mut moving = Moving { only_open: opening::format(connection)? >= FORMAT, ..Moving::default() };
+    let mut moving = Moving { only_open: opening::format(connection)? >= FORMAT_WITH_MEMBERS, ..Moving::default() };
     let mut outcomes = batch
         .iter()
         .map(|data| append_one(connection, data, created_at_ms, &mut moving))
@@ -38,6 +40,13 @@ pub fn append(connection: &Connection, batch: &[Arc<EventData>], created_at_ms: 
     for ((partition, room), head) in moving.rooms.into_iter().filter(|(_, head)| head.seq > 0) {
         upsert.execute(params![partition, room.as_bytes(), head.seq, head.closed, head.private])?;
     }
+    for outcome in &mut outcomes {
+        if let Some((room, seq)) = outcome.needed()
+            && let Some(message) = rows::message(connection, room, seq)?
+        {
+            outcome.give(message);
+        }
+    }
     rows::mark_deleted(connection, outcomes.iter_mut().filter_map(Outcome::event_mut))?;
     Ok(Appended { epoch: rows::epoch(connection)?, outcomes })
 }
@@ -49,19 +58,25 @@ fn append_one(
     moving: &mut Moving,
 ) -> Result<Outcome> {
     if let Some(first) = rows::find(connection, data)? {
-        return Ok(Outcome::Repeated(first));
+        return Ok(of_earlier(first, data));
     }
     let key = (data.partition, data.room);
     let room = match moving.rooms.entry(key) {
         Entry::Occupied(entry) => entry.into_mut(),
         Entry::Vacant(entry) => entry.insert(rooms::head(connection, key)?),
     };
-    let hides_from_sender = room.private && data.kind != Kind::System;
+    let is_moderator = data.change.is_some_and(|change| change.moderator);
+    let hides_from_sender = room.private && data.kind != Kind::System && !is_moderator;
     if room.closed
         || (moving.only_open && !room.exists)
         || (hides_from_sender && rooms::members(connection, key, &[data.sender])?.is_empty())
     {
         return Ok(Outcome::Hidden);
+    }
+    if let Some(change) = &data.change
+        && let Some(outcome) = judging::judge(connection, data, change)?
+    {
+        return Ok(outcome);
     }
     let head = match moving.partitions.entry(data.partition) {
         Entry::Occupied(entry) => entry.into_mut(),
@@ -84,12 +99,17 @@ fn append_one(
         data.sender.as_bytes(),
         data.client_id,
         data.body.to_text()?,
-        created_at_ms
+        created_at_ms,
+        data.change.map(|change| number(change.target)),
+        data.change.map(|change| change.op as i64),
     ])?;
+    if let Some(change) = &data.change {
+        judging::apply(connection, data, change, room.seq, created_at_ms)?;
+    }
     if let Some(change) = &data.body.access {
         apply(connection, key, room, change)?;
     }
-    Ok(Outcome::Appended(Event { data: data.clone(), position: *head as u64, seq: room.seq as u64, created_at_ms }))
+    Ok(Outcome::Appended(Event::new(data.clone(), *head as u64, room.seq as u64, created_at_ms)))
 }
 
 /// Applies a change that holds from the room's newest `seq` on.

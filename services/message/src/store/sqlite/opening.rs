@@ -4,7 +4,7 @@ use confab_common::{Code, Error, Result};
 use rusqlite::{Connection, OptionalExtension, params};
 use uuid::Uuid;
 
-use crate::store::{self, FORMAT, Opened};
+use crate::store::{self, FORMAT, FORMAT_WITH_MEMBERS, Opened};
 
 /// Creates, checks or renews the row of the log. `wanted` is the number of partitions; `None` renews the epoch.
 pub fn open_or_renew(connection: &Connection, fingerprint: &str, wanted: Option<u32>) -> Result<Opened> {
@@ -55,8 +55,8 @@ pub fn finish_upgrade(connection: &Connection) -> Result<()> {
     if format(connection)? >= FORMAT {
         return Ok(());
     }
-    let raise = "/* finish_upgrade */ UPDATE log SET format = ?1 WHERE rooms_opened";
-    match connection.execute(raise, [FORMAT])? {
+    let raise = "/* finish_upgrade */ UPDATE log SET format = ?1 WHERE rooms_opened OR format >= ?2";
+    match connection.execute(raise, [FORMAT, FORMAT_WITH_MEMBERS])? {
         0 => Err(Error::new(Code::Conflict, store::ROOMS_NOT_OPENED)),
         _ => Ok(()),
     }

@@ -6,7 +6,7 @@ use confab_common::Result;
 use rusqlite::{Connection, OptionalExtension, params};
 use uuid::Uuid;
 
-use crate::store::{LastTimes, Member, Reopening, RoomAccess, RoomKey};
+use crate::store::{LastTimes, Member, Reopening, Role, RoomAccess, RoomKey};
 
 /// A room as the log has it; the default is a room that the log does not have.
 #[derive(Debug, Default)]
@@ -62,6 +62,14 @@ pub fn members(connection: &Connection, (partition, room): RoomKey, users: &[Uui
         }
     }
     Ok(members)
+}
+
+/// Returns a user's role in a room.
+pub fn role(connection: &Connection, (partition, room): RoomKey, user: Uuid) -> Result<Option<Role>> {
+    let read = "/* role */ SELECT role FROM room_members WHERE partition = ?1 AND room_id = ?2 AND user_id = ?3";
+    let key = params![partition, room.as_bytes(), user.as_bytes()];
+    let role = connection.prepare_cached(read)?.query_row(key, |row| row.get::<_, i64>(0)).optional()?;
+    role.map(Role::try_from).transpose()
 }
 
 /// Returns the right of these readers in a room with this head.

@@ -7,12 +7,13 @@ use confab_common::{Error, Result};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use uuid::Uuid;
 
-use crate::store::{self, Body, EVENT_OVERHEAD, Event, EventData, Kind, Limit};
+use crate::store::outcome::{self, with_files};
+use crate::store::{Body, Change, Event, EventData, Kind, Limit, Op, RoomKey, State};
 
 /// The columns of an event, in the order that [`event`] reads.
 macro_rules! columns {
     () => {
-        "partition, position, room_id, seq, kind, id, sender_id, client_id, body, created_at"
+        "partition, position, room_id, seq, kind, id, sender_id, client_id, body, created_at, target, op"
     };
 }
 
@@ -21,23 +22,31 @@ const FIND: &str = concat!(
     columns!(),
     " FROM events WHERE partition = ?1 AND room_id = ?2 AND sender_id = ?3 AND client_id = ?4"
 );
-pub const LIST_OLDEST_FIRST: &str = concat!(
+pub const OLDEST_FIRST: &str = concat!(
     "/* list */ SELECT ",
     columns!(),
     " FROM events WHERE partition = ?1 AND room_id = ?2 AND seq > ?3 AND seq < ?4 ORDER BY seq ASC LIMIT ?5"
 );
-pub const LIST_NEWEST_FIRST: &str = concat!(
+pub const NEWEST_FIRST: &str = concat!(
     "/* list */ SELECT ",
     columns!(),
     " FROM events WHERE partition = ?1 AND room_id = ?2 AND seq > ?3 AND seq < ?4 ORDER BY seq DESC LIMIT ?5"
 );
+const BY_SEQ: &str =
+    concat!("/* fold */ SELECT ", columns!(), " FROM events WHERE partition = ?1 AND room_id = ?2 AND seq = ?3");
+const STATE: &str =
+    "/* fold */ SELECT revision, content, edited_at, deleted_by, deleted_by_name, pinned FROM message_state
+    WHERE partition = ?1 AND room_id = ?2 AND seq = ?3";
 pub const READ_LOG: &str = concat!(
     "/* read_log */ SELECT ",
     columns!(),
     " FROM events WHERE partition = ?1 AND position > ?2 ORDER BY position LIMIT ?3"
 );
-pub const INSERT: &str =
-    concat!("/* append */ INSERT INTO events (", columns!(), ") VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)");
+pub const INSERT: &str = concat!(
+    "/* append */ INSERT INTO events (",
+    columns!(),
+    ") VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)"
+);
 
 /// Finds the event with the same identity.
 pub fn find(connection: &Connection, data: &EventData) -> Result<Option<Event>> {
@@ -47,7 +56,7 @@ pub fn find(connection: &Connection, data: &EventData) -> Result<Option<Event>> 
 
 /// Marks the files of events that are deleted in this snapshot.
 pub fn mark_deleted<'a>(connection: &Connection, events: impl Iterator<Item = &'a mut Event>) -> Result<()> {
-    let events = store::with_files(events);
+    let events = with_files(events);
     if events.is_empty() {
         return Ok(());
     }
@@ -55,13 +64,13 @@ pub fn mark_deleted<'a>(connection: &Connection, events: impl Iterator<Item = &'
         "/* mark_deleted */ SELECT 1 FROM deleted_files WHERE partition = ?1 AND room_id = ?2 AND file_id = ?3",
     )?;
     let mut deleted = HashSet::new();
-    for key in store::files_of(&events) {
+    for key in outcome::files_of(&events) {
         let ((partition, room), file) = key;
         if is_deleted.exists(params![partition, room.as_bytes(), file.as_bytes()])? {
             deleted.insert(key);
         }
     }
-    store::mark_deleted(events, &deleted);
+    outcome::mark_deleted(events, &deleted);
     Ok(())
 }
 
@@ -73,8 +82,55 @@ pub fn uuid(row: &Row, column: usize) -> rusqlite::Result<Uuid> {
     row.get(column).map(Uuid::from_bytes)
 }
 
+/// Returns a message or another event as it was appended.
+pub fn original(connection: &Connection, (partition, room): RoomKey, seq: i64) -> Result<Option<Event>> {
+    let key = params![partition, room.as_bytes(), seq];
+    connection.prepare_cached(BY_SEQ)?.query_row(key, |row| Ok(event(row))).optional()?.transpose()
+}
+
+/// Returns a message in its present state.
+pub fn message(connection: &Connection, room: RoomKey, seq: u64) -> Result<Option<Event>> {
+    let mut message = original(connection, room, seq as i64)?;
+    message.iter_mut().try_for_each(|message| fold(connection, message))?;
+    Ok(message)
+}
+
+/// Gives a message the state that changes have made of it.
+fn fold(connection: &Connection, message: &mut Event) -> Result<()> {
+    let data = &message.data;
+    if matches!(data.kind, Kind::System | Kind::Change) {
+        return Ok(());
+    }
+    let key = params![data.partition, data.room.as_bytes(), message.seq as i64];
+    let state = connection.prepare_cached(STATE)?.query_row(key, |row| {
+        let deleted_by = row.get::<_, Option<[u8; 16]>>(3)?.map(Uuid::from_bytes);
+        let state = State {
+            revision: row.get::<_, i64>(0)? as u64,
+            edited_at_ms: row.get(2)?,
+            deleted_by: deleted_by.zip(row.get(4)?),
+            pinned: row.get::<_, Option<i64>>(5)?.is_some(),
+        };
+        Ok((state, row.get(1)?))
+    });
+    if let Some((state, text)) = state.optional()? {
+        message.fold(state, text);
+    }
+    Ok(())
+}
+
+/// Gives a message its present state, or a change its message.
+pub fn complete(connection: &Connection, event: &mut Event) -> Result<()> {
+    if let Some(change) = event.data.change {
+        event.message = message(connection, (event.data.partition, event.data.room), change.target)?.map(Arc::new);
+        return Ok(());
+    }
+    fold(connection, event)
+}
+
 /// Reads the event in a row of `columns!`.
 fn event(row: &Row) -> Result<Event> {
+    let target = row.get::<_, Option<i64>>(10)?.zip(row.get::<_, Option<i64>>(11)?);
+    let change = target.map(|(target, op)| Ok::<_, Error>(Change::new(target as u64, Op::try_from(op)?)));
     let data = EventData {
         partition: row.get(0)?,
         room: uuid(row, 2)?,
@@ -83,30 +139,58 @@ fn event(row: &Row) -> Result<Event> {
         sender: uuid(row, 6)?,
         client_id: row.get(7)?,
         body: Body::from_text(row.get_ref(8)?.as_str().map_err(Error::internal)?)?,
+        change: change.transpose()?,
         closes_room: false,
     };
-    let numbers = (row.get::<_, i64>(1)? as u64, row.get::<_, i64>(3)? as u64);
-    Ok(Event { data: Arc::new(data), position: numbers.0, seq: numbers.1, created_at_ms: row.get(9)? })
+    let (position, seq) = (row.get::<_, i64>(1)? as u64, row.get::<_, i64>(3)? as u64);
+    Ok(Event::new(Arc::new(data), position, seq, row.get(9)?))
 }
 
-/// Reads events from a statement up to the limit in bytes, but at least one.
-pub fn take(
-    connection: &Connection,
-    statement: &str,
-    parameters: impl rusqlite::Params,
+/// Collects events up to a limit, but at least one.
+pub struct Taken {
     limit: Limit,
-) -> Result<Vec<Event>> {
-    let mut statement = connection.prepare_cached(statement)?;
-    let mut rows = statement.query(parameters)?;
-    let (mut events, mut bytes) = (Vec::new(), 0);
-    while let Some(row) = rows.next()? {
-        let text = |column| row.get_ref(column).map(|value| value.as_bytes().map_or(0, <[u8]>::len));
-        bytes += text(7)? + text(8)? + EVENT_OVERHEAD;
-        if bytes > limit.bytes as usize && !events.is_empty() {
-            break;
-        }
-        events.push(event(row)?);
+    bytes: usize,
+    pub events: Vec<Event>,
+}
+
+impl Taken {
+    pub fn up_to(limit: Limit) -> Self {
+        Self { limit, bytes: 0, events: Vec::new() }
     }
-    mark_deleted(connection, events.iter_mut())?;
-    Ok(events)
+
+    /// Adds an event; returns false if the limit does not permit it.
+    pub fn add(&mut self, event: Event) -> bool {
+        self.bytes += event.size();
+        let fits = self.events.len() < self.limit.events as usize
+            && (self.bytes <= self.limit.bytes as usize || self.events.is_empty());
+        if fits {
+            self.events.push(event);
+        }
+        fits
+    }
+
+    /// Adds the events of a statement, messages in their present state, as far as the limit permits; returns whether it
+    /// permits further ones. `of_changes`: whether changes get their messages.
+    pub fn take(
+        &mut self,
+        connection: &Connection,
+        statement: &str,
+        parameters: impl rusqlite::Params,
+        of_changes: bool,
+    ) -> Result<bool> {
+        let mut statement = connection.prepare_cached(statement)?;
+        let mut rows = statement.query(parameters)?;
+        while let Some(row) = rows.next()? {
+            let mut event = event(row)?;
+            if of_changes {
+                complete(connection, &mut event)?;
+            } else {
+                fold(connection, &mut event)?;
+            }
+            if !self.add(event) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
 }

@@ -1,0 +1,134 @@
+//! Changes of messages: what a change asks for, why it is refused, and what changes make of a message.
+
+use confab_common::{Code, Error, Result};
+use uuid::Uuid;
+
+/// Maximum pinned messages of a room.
+pub const MAX_PINS: u32 = 100;
+
+/// What a change does to its message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Op {
+    Edit = 1,
+    Delete = 2,
+    Pin = 3,
+    Unpin = 4,
+}
+
+impl TryFrom<i64> for Op {
+    type Error = Error;
+
+    fn try_from(number: i64) -> Result<Self> {
+        match number {
+            1 => Ok(Self::Edit),
+            2 => Ok(Self::Delete),
+            3 => Ok(Self::Pin),
+            4 => Ok(Self::Unpin),
+            _ => Err(Error::internal(format_args!("no operation has number {number}"))),
+        }
+    }
+}
+
+/// A change of a message. The log contains only the target and the operation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Change {
+    /// The `seq` of the message.
+    pub target: u64,
+    pub op: Op,
+    /// The id that the message must have.
+    pub target_id: Option<Uuid>,
+    /// The message must not have been edited or deleted above this `seq`.
+    pub unchanged_since: Option<u64>,
+    /// Whether the sender is a server key without a user.
+    pub moderator: bool,
+}
+
+impl Change {
+    /// Creates a change of a message in any state.
+    pub fn new(target: u64, op: Op) -> Self {
+        Self { target, op, target_id: None, unchanged_since: None, moderator: false }
+    }
+
+    /// What the change does to which message. An identity names one act.
+    pub fn act(&self) -> (u64, Op) {
+        (self.target, self.op)
+    }
+}
+
+/// Why a change is not in the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// The log has another act with the same identity.
+    OtherAct,
+    NoMessage,
+    RoomEvent,
+    Forbidden,
+    /// The message has another id than the change expects.
+    OtherMessage,
+    Deleted,
+    /// The edit would leave a message without text and files.
+    Empty,
+    TooManyPins,
+    /// The message was edited or deleted since.
+    Changed,
+}
+
+impl Refusal {
+    /// Returns the refusal with this name in the verdicts of Postgres.
+    pub(super) fn parse(verdict: &str) -> Result<Self> {
+        Ok(match verdict {
+            "other_act" => Self::OtherAct,
+            "no_message" => Self::NoMessage,
+            "room_event" => Self::RoomEvent,
+            "forbidden" => Self::Forbidden,
+            "other_message" => Self::OtherMessage,
+            "deleted" => Self::Deleted,
+            "empty" => Self::Empty,
+            "too_many_pins" => Self::TooManyPins,
+            "changed" => Self::Changed,
+            _ => return Err(Error::internal(format_args!("no verdict is {verdict}"))),
+        })
+    }
+}
+
+impl From<Refusal> for Error {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::OtherAct => Self::new(Code::Conflict, "clientMessageId names another act in this room"),
+            Refusal::NoMessage => Self::not_found("message"),
+            Refusal::RoomEvent => Self::new(Code::Forbidden, "room events cannot be changed"),
+            Refusal::Forbidden => Self::new(Code::Forbidden, "may not change this message in this way"),
+            Refusal::OtherMessage => {
+                Self::new(Code::Conflict, "id belongs to another message: the log was restored to an older state")
+            }
+            Refusal::Deleted => Self::new(Code::Conflict, "the message is deleted"),
+            Refusal::Empty => Self::field("content", "must not be empty"),
+            Refusal::TooManyPins => {
+                Self::new(Code::Conflict, format!("at most {MAX_PINS} messages of a room can be pinned"))
+            }
+            Refusal::Changed => Self::new(Code::PreconditionFailed, "the message has been edited or deleted since"),
+        }
+    }
+}
+
+/// What changes have made of a message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct State {
+    /// The `seq` of the last change.
+    pub revision: u64,
+    /// When the text was last edited, in milliseconds since the Unix epoch.
+    pub edited_at_ms: Option<i64>,
+    /// Of a deleted message: the id and the name of the user or server key that deleted it.
+    pub deleted_by: Option<(Uuid, String)>,
+    pub pinned: bool,
+}
+
+/// Bytes of an encoded state in addition to the name.
+pub const STATE_OVERHEAD: usize = 100;
+
+impl State {
+    /// Returns a close upper bound on the encoded size, in bytes.
+    pub fn size(&self) -> usize {
+        STATE_OVERHEAD + self.deleted_by.as_ref().map_or(0, |(_, name)| name.len())
+    }
+}

@@ -1,0 +1,144 @@
+//! Judges changes of messages, and applies them to the states of messages.
+
+use std::sync::Arc;
+
+use confab_common::Result;
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::{rooms, rows};
+use crate::store::{Change, EventData, Kind, MAX_PINS, Op, Outcome, Refusal, Role};
+
+/// The state of a message that judgements need; the default is that of a message that was never changed.
+#[derive(Default)]
+struct Present {
+    text_revision: i64,
+    content: Option<String>,
+    is_deleted: bool,
+    is_pinned: bool,
+}
+
+/// Returns the outcome of a change in a room that its sender may read; `None` if the change is to be appended.
+pub fn judge(connection: &Connection, data: &Arc<EventData>, change: &Change) -> Result<Option<Outcome>> {
+    let room = (data.partition, data.room);
+    let refused = |refusal| Ok(Some(Outcome::Refused(refusal)));
+    let original = rows::original(connection, room, change.target as i64)?;
+    let Some(original) = original.filter(|event| event.data.kind != Kind::Change) else {
+        return refused(Refusal::NoMessage);
+    };
+    let original = &original.data;
+    if original.kind == Kind::System {
+        return refused(Refusal::RoomEvent);
+    }
+    let is_author = data.sender == original.sender;
+    let manages = || {
+        let role = rooms::role(connection, room, data.sender)?;
+        Ok::<_, confab_common::Error>(change.moderator || role.is_some_and(|role| role >= Role::Admin))
+    };
+    let may = match change.op {
+        Op::Edit => is_author,
+        Op::Delete => is_author || manages()?,
+        Op::Pin | Op::Unpin => manages()?,
+    };
+    if !may {
+        return refused(Refusal::Forbidden);
+    }
+    if change.target_id.is_some_and(|id| id != original.id) {
+        return refused(Refusal::OtherMessage);
+    }
+    let present = present(connection, data, change)?;
+    if present.is_deleted {
+        return Ok(Some(match change.op {
+            Op::Delete | Op::Unpin => Outcome::unchanged(data),
+            Op::Edit | Op::Pin => Outcome::Refused(Refusal::Deleted),
+        }));
+    }
+    let content = &data.body.content;
+    if change.op == Op::Edit && content.is_empty() && original.body.files.is_empty() {
+        return refused(Refusal::Empty);
+    }
+    let changes = match change.op {
+        Op::Edit => content != present.content.as_ref().unwrap_or(&original.body.content),
+        Op::Delete => true,
+        Op::Pin => !present.is_pinned,
+        Op::Unpin => present.is_pinned,
+    };
+    if !changes {
+        return Ok(Some(Outcome::unchanged(data)));
+    }
+    if change.op == Op::Pin && pins(connection, data)? >= MAX_PINS {
+        return refused(Refusal::TooManyPins);
+    }
+    if change.unchanged_since.is_some_and(|seq| present.text_revision as u64 > seq) {
+        return refused(Refusal::Changed);
+    }
+    Ok(None)
+}
+
+fn present(connection: &Connection, data: &EventData, change: &Change) -> Result<Present> {
+    let read =
+        "/* judge */ SELECT text_revision, content, deleted_at IS NOT NULL, pinned IS NOT NULL FROM message_state
+        WHERE partition = ?1 AND room_id = ?2 AND seq = ?3";
+    let key = params![data.partition, data.room.as_bytes(), change.target as i64];
+    let present = connection.prepare_cached(read)?.query_row(key, |row| {
+        Ok(Present {
+            text_revision: row.get(0)?,
+            content: row.get(1)?,
+            is_deleted: row.get(2)?,
+            is_pinned: row.get(3)?,
+        })
+    });
+    Ok(present.optional()?.unwrap_or_default())
+}
+
+fn pins(connection: &Connection, data: &EventData) -> Result<u32> {
+    let count =
+        "/* judge */ SELECT count(*) FROM message_state WHERE partition = ?1 AND room_id = ?2 AND pinned IS NOT NULL";
+    let key = params![data.partition, data.room.as_bytes()];
+    Ok(connection.prepare_cached(count)?.query_row(key, |row| row.get(0))?)
+}
+
+/// Applies a change that was appended as this `seq`.
+pub fn apply(connection: &Connection, data: &EventData, change: &Change, seq: i64, created_at_ms: i64) -> Result<()> {
+    let (partition, room, target) = (data.partition, data.room.as_bytes(), change.target as i64);
+    let key = params![partition, room, target, seq];
+    connection
+        .prepare_cached(
+            "/* append */ INSERT INTO message_state (partition, room_id, seq, revision, text_revision) VALUES (?1, ?2, ?3, ?4, 0)
+            ON CONFLICT (partition, room_id, seq) DO UPDATE SET revision = excluded.revision",
+        )?
+        .execute(key)?;
+    match change.op {
+        Op::Edit => {
+            let edit = "/* append */ UPDATE message_state SET text_revision = ?4, content = ?5, edited_at = ?6
+                WHERE partition = ?1 AND room_id = ?2 AND seq = ?3";
+            let values = params![partition, room, target, seq, data.body.content, created_at_ms];
+            connection.prepare_cached(edit)?.execute(values)?;
+            let insert =
+                "/* append */ INSERT INTO message_edits (partition, room_id, target, seq) VALUES (?1, ?2, ?3, ?4)";
+            connection.prepare_cached(insert)?.execute(key)?;
+        }
+        Op::Delete => {
+            let delete = "/* append */ UPDATE message_state SET text_revision = ?4, content = NULL, pinned = NULL,
+                    deleted_at = ?5, deleted_by = ?6, deleted_by_name = ?7, to_erase = 1
+                WHERE partition = ?1 AND room_id = ?2 AND seq = ?3";
+            let by = (data.sender.as_bytes(), &data.body.sender_username);
+            let values = params![partition, room, target, seq, created_at_ms, by.0, by.1];
+            connection.prepare_cached(delete)?.execute(values)?;
+        }
+        Op::Pin | Op::Unpin => {
+            let pin =
+                "/* append */ UPDATE message_state SET pinned = ?4 WHERE partition = ?1 AND room_id = ?2 AND seq = ?3";
+            let pinned = (change.op == Op::Pin).then_some(seq);
+            connection.prepare_cached(pin)?.execute(params![partition, room, target, pinned])?;
+        }
+    }
+    let extend =
+        "/* append */ UPDATE change_runs SET last_seq = ?3 WHERE partition = ?1 AND room_id = ?2 AND last_seq = ?3 - 1
+        AND first_seq = (SELECT max(first_seq) FROM change_runs WHERE partition = ?1 AND room_id = ?2)";
+    if connection.prepare_cached(extend)?.execute(params![partition, room, seq])? == 0 {
+        let begin =
+            "/* append */ INSERT INTO change_runs (partition, room_id, first_seq, last_seq) VALUES (?1, ?2, ?3, ?3)";
+        connection.prepare_cached(begin)?.execute(params![partition, room, seq])?;
+    }
+    Ok(())
+}

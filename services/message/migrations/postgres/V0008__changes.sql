@@ -184,11 +184,11 @@ BEGIN
                 verdict := 'room_event';
                 EXIT judging;
             END IF;
-            IF NOT CASE c.op
+            IF NOT (CASE c.op
                 WHEN 1 THEN c.sender_id = original.sender_id
                 WHEN 2 THEN c.sender_id = original.sender_id OR coalesce(member_role, 1) >= 2 OR c.moderator
                 ELSE coalesce(member_role, 1) >= 2 OR c.moderator
-            END THEN
+            END) THEN
                 verdict := 'forbidden';
                 EXIT judging;
             END IF;
@@ -208,14 +208,14 @@ BEGIN
                 verdict := 'empty';
                 EXIT judging;
             END IF;
-            IF CASE c.op
+            IF (CASE c.op
                 WHEN 1 THEN CASE WHEN present.content IS NULL
                     THEN substring(original.body FROM text_of_body) IS NOT DISTINCT FROM substring(c.body FROM text_of_body)
                     ELSE present.content = c.content END
                 WHEN 3 THEN present.pinned IS NOT NULL
                 WHEN 4 THEN present.pinned IS NULL
                 ELSE false
-            END THEN
+            END) THEN
                 verdict := 'unchanged';
                 EXIT judging;
             END IF;

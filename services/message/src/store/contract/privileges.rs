@@ -51,10 +51,13 @@ impl Roles {
 
     async fn are_restricted(&self) {
         let expected = [
+            "change_runs INSERT,SELECT,UPDATE",
             "deleted_files INSERT,SELECT",
             "erase EXECUTE",
             "events INSERT,SELECT",
             "log INSERT,SELECT,UPDATE",
+            "message_edits INSERT,SELECT",
+            "message_state INSERT,SELECT,UPDATE",
             "partitions INSERT,SELECT,UPDATE",
             "refinery_schema_history SELECT",
             "room_heads INSERT,SELECT,UPDATE",

@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::pages::{
     EVENTS_NEWEST_FIRST, EVENTS_OLDEST_FIRST, RIGHT, ROOM, Read, Reads, is_readable, items, of_room, reads, right,
 };
-use super::rows::{self, FOLDED, NO_MESSAGE, STATE_OF};
+use super::rows::{self, NO_MESSAGE, STATE_COLUMNS, one, state_of};
 use super::{Column, Postgres, complete, failed, nothing_done};
 use crate::store::{
     AppendError, Appended, Body, Change, ChangeStore, Changed, ChangedBetween, Erased, Event, EventData, Limit,
@@ -29,13 +29,12 @@ static MESSAGES: LazyLock<String> = LazyLock::new(|| {
     format!(
         "/* fold */ SELECT NULL::uuid, NULL::bigint, {columns}, e.n
         FROM (
-            SELECT k.n, p.*, {STATE_OF}, {NO_MESSAGE}
-            FROM unnest($1::integer[], $2::uuid[], $3::bigint[]) WITH ORDINALITY AS k (of_partition, of_room, of_seq, n)
-            CROSS JOIN LATERAL (
-                SELECT * FROM events i WHERE i.partition = k.of_partition AND i.room_id = k.of_room AND i.seq = k.of_seq
-                LIMIT 1
-            ) p {FOLDED}
-        ) e"
+            SELECT asked.n, p.*, {STATE_COLUMNS}, {NO_MESSAGE}
+            FROM unnest($1::integer[], $2::uuid[], $3::bigint[]) WITH ORDINALITY AS asked (of_partition, of_room, of_seq, n)
+            CROSS JOIN LATERAL ({}) p {}
+        ) e",
+        one("events", "asked.of_partition", "asked.of_room", "asked.of_seq"),
+        state_of()
     )
 });
 
@@ -49,57 +48,55 @@ static CHANGES: Reads =
 static PINS: Reads = reads!(|readers| {
     let is_readable = is_readable(readers);
     let rows = format!(
-        "SELECT 0 AS part, -s.pinned AS rank, p.*, {STATE_OF}, {NO_MESSAGE}
+        "SELECT 0 AS part, -s.pinned AS rank, p.*, {STATE_COLUMNS}, {NO_MESSAGE}
         FROM (
             SELECT * FROM message_state
             WHERE partition = $1 AND room_id = $5 AND pinned > $2 AND pinned < $6 AND {is_readable}
             ORDER BY pinned DESC LIMIT $3
-        ) s {MESSAGE_OF_STATE}"
+        ) s {}",
+        message_of_state()
     );
     of_room("pins", &rows, "$3")
 });
 
-/// Joins the message of a state.
-const MESSAGE_OF_STATE: &str = "CROSS JOIN LATERAL (
-        SELECT * FROM events i WHERE i.partition = $1 AND i.room_id = $5 AND i.seq = s.seq LIMIT 1
-    ) p";
+/// Returns the join of the message `p` of a state `s`.
+fn message_of_state() -> String {
+    format!("CROSS JOIN LATERAL ({}) p", one("events", "s.partition", "s.room_id", "s.seq"))
+}
 
 /// The rows of messages that were changed above $2.
 fn changed(readers: &Readers, filter: &str, most: impl std::fmt::Display) -> String {
     let is_readable = is_readable(readers);
     format!(
-        "SELECT 1 AS part, s.revision AS rank, p.*, {STATE_OF}, {NO_MESSAGE}
+        "SELECT 1 AS part, s.revision AS rank, p.*, {STATE_COLUMNS}, {NO_MESSAGE}
         FROM (
             SELECT * FROM message_state
             WHERE partition = $1 AND room_id = $5 AND revision > $2 AND {filter} AND {is_readable}
             ORDER BY revision LIMIT {most}
-        ) s {MESSAGE_OF_STATE}"
+        ) s {}",
+        message_of_state()
     )
 }
 
-/// The newest texts of the message $2, the role of the reader, and the author.
+/// The author of the message $2, the role of the reader, and the newest texts.
 static VERSIONS: Reads = reads!(|readers| {
-    let is_readable = is_readable(readers);
+    let (is_readable, of_room) = (is_readable(readers), ["$1", "$5"]);
+    let [message, state, edit] = [("events", "$2"), ("message_state", "m.seq"), ("events", "d.seq")]
+        .map(|(table, seq)| one(table, of_room[0], of_room[1], seq));
     format!(
         "/* versions */ SELECT m.sender_id, (
                 SELECT r.role FROM room_members r WHERE r.partition = $1 AND r.room_id = $5 AND r.user_id = ANY ($7) LIMIT 1
             ), v.seq, v.body, v.created_at, {RIGHT}
         FROM log l LEFT JOIN {ROOM}
-        LEFT JOIN LATERAL (
-            SELECT * FROM events WHERE partition = $1 AND room_id = $5 AND seq = $2 AND kind < 3 AND {is_readable} LIMIT 1
-        ) m ON true
-        LEFT JOIN LATERAL (
-            SELECT * FROM message_state WHERE partition = $1 AND room_id = $5 AND seq = m.seq LIMIT 1
-        ) s ON true
+        LEFT JOIN LATERAL ({message} AND f.kind < 3 AND {is_readable}) m ON true
+        LEFT JOIN LATERAL ({state}) s ON true
         LEFT JOIN LATERAL (
             SELECT m.seq, m.body, m.created_at
             UNION ALL
             SELECT e.seq, e.body, e.created_at FROM (
                 SELECT seq FROM message_edits WHERE partition = $1 AND room_id = $5 AND target = m.seq
                 ORDER BY partition DESC, room_id DESC, target DESC, seq DESC LIMIT {MAX_VERSIONS}
-            ) d CROSS JOIN LATERAL (
-                SELECT * FROM events i WHERE i.partition = $1 AND i.room_id = $5 AND i.seq = d.seq LIMIT 1
-            ) e
+            ) d CROSS JOIN LATERAL ({edit}) e
         ) v ON v.seq IS NOT NULL AND s.deleted_at IS NULL
         ORDER BY v.seq"
     )

@@ -9,7 +9,7 @@ use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Row};
 use uuid::Uuid;
 
-use super::rows::{self, FOLDED, JOIN_MESSAGE, MESSAGE, NO_MESSAGE, STATE_OF};
+use super::rows::{self, MESSAGE, NO_MESSAGE, STATE_COLUMNS, message_of, state_of};
 use crate::store::outcome;
 use crate::store::{Changed, Event, Page, Readers, RoomAccess, RoomKey};
 
@@ -76,9 +76,11 @@ pub static EVENTS_NEWEST_FIRST: Reads = reads!(|readers| events(readers, "DESC")
 
 pub static READ_LOG: LazyLock<String> = LazyLock::new(|| {
     let rows = format!(
-        "SELECT 0 AS part, p.position AS rank, p.*, {STATE_OF}, {MESSAGE}
+        "SELECT 0 AS part, p.position AS rank, p.*, {STATE_COLUMNS}, {MESSAGE}
         FROM (SELECT * FROM events WHERE partition = $1 AND position > $2 ORDER BY position LIMIT $3) p
-        {FOLDED} {JOIN_MESSAGE}"
+        {} {}",
+        state_of(),
+        message_of()
     );
     statement(
         "read_log",
@@ -121,13 +123,15 @@ pub const LAST_TIMES: &str = "/* last_times */
 /// The columns are in the order of the only index that has all of them, which an append also uses.
 pub static FIND: LazyLock<String> = LazyLock::new(|| {
     let rows = format!(
-        "SELECT 0 AS part, p.seq AS rank, p.*, {STATE_OF}, {MESSAGE}
+        "SELECT 0 AS part, p.seq AS rank, p.*, {STATE_COLUMNS}, {MESSAGE}
         FROM (
             SELECT * FROM (
                 SELECT * FROM events WHERE (partition, room_id, sender_id, client_id) >= ($1, $2, $3, $4)
                 ORDER BY partition, room_id, sender_id, client_id LIMIT 1
             ) f WHERE f.partition = $1 AND f.room_id = $2 AND f.sender_id = $3 AND f.client_id = $4
-        ) p {FOLDED} {JOIN_MESSAGE}"
+        ) p {} {}",
+        state_of(),
+        message_of()
     );
     statement("find", ("0::bigint", ", 0::bigint"), "(SELECT 0) h ON true", &rows, "ASC", ("1", "0"))
 });
@@ -136,16 +140,17 @@ pub static FIND: LazyLock<String> = LazyLock::new(|| {
 pub fn items(readers: &Readers, order: &str) -> String {
     let (is_readable, newest_first) = (is_readable(readers), order == "DESC");
     format!(
-        "SELECT 0 AS part, p.seq AS rank, p.*, {STATE_OF}, {NO_MESSAGE}
+        "SELECT 0 AS part, p.seq AS rank, p.*, {STATE_COLUMNS}, {NO_MESSAGE}
         FROM (
             SELECT i.* FROM item_ranges(
                 $1, $5, least($2::bigint, coalesce(h.seq, 0)), least($6::bigint, coalesce(h.seq, 0) + 1),
                 CASE WHEN {is_readable} THEN $3::bigint ELSE 0 END, {newest_first}
             ) r CROSS JOIN LATERAL (
                 SELECT * FROM events WHERE partition = $1 AND room_id = $5 AND seq > r.low AND seq < r.high
-                ORDER BY seq {order}
+                ORDER BY seq {order} LIMIT r.high - r.low - 1
             ) i
-        ) p {FOLDED}"
+        ) p {}",
+        state_of()
     )
 }
 
@@ -157,12 +162,13 @@ fn list(readers: &Readers, order: &str) -> String {
 fn events(readers: &Readers, order: &str) -> String {
     let is_readable = is_readable(readers);
     let rows = format!(
-        "SELECT 0 AS part, p.seq AS rank, p.*, {STATE_OF}, {NO_MESSAGE}
+        "SELECT 0 AS part, p.seq AS rank, p.*, {STATE_COLUMNS}, {NO_MESSAGE}
         FROM (
             SELECT * FROM events
             WHERE partition = $1 AND room_id = $5 AND seq > $2 AND seq < $6 AND {is_readable}
             ORDER BY seq {order} LIMIT $3
-        ) p {FOLDED}"
+        ) p {}",
+        state_of()
     );
     let more = format!(", coalesce(h.seq, 0), {RIGHT}");
     statement("read_events", ("h.seq", &more), ROOM, &rows, order, ("$3", "$4"))

@@ -19,21 +19,36 @@ const EVENT: [&str; 11] =
 const STATE: [&str; 6] = ["revision", "content", "edited_at", "deleted_by", "deleted_by_name", "pinned"];
 const OF_MESSAGE: [&str; 7] = ["m_position", "m_kind", "m_id", "m_sender_id", "m_client_id", "m_body", "m_created_at"];
 
-/// Joins the state of the message of an event `p`: its own, or that of the message that it changes. Never hashed or
-/// scanned as a whole, whatever the planner expects.
-pub const FOLDED: &str = "LEFT JOIN LATERAL (
-        SELECT * FROM message_state c
-        WHERE c.partition = p.partition AND c.room_id = p.room_id AND c.seq = coalesce(p.target, p.seq) LIMIT 1
-    ) s ON true";
+/// Returns a subquery for the row of a table with this key of a partition, a room and a `seq`. Sought in the order of the
+/// key, whatever the planner expects: by equality alone, a plan that is made while the table is small scans the table.
+pub fn one(table: &str, partition: &str, room: &str, seq: &str) -> String {
+    format!(
+        "SELECT * FROM (
+            SELECT * FROM {table} k WHERE (k.partition, k.room_id, k.seq) >= ({partition}, {room}, {seq})
+            ORDER BY k.partition, k.room_id, k.seq LIMIT 1
+        ) f WHERE f.partition = {partition} AND f.room_id = {room} AND f.seq = {seq}"
+    )
+}
+
+/// Returns the join of the state `s` of an event `p`: its own, or that of the message that it changes.
+pub fn state_of() -> String {
+    format!(
+        "LEFT JOIN LATERAL ({}) s ON true",
+        one("message_state", "p.partition", "p.room_id", "coalesce(p.target, p.seq)")
+    )
+}
+
+/// Returns the join of the message `m` of a change `p`.
+pub fn message_of() -> String {
+    let message = one("events", "p.partition", "p.room_id", "coalesce(p.target, 0)");
+    format!("LEFT JOIN LATERAL ({message} AND p.target IS NOT NULL) m ON true")
+}
+
 /// The columns of a state `s`.
-pub const STATE_OF: &str = "s.revision, s.content, s.edited_at, s.deleted_by, s.deleted_by_name, s.pinned";
+pub const STATE_COLUMNS: &str = "s.revision, s.content, s.edited_at, s.deleted_by, s.deleted_by_name, s.pinned";
 /// The columns of the message `m` of a change.
 pub const MESSAGE: &str = "m.position AS m_position, m.kind AS m_kind, m.id AS m_id, m.sender_id AS m_sender_id,
     m.client_id AS m_client_id, m.body AS m_body, m.created_at AS m_created_at";
-/// Joins the message of a change `p`.
-pub const JOIN_MESSAGE: &str = "LEFT JOIN LATERAL (
-        SELECT * FROM events t WHERE t.partition = p.partition AND t.room_id = p.room_id AND t.seq = p.target LIMIT 1
-    ) m ON true";
 /// The columns of a read without the messages of changes.
 pub const NO_MESSAGE: &str = "NULL::bigint AS m_position, NULL::smallint AS m_kind, NULL::uuid AS m_id,
     NULL::uuid AS m_sender_id, NULL::text AS m_client_id, NULL::text AS m_body, NULL::bigint AS m_created_at";

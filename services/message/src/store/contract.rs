@@ -1,8 +1,11 @@
 //! The contract of a store, tested on both implementations.
 
 mod append;
+mod changes;
+mod deleting;
 mod erasing;
 mod files;
+mod folding;
 mod members;
 mod opening;
 mod privileges;

@@ -39,20 +39,21 @@ static MESSAGES: LazyLock<String> = LazyLock::new(|| {
 });
 
 static CATCH_UP: Reads = reads!(|readers| {
-    let changed = changed(readers, "seq <= $2 AND seq >= $8", MAX_CAUGHT_UP + 1);
+    let changed = changed(readers, "seq + 0 <= $2 AND seq + 0 >= $8", MAX_CAUGHT_UP + 1);
     let rows = format!("{} UNION ALL {changed}", items(readers, "ASC"));
     of_room("catch_up", &rows, &MAX_CAUGHT_UP.to_string())
 });
 static CHANGES: Reads =
-    reads!(|readers| of_room("changes", &changed(readers, "seq < $6 AND seq >= $8", "$3::bigint + 1"), "$3"));
+    reads!(|readers| of_room("changes", &changed(readers, "seq + 0 < $6 AND seq + 0 >= $8", "$3::bigint + 1"), "$3"));
 static PINS: Reads = reads!(|readers| {
     let is_readable = is_readable(readers);
     let rows = format!(
         "SELECT 0 AS part, -s.pinned AS rank, p.*, {STATE_COLUMNS}, {NO_MESSAGE}
         FROM (
             SELECT * FROM message_state
-            WHERE partition = $1 AND room_id = $5 AND pinned > $2 AND pinned < $6 AND {is_readable}
-            ORDER BY pinned DESC LIMIT $3
+            WHERE (partition, room_id, pinned) > ($1, $5, $2) AND (partition, room_id, pinned) < ($1, $5, $6)
+                AND pinned IS NOT NULL AND {is_readable}
+            ORDER BY partition DESC, room_id DESC, pinned DESC LIMIT $3
         ) s {}",
         message_of_state()
     );
@@ -64,15 +65,16 @@ fn message_of_state() -> String {
     format!("CROSS JOIN LATERAL ({}) p", one("events", "s.partition", "s.room_id", "s.seq"))
 }
 
-/// The rows of messages that were changed above $2.
+/// The rows of messages that were changed above $2. The filter of their `seq` must not suggest another index.
 fn changed(readers: &Readers, filter: &str, most: impl std::fmt::Display) -> String {
     let is_readable = is_readable(readers);
     format!(
         "SELECT 1 AS part, s.revision AS rank, p.*, {STATE_COLUMNS}, {NO_MESSAGE}
         FROM (
             SELECT * FROM message_state
-            WHERE partition = $1 AND room_id = $5 AND revision > $2 AND {filter} AND {is_readable}
-            ORDER BY revision LIMIT {most}
+            WHERE (partition, room_id, revision) > ($1, $5, $2) AND (partition, room_id) <= ($1, $5)
+                AND {filter} AND {is_readable}
+            ORDER BY partition, room_id, revision LIMIT {most}
         ) s {}",
         message_of_state()
     )

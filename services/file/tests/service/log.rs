@@ -171,6 +171,22 @@ impl MessageService for Log {
         Err(Status::unimplemented("not used by this test"))
     }
 
+    async fn read_events(&self, _: Request<ReadEventsRequest>) -> Result<Response<ReadEventsResponse>, Status> {
+        Err(Status::unimplemented("not used by this test"))
+    }
+
+    async fn list_changes(&self, _: Request<ListChangesRequest>) -> Result<Response<ListChangesResponse>, Status> {
+        Err(Status::unimplemented("not used by this test"))
+    }
+
+    async fn list_versions(&self, _: Request<ListVersionsRequest>) -> Result<Response<ListVersionsResponse>, Status> {
+        Err(Status::unimplemented("not used by this test"))
+    }
+
+    async fn list_pins(&self, _: Request<ListPinsRequest>) -> Result<Response<ListPinsResponse>, Status> {
+        Err(Status::unimplemented("not used by this test"))
+    }
+
     async fn list_events(&self, _: Request<ListEventsRequest>) -> Result<Response<ListEventsResponse>, Status> {
         Err(Status::unimplemented("not used by this test"))
     }

@@ -9,7 +9,7 @@ use crate::metrics::METRICS;
 use crate::store::Store;
 
 /// How often a replica looks for deleted messages: a deletion is erased within a minute.
-const ERASE_EVERY: Duration = Duration::from_secs(5);
+const ERASE_EVERY: Duration = Duration::from_secs(3);
 /// Maximum messages in one step.
 const MESSAGES: u32 = 100;
 /// Maximum edits of one message in one step.

@@ -234,6 +234,8 @@ pub struct Fixture {
     pub rooms: Arc<Rooms>,
     pub files: Arc<Files>,
     pub bus: Bus,
+    /// The file of the log.
+    pub database: PathBuf,
 }
 
 impl Fixture {
@@ -247,12 +249,17 @@ impl Fixture {
         Self::over(testing::directory(), Some(callers)).await
     }
 
-    /// Starts the service with a log of the former format, in which the room service has the rights.
+    /// Starts the service with a log of the first format, in which the room service has the rights.
     pub async fn former() -> Self {
+        Self::of_format(1).await
+    }
+
+    /// Starts the service with a log of this format.
+    pub async fn of_format(format: u32) -> Self {
         let directory = testing::directory();
         let path = directory.join("message.db");
         Sqlite::open(&path).unwrap().open_log(PARTITIONS).await.unwrap();
-        rusqlite::Connection::open(&path).unwrap().execute("UPDATE log SET format = 1", []).unwrap();
+        rusqlite::Connection::open(&path).unwrap().execute("UPDATE log SET format = ?1", [format]).unwrap();
         while Sqlite::open(&path).is_err() {
             tokio::task::yield_now().await;
         }
@@ -265,6 +272,7 @@ impl Fixture {
         let bus = Bus::open(&Secret::from("local:"), None).unwrap();
         let config = MessageConfig { message_store: None, partitions: PARTITIONS };
         let postgres = PostgresConfig { postgres_connections: 1, ..PostgresConfig::default() };
+        let database = data_dir.join("message.db");
         let storage = StorageConfig { data_dir, postgres };
         let room = in_process(RoomServiceServer::new(Server(rooms.clone())));
         let file = in_process(FileServiceServer::new(Server(files.clone())));
@@ -274,7 +282,7 @@ impl Fixture {
             Some(callers) => in_process(Guarded::new(log.server(), callers)),
             None => in_process(log.server()),
         };
-        Self { client: MessageServiceClient::new(testing::patient(server)), rooms, files, bus }
+        Self { client: MessageServiceClient::new(testing::patient(server)), rooms, files, bus, database }
     }
 
     /// Opens the rooms of these events, as the room service does before their first event, and appends the events.

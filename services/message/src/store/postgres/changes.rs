@@ -38,13 +38,16 @@ static MESSAGES: LazyLock<String> = LazyLock::new(|| {
     )
 });
 
-static CATCH_UP: Reads = reads!(|readers| {
-    let changed = changed(readers, "seq + 0 <= $2 AND seq + 0 >= $8", MAX_CAUGHT_UP + 1);
+pub(super) static CATCH_UP: Reads = reads!(|readers| {
+    let changed = changed(readers, "$2", &(MAX_CAUGHT_UP + 1).to_string());
     let rows = format!("{} UNION ALL {changed}", items(readers, "ASC"));
     of_room("catch_up", &rows, &MAX_CAUGHT_UP.to_string())
 });
-static CHANGES: Reads =
-    reads!(|readers| of_room("changes", &changed(readers, "seq + 0 < $6 AND seq + 0 >= $8", "$3::bigint + 1"), "$3"));
+static CHANGES: Reads = reads!(|readers| of_room(
+    "changes",
+    &changed(readers, "least($6::bigint - 1, coalesce(h.seq, 0))", "$3::bigint + 1"),
+    "$3"
+));
 static PINS: Reads = reads!(|readers| {
     let is_readable = is_readable(readers);
     let rows = format!(
@@ -65,16 +68,24 @@ fn message_of_state() -> String {
     format!("CROSS JOIN LATERAL ({}) p", one("events", "s.partition", "s.room_id", "s.seq"))
 }
 
-/// The rows of messages that were changed above $2. The filter of their `seq` must not suggest another index.
-fn changed(readers: &Readers, filter: &str, most: impl std::fmt::Display) -> String {
+/// The rows of messages from $8 up to a `seq` that were changed above $2. They are sought by their revision or by their
+/// `seq`, whichever has fewer numbers, so that neither the changes of newer messages nor old messages are scanned. No
+/// condition must suggest another index.
+fn changed(readers: &Readers, up_to: &str, most: &str) -> String {
     let is_readable = is_readable(readers);
+    let by_revision = format!("coalesce(h.seq, 0) - $2::bigint <= {up_to} - $8::bigint");
     format!(
         "SELECT 1 AS part, s.revision AS rank, p.*, {STATE_COLUMNS}, {NO_MESSAGE}
         FROM (
-            SELECT * FROM message_state
+            (SELECT * FROM message_state
             WHERE (partition, room_id, revision) > ($1, $5, $2) AND (partition, room_id) <= ($1, $5)
-                AND {filter} AND {is_readable}
-            ORDER BY partition, room_id, revision LIMIT {most}
+                AND seq + 0 >= $8 AND seq + 0 <= {up_to} AND {by_revision} AND {is_readable}
+            ORDER BY partition, room_id, revision LIMIT {most})
+            UNION ALL
+            (SELECT * FROM message_state
+            WHERE (partition, room_id, seq) >= ($1, $5, $8) AND (partition, room_id, seq) <= ($1, $5, {up_to})
+                AND revision + 0 > $2 AND NOT {by_revision} AND {is_readable}
+            ORDER BY revision LIMIT {most})
         ) s {}",
         message_of_state()
     )

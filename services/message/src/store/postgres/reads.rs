@@ -8,7 +8,7 @@ use super::*;
 use crate::store::{Change, Op};
 
 /// Fewer events and states than this count as few; rows of rolled-back work are read as well.
-const LITTLE: i64 = 110;
+const LITTLE: i64 = 150;
 
 fn one(n: i64) -> Arc<EventData> {
     let body = Body { sender_username: "ada".into(), content: "x".into(), ..Body::default() };
@@ -76,6 +76,7 @@ async fn every_statement_reads_few_rows(store: &Postgres, said: i64, when: &str)
     let (anonymous, readers) = (Readers::Users(Vec::new()), Vec::<Uuid>::new());
     let [newest, oldest, events] =
         [&LIST_NEWEST_FIRST, &LIST_OLDEST_FIRST, &pages::EVENTS_OLDEST_FIRST].map(|reads| reads.of(&anonymous));
+    let caught_up = changes::CATCH_UP.of(&anonymous);
     let pages = async |client: &pg::Client| {
         let after_half: [&(dyn ToSql + Sync); 7] = [&1, &half, &ten, &bytes, &room, &i64::MAX, &readers];
         let pages = [
@@ -83,6 +84,7 @@ async fn every_statement_reads_few_rows(store: &Postgres, said: i64, when: &str)
             read(client, oldest, &after_half, 1).await?,
             read(client, events, &after_half, 1).await?,
             read(client, &READ_LOG, &[&1, &half, &ten, &bytes], 1).await?,
+            read(client, caught_up, &[&1, &half, &ten, &bytes, &room, &i64::MAX, &readers, &(half - 10)], 1).await?,
         ];
         assert!(pages.iter().all(|read| read.page.events.len() == 10));
         Ok(())
@@ -122,7 +124,7 @@ async fn no_statement_reads_a_whole_room() {
     let (room, sender) = (Uuid::from_u128(1), Uuid::from_u128(2));
     // A session plans when it first needs a statement, and keeps the plan until the table is analysed.
     let (mut sessions, mut said) = (Vec::new(), 0);
-    for many in [120, 2_000, 20_000] {
+    for many in [160, 2_000, 20_000] {
         fill(&format!(
             "SELECT 1, n, '{room}', n, 1, gen_random_uuid(), '{sender}', 'message ' || n, '{body}', 1 FROM generate_series({said} + 1, {many}) n"
         ))

@@ -68,12 +68,19 @@ impl Room {
         Ok(run.filter(|(_, last)| *last >= self.head.seq).map_or(self.head.seq, |(first, _)| first - 1))
     }
 
-    /// Takes messages that were changed.
+    /// Takes messages that were changed. They are sought by their revision or by their `seq`, whichever has fewer
+    /// numbers, so that neither the changes of newer messages nor old messages are scanned.
     fn changed(&self, connection: &Connection, between: ChangedBetween, taken: &mut Taken) -> Result<Changed> {
-        let read = "/* changes */ SELECT seq FROM message_state
-            WHERE partition = ?1 AND room_id = ?2 AND revision > ?3 AND seq >= ?4 AND seq <= ?5 ORDER BY revision";
-        let ChangedBetween { after, from, up_to } = between;
-        let values = params![self.key.0, self.key.1.as_bytes(), number(after), number(from), number(up_to)];
+        let (after, from) = (number(between.after), number(between.from));
+        let up_to = number(between.up_to).min(self.head.seq);
+        let read = if self.head.seq - after <= up_to - from {
+            "/* changes */ SELECT seq FROM message_state INDEXED BY message_state_revision
+                WHERE partition = ?1 AND room_id = ?2 AND revision > ?3 AND seq >= ?4 AND seq <= ?5 ORDER BY revision"
+        } else {
+            "/* changes */ SELECT seq FROM message_state
+                WHERE partition = ?1 AND room_id = ?2 AND +revision > ?3 AND seq >= ?4 AND seq <= ?5 ORDER BY +revision"
+        };
+        let values = params![self.key.0, self.key.1.as_bytes(), after, from, up_to];
         let before = taken.events.len();
         let (mut statement, mut more) = (connection.prepare_cached(read)?, false);
         let mut seqs = statement.query(values)?;

@@ -141,7 +141,7 @@ fn verdict(file: &File, outcome: Outcome) -> Result<Event> {
         Some(outcome::Result::Refusal(refusal)) => {
             Err(Error::new(Code::parse(&refusal.code).unwrap_or(Code::Internal), refusal.detail))
         }
-        None => Err(Error::internal("the log returned no result")),
+        Some(outcome::Result::Unchanged(_)) | None => Err(Error::internal("the log returned no event")),
     }
 }
 

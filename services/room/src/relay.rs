@@ -249,7 +249,7 @@ fn is_done(owed: &Owed, result: Option<&outcome::Result>) -> bool {
     let refusal = match result {
         Some(outcome::Result::Event(_)) => return true,
         Some(outcome::Result::Refusal(refusal)) => refusal,
-        None => return false,
+        Some(outcome::Result::Unchanged(_)) | None => return false,
     };
     // A closed log accepts no events, and no client can read it. But an existing room's event is never abandoned.
     let closed = matches!(Code::parse(&refusal.code), Some(Code::NotFound | Code::Conflict));

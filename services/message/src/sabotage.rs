@@ -14,7 +14,7 @@ use crate::publish::Hints;
 use crate::store::{
     AppendError, Appended, ChangeStore, Changed, ChangedBetween, Erased, Event, EventData, Head, Heads, LastTimes,
     Limit, Member, Opened, Outcome, Page, Readers, Reopening, RoomAccess, RoomHead, RoomKey, Store, Versions, Window,
-    delegated, delegated_changes,
+    delegated,
 };
 
 /// Marks the suffix of an identity that makes an event new although it is a repeat. The suffix is removed from what the
@@ -75,8 +75,11 @@ fn exposed(data: &Arc<EventData>) -> Arc<EventData> {
     Arc::new(data)
 }
 
-/// Restores an event that was appended in another form.
+/// Restores an event, and the message that it changes, if they were appended in another form.
 fn reveal(event: &mut Event) {
+    if let Some(message) = &mut event.message {
+        reveal(Arc::make_mut(message));
+    }
     let Some(length) = event.data.client_id.find([UNSEEN, EXPOSED]) else { return };
     let data = Arc::make_mut(&mut event.data);
     let suffix = data.client_id.split_off(length);
@@ -139,4 +142,65 @@ impl Store for Sabotaged {
     delegated!();
 }
 
-delegated_changes!(Sabotaged);
+impl ChangeStore for Sabotaged {
+    fn read_events(
+        &self,
+        room: RoomKey,
+        window: Window,
+        limit: Limit,
+        readers: Readers,
+    ) -> BoxFuture<'_, Result<(Page, RoomAccess)>> {
+        async move {
+            let (page, access) = self.store.read_events(room, window, limit, readers).await?;
+            Ok((revealed(Ok(page))?, access))
+        }
+        .boxed()
+    }
+
+    fn catch_up(
+        &self,
+        room: RoomKey,
+        after: u64,
+        from: u64,
+        limit: Limit,
+        readers: Readers,
+    ) -> BoxFuture<'_, Result<(Page, Changed, RoomAccess)>> {
+        async move {
+            let (page, mut changed, access) = self.store.catch_up(room, after, from, limit, readers).await?;
+            changed.messages.iter_mut().for_each(reveal);
+            Ok((revealed(Ok(page))?, changed, access))
+        }
+        .boxed()
+    }
+
+    fn changes(
+        &self,
+        room: RoomKey,
+        between: ChangedBetween,
+        limit: Limit,
+        readers: Readers,
+    ) -> BoxFuture<'_, Result<(Page, Changed, RoomAccess)>> {
+        async move {
+            let (page, mut changed, access) = self.store.changes(room, between, limit, readers).await?;
+            changed.messages.iter_mut().for_each(reveal);
+            Ok((page, changed, access))
+        }
+        .boxed()
+    }
+
+    fn versions(&self, room: RoomKey, seq: u64, readers: Readers) -> BoxFuture<'_, Result<(Versions, RoomAccess)>> {
+        self.store.versions(room, seq, readers)
+    }
+
+    fn pins(&self, room: RoomKey, readers: Readers) -> BoxFuture<'_, Result<(Page, RoomAccess)>> {
+        async move {
+            let (page, access) = self.store.pins(room, readers).await?;
+            Ok((revealed(Ok(page))?, access))
+        }
+        .boxed()
+    }
+
+    fn erase_deleted(&self, messages: u32, edits: u32) -> BoxFuture<'_, Result<Erased>> {
+        self.store.erase_deleted(messages, edits)
+    }
+}

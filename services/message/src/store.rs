@@ -20,7 +20,7 @@ use uuid::Uuid;
 
 pub use access::{AccessChange, Member, Readers, Role, RoomAccess};
 pub use change::{Change, MAX_PINS, Op, Refusal, STATE_OVERHEAD, State};
-#[cfg(any(test, feature = "failpoints"))]
+#[cfg(test)]
 pub(crate) use changes::delegated_changes;
 pub use changes::{ChangeStore, Changed, ChangedBetween, Erased, MAX_CAUGHT_UP, MAX_VERSIONS, Version, Versions};
 pub use event::{Body, EVENT_OVERHEAD, Event, EventData, File, Kind, client_id};

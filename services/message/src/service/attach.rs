@@ -10,7 +10,7 @@ use super::Service;
 use crate::batch::Answer;
 use crate::check::Checked;
 use crate::lanes::Pending;
-use crate::store::Outcome;
+use crate::store::of_earlier;
 
 impl Service {
     /// Appends permitted events and answers each. Only later events in the room of a message with files wait for its
@@ -63,7 +63,7 @@ impl Service {
         };
         // A repeat gets the original's answer, even if its files have been deleted since.
         Err(match self.store.find(&pending.data).await {
-            Ok((epoch, Some(first))) => Ok((epoch, Outcome::Repeated(first))),
+            Ok((epoch, Some(first))) => Ok((epoch, of_earlier(first, &pending.data))),
             Ok((_, None)) => Err(refusal),
             Err(error) => Err(error),
         })

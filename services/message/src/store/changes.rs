@@ -106,8 +106,8 @@ pub trait ChangeStore: Send + Sync + 'static {
     fn erase_deleted(&self, messages: u32, edits: u32) -> BoxFuture<'_, Result<Erased>>;
 }
 
-/// Implements [`ChangeStore`] for a wrapper that delegates to `self.store`.
-#[cfg(any(test, feature = "failpoints"))]
+/// Implements [`ChangeStore`] for a wrapper that delegates to `self.store`, in tests.
+#[cfg(test)]
 macro_rules! delegated_changes {
     ($store:ty) => {
         impl ChangeStore for $store {
@@ -161,5 +161,5 @@ macro_rules! delegated_changes {
         }
     };
 }
-#[cfg(any(test, feature = "failpoints"))]
+#[cfg(test)]
 pub(crate) use delegated_changes;

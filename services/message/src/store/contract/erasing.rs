@@ -32,6 +32,7 @@ async fn events_are_append_only(fixture: Fixture) {
         "UPDATE events SET body = '{\"sender_username\":\"eve\"}'",
         "UPDATE events SET body = replace(body, 'x', 'y')",
         "UPDATE events SET created_at = created_at + 1",
+        "UPDATE events SET target = 1, op = 1, body = '{\"sender_username\":\"ada\"}' WHERE seq = 1",
         "UPDATE events SET sender_id = id, body = '{\"sender_username\":\"ada\"}' WHERE seq = 1",
         "UPDATE events SET body = '{\"sender_username\":\"ada\"}' WHERE seq = 2",
         "DELETE FROM events",

@@ -2,6 +2,7 @@
 
 use refinery::Target;
 
+use super::changes::{append_one, change, edit};
 use super::*;
 use crate::store::postgres::migrations;
 
@@ -137,6 +138,10 @@ async fn service_appends_reads_and_erases_and_can_do_nothing_else() {
         "DELETE FROM message.log",
         "DELETE FROM message.room_heads",
         "DELETE FROM message.deleted_files",
+        "DELETE FROM message.message_state",
+        "UPDATE message.message_edits SET seq = 0",
+        "DELETE FROM message.message_edits",
+        "DELETE FROM message.change_runs",
         "UPDATE message.refinery_schema_history SET version = 0",
         "CREATE TABLE message.mine (n integer)",
         "CREATE FUNCTION message.mine() RETURNS void LANGUAGE sql AS ''",
@@ -158,6 +163,12 @@ async fn service_appends_reads_and_erases_and_can_do_nothing_else() {
     assert_eq!(erased.get::<_, i64>(0), 1);
     let event = history(&store, room).await.remove(0);
     assert_eq!((event.data.body.sender_username.as_str(), event.data.body.content.as_str()), ("ada", ""));
+
+    let message = append_new(&store, &[new_message(room, None, "another secret")]).await.remove(0);
+    for data in [edit(&message, "a third secret"), change(&message, message.data.sender, Op::Delete)] {
+        assert!(matches!(append_one(&store, data).await, Outcome::Appended(_)));
+    }
+    assert_eq!(store.erase_deleted(10, 10).await.unwrap(), Erased { events: 2, more: false });
 
     let body = Body { sender_username: "ada".into(), event: "roomDeleted".into(), ..Body::default() };
     let closing = EventData { kind: Kind::System, body, closes_room: true, ..new_message(room, None, "") };

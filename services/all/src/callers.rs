@@ -45,7 +45,7 @@ fn every_request_of_a_user_is_verified() {
         for method in file.service.iter().flat_map(|service| &service.method) {
             let input = method.input_type().rsplit('.').next().unwrap();
             let message = messages.iter().find(|message| message.name() == input).unwrap();
-            let names = ["caller", "reader", "readers", "actor", "user_id"];
+            let names = ["caller", "reader", "readers", "reading", "actor", "user_id"];
             let is_of_user = message.field.iter().any(|field| names.contains(&field.name()));
             // Only other services call the rest.
             let path = format!("/{}.{}/{}", file.package(), file.service[0].name(), method.name());

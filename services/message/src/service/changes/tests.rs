@@ -72,6 +72,16 @@ async fn a_change_is_answered_published_and_read() {
 
     let again = pb::NewEvent { id: Uuid::now_v7().to_string(), content: "best".into(), ..edit };
     assert_eq!(fixture.send(again).await.unwrap(), (edited.clone(), true));
+    // The identity of an edit names no message, not even one whose files cannot be attached.
+    let other = pb::NewEvent {
+        client_message_id: Some("once".into()),
+        sender: Some(owner.clone()),
+        file_ids: vec![Uuid::now_v7().to_string()],
+        ..message(first.room_id.parse().unwrap(), "text")
+    };
+    for other in [pb::NewEvent { file_ids: Vec::new(), ..other.clone() }, other] {
+        assert_eq!(fixture.send(other).await.unwrap_err().0, "conflict");
+    }
     let mut client = fixture.client.clone();
     let request = pb::AppendRequest { events: vec![change(&first, pb::Op::Edit, "better")], ..Default::default() };
     let unchanged = client.append(request).await.unwrap().into_inner().outcomes.remove(0);

@@ -11,17 +11,22 @@ use crate::store::Store;
 /// How often a replica looks for deleted messages: a deletion is erased within a minute.
 const ERASE_EVERY: Duration = Duration::from_secs(3);
 /// Maximum messages in one step.
-const MESSAGES: u32 = 100;
+const MESSAGES: u32 = 20;
 /// Maximum edits of one message in one step.
-const EDITS: u32 = 500;
+const EDITS: u32 = 100;
 
 /// Erases deleted messages, again and again. After a failure the next attempt continues.
 pub async fn run(store: Arc<dyn Store>) {
+    let mut is_failing = false;
     loop {
         tokio::time::sleep(ERASE_EVERY).await;
-        if let Err(error) = erase_all(&*store).await {
-            tracing::warn!(%error, "cannot erase deleted messages now");
+        let outcome = erase_all(&*store).await;
+        if let Err(error) = &outcome
+            && !is_failing
+        {
+            tracing::warn!(%error, "cannot erase deleted messages now; trying again");
         }
+        is_failing = outcome.is_err();
     }
 }
 

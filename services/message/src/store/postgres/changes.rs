@@ -279,6 +279,9 @@ impl ChangeStore for Postgres {
         async move {
             let mut erased = Erased::default();
             let rows = self.0.query(TO_ERASE, &[&i64::from(messages)]).await?;
+            if rows.is_empty() {
+                return Ok(erased);
+            }
             for row in &rows {
                 let key: (i32, Uuid, i64) = (row.get(0), row.get(1), row.get(2));
                 let done = self.0.query(ERASE, &[&key.0, &key.1, &key.2, &(edits as i32)]).await?;

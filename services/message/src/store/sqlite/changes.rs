@@ -257,7 +257,14 @@ impl ChangeStore for Sqlite {
     }
 
     fn erase_deleted(&self, messages: u32, edits: u32) -> BoxFuture<'_, Result<Erased>> {
-        self.database.write(move |connection| erase_deleted(connection, messages, edits)).boxed()
+        async move {
+            // Without deleted messages, the writer is left to the appends.
+            if !self.database.read(has_deleted).await? {
+                return Ok(Erased::default());
+            }
+            self.database.write(move |connection| erase_deleted(connection, messages, edits)).await
+        }
+        .boxed()
     }
 }
 
@@ -310,7 +317,12 @@ fn erase_deleted(connection: &Connection, messages: u32, edits: u32) -> Result<E
         let erased_to = seqs.last().copied().unwrap_or(erased_to);
         connection.prepare_cached(done)?.execute(params![partition, room, seq, remains, erased_to])?;
     }
-    let remaining = "/* erase_deleted */ SELECT 1 FROM message_state WHERE to_erase LIMIT 1";
-    erased.more = connection.prepare_cached(remaining)?.exists([])?;
+    erased.more = has_deleted(connection)?;
     Ok(erased)
+}
+
+/// Whether deleted messages with texts remain.
+fn has_deleted(connection: &Connection) -> Result<bool> {
+    let remaining = "/* erase_deleted */ SELECT 1 FROM message_state WHERE to_erase LIMIT 1";
+    Ok(connection.prepare_cached(remaining)?.exists([])?)
 }

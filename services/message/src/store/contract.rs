@@ -1,5 +1,6 @@
 //! The contract of a store, tested on both implementations.
 
+mod agreeing;
 mod append;
 mod changes;
 mod deleting;

@@ -39,7 +39,7 @@ pub fn event(event: &Event) -> pb::Event {
             let message = event.message.as_deref().map(self::event).map(Box::new);
             Box::new(pb::Change { target: change.target, op: op(change.op).into(), message })
         }),
-        state: event.state.as_ref().map(state),
+        state: event.state.as_deref().map(state),
     }
 }
 

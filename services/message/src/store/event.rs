@@ -157,7 +157,7 @@ pub struct Event {
     /// Milliseconds since the Unix epoch.
     pub created_at_ms: i64,
     /// Of a message: what changes have made of it. Then `data` has the present text and files.
-    pub state: Option<State>,
+    pub state: Option<Box<State>>,
     /// [`Kind::Change`]: the message, in a state at or after the change.
     pub message: Option<Arc<Event>>,
 }
@@ -177,12 +177,12 @@ impl Event {
         } else if let Some(text) = text {
             Arc::make_mut(&mut self.data).body.content = text;
         }
-        self.state = Some(state);
+        self.state = Some(Box::new(state));
     }
 
     /// Returns a close upper bound on the encoded size, in bytes.
     pub fn size(&self) -> usize {
-        let state = self.state.as_ref().map_or(0, State::size);
+        let state = self.state.as_deref().map_or(0, State::size);
         self.data.size() + state + self.message.as_ref().map_or(0, |message| message.size())
     }
 }
@@ -238,7 +238,7 @@ mod tests {
             let message = Event::new(Arc::new(data), u64::MAX, u64::MAX, i64::MAX);
             let encoded = prost::Message::encoded_len(&crate::convert::event(&message));
             assert!(encoded <= size && encoded <= in_a_page, "{encoded} bytes, estimated as {size} and {in_a_page}");
-            let mut folded = Event { state: Some(state.clone()), ..message.clone() };
+            let mut folded = Event { state: Some(Box::new(state.clone())), ..message.clone() };
             let change = Change { target: u64::MAX, ..Change::new(1, Op::Edit) };
             let change = EventData { kind: Kind::Change, change: Some(change), ..EventData::clone(&message.data) };
             folded = Event { data: Arc::new(change), state: None, message: Some(Arc::new(folded)), ..message };

@@ -105,7 +105,7 @@ fn check(owner: Uuid, messages: &[Event]) {
     assert_eq!(deleted.data.body.sender_username, "ada");
     let deleted_by = Some((owner, "ada".to_owned()));
     let state = State { revision: 6, edited_at_ms: None, deleted_by, pinned: false };
-    assert_eq!(deleted.state.as_ref(), Some(&state));
+    assert_eq!(deleted.state.as_deref(), Some(&state));
 }
 
 async fn every_read_shows_the_present(fixture: Fixture) {

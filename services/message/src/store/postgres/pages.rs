@@ -2,7 +2,7 @@
 //! and, for changes, their messages, in one snapshot.
 
 use std::collections::HashSet;
-use std::sync::LazyLock;
+use std::sync::{LazyLock, OnceLock};
 
 use confab_common::{Error, Result, pg};
 use tokio_postgres::types::{ToSql, Type};
@@ -44,35 +44,29 @@ pub fn is_readable(readers: &Readers) -> &'static str {
 
 /// The statements of one kind of read: for users and for moderators.
 pub struct Reads {
-    users: LazyLock<String>,
-    moderators: LazyLock<String>,
+    build: fn(&Readers) -> String,
+    users: OnceLock<String>,
+    moderators: OnceLock<String>,
 }
 
 impl Reads {
-    pub const fn new(users: fn() -> String, moderators: fn() -> String) -> Self {
-        Self { users: LazyLock::new(users), moderators: LazyLock::new(moderators) }
+    pub const fn new(build: fn(&Readers) -> String) -> Self {
+        Self { build, users: OnceLock::new(), moderators: OnceLock::new() }
     }
 
     pub fn of(&self, readers: &Readers) -> &str {
-        match readers {
+        let built = match readers {
             Readers::Users(_) => &self.users,
             Readers::Moderator => &self.moderators,
-        }
+        };
+        built.get_or_init(|| (self.build)(readers))
     }
 }
 
-/// Declares a [`Reads`] of a function of the readers.
-macro_rules! reads {
-    ($statement:expr) => {
-        Reads::new(|| $statement(&Readers::Users(Vec::new())), || $statement(&Readers::Moderator))
-    };
-}
-pub(super) use reads;
-
-pub static LIST_OLDEST_FIRST: Reads = reads!(|readers| list(readers, "ASC"));
-pub static LIST_NEWEST_FIRST: Reads = reads!(|readers| list(readers, "DESC"));
-pub static EVENTS_OLDEST_FIRST: Reads = reads!(|readers| events(readers, "ASC"));
-pub static EVENTS_NEWEST_FIRST: Reads = reads!(|readers| events(readers, "DESC"));
+pub static LIST_OLDEST_FIRST: Reads = Reads::new(|readers| list(readers, "ASC"));
+pub static LIST_NEWEST_FIRST: Reads = Reads::new(|readers| list(readers, "DESC"));
+pub static EVENTS_OLDEST_FIRST: Reads = Reads::new(|readers| events(readers, "ASC"));
+pub static EVENTS_NEWEST_FIRST: Reads = Reads::new(|readers| events(readers, "DESC"));
 
 pub static READ_LOG: LazyLock<String> = LazyLock::new(|| {
     let rows = format!(

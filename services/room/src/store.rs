@@ -188,8 +188,13 @@ pub trait OutboxStore {
     /// Returns up to `limit` rooms that the log has not opened, with ids above `after` in ascending order.
     fn unopened(&self, after: Uuid, limit: u32) -> BoxFuture<'_, Result<Vec<Uuid>>>;
 
-    /// Returns the current state of a room that the log has not opened; `None` if it is open.
+    /// Returns the current state of a room that the log has not opened, with the 1000 members that have the highest
+    /// roles; `None` if it is open.
     fn opening(&self, room: Uuid) -> BoxFuture<'_, Result<Option<Opening>>>;
+
+    /// Returns up to `limit` members of a room, with ids above `after` in ascending order. Unlike a position in the
+    /// list of members, an id does not change while pages are read.
+    fn members_by_id(&self, room: Uuid, after: Uuid, limit: u32) -> BoxFuture<'_, Result<Vec<(Uuid, Role)>>>;
 
     /// Records that the log has opened a room as [`opening`](Self::opening) returned it, with this epoch.
     fn remove_opening(&self, room: Uuid, epoch: Option<Uuid>) -> BoxFuture<'_, Result<()>>;

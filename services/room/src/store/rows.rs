@@ -186,8 +186,10 @@ pub struct Owed {
 pub struct Opening {
     /// Whether the room is private; `None` for a room that is deleted.
     pub private: Option<bool>,
-    /// At most 1000 members, those with the highest roles first.
+    /// At most 1000 members.
     pub members: Vec<(Uuid, Role)>,
+    /// Whether the room has further members.
+    pub more: bool,
     /// The log's epoch in which the room must be opened again.
     pub epoch: Option<Uuid>,
 }
@@ -196,9 +198,11 @@ pub struct Opening {
 pub type OpeningRow = (Option<bool>, Option<Uuid>, Option<(Uuid, Role)>);
 
 impl Opening {
-    /// Builds an opening from its rows, with a member each; no rows mean that the room is open.
-    pub fn of(rows: Vec<OpeningRow>) -> Option<Self> {
+    /// Builds an opening from the first `limit` of its rows, with a member each; no rows mean that the room is open.
+    pub fn of(rows: Vec<OpeningRow>, limit: u32) -> Option<Self> {
         let (private, epoch, _) = *rows.first()?;
-        Some(Self { private, members: rows.into_iter().filter_map(|(_, _, member)| member).collect(), epoch })
+        let more = rows.len() > limit as usize;
+        let members = rows.into_iter().take(limit as usize).filter_map(|(_, _, member)| member).collect();
+        Some(Self { private, members, more, epoch })
     }
 }

@@ -19,8 +19,8 @@ use uuid::Uuid;
 
 pub use acquaintances::AcquaintanceStore;
 pub use rows::{
-    Member, MemberChange, MemberPosition, Opening, OpeningRow, Owed, Position, Role, Room, RoomEvent, Seen, Stored,
-    User, searchable,
+    Joining, Member, MemberChange, MemberPosition, Opening, OpeningRow, Owed, Position, Role, Room, RoomEvent, Seen,
+    Stored, User, searchable,
 };
 
 /// Maximum members that the log accepts when it opens a room.
@@ -59,6 +59,20 @@ fn user_gone() -> Error {
 fn too_many_rooms(maximum: u32) -> Error {
     LIMITS.hit("rooms_per_user");
     Error::new(Code::Conflict, format!("the user is in {maximum} rooms, the maximum for one user"))
+}
+
+/// Returns the maximum number of rooms to which other users may add a user who may be in `maximum` rooms: a user whom
+/// strangers add to rooms can still create and join some.
+fn share_of_others(maximum: u32) -> u32 {
+    maximum / 2
+}
+
+fn added_to_too_many_rooms(maximum: u32) -> Error {
+    LIMITS.hit("rooms_per_user");
+    let share = share_of_others(maximum);
+    let detail =
+        format!("other users have added the user to {share} rooms, the maximum; the user can still join rooms");
+    Error::new(Code::Conflict, detail)
 }
 
 /// Merges public rooms and the reader's private rooms into one page of the list.
@@ -153,7 +167,8 @@ pub trait MemberStore {
 
     /// Changes the members of the event's room, and adds the event to the outbox; its number is the new revision.
     /// Returns `false` when the room is not at the revision before. `conflict` when the user who joins is in the
-    /// maximum number of rooms; `not_found` when the account of that user was deleted.
+    /// maximum number of rooms, or was added by other users to half as many and is added by one; `not_found` when the
+    /// account of that user was deleted.
     fn change_members(&self, change: MemberChange) -> BoxFuture<'_, Result<bool>>;
 
     /// Records that the account of a user was deleted.

@@ -147,9 +147,18 @@ pub struct MemberChange {
     /// Users who become members or get another role. A present member keeps its name and its time of joining.
     pub set: Vec<Member>,
     pub removed: Option<Uuid>,
-    /// The user in `set` who is not a member yet. It counts against the user's maximum number of rooms.
-    pub joins: Option<Uuid>,
+    pub joins: Option<Joining>,
     pub event: RoomEvent,
+}
+
+/// The user in the `set` of a change who is not a member yet. The room counts against the user's maximum number of
+/// rooms.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Joining {
+    pub user: Uuid,
+    /// The other user who adds the user; `None` if the user joins, or if a server key without a user adds the user.
+    /// Such rooms may be at most half of the maximum.
+    pub added_by: Option<Uuid>,
 }
 
 /// An event to append to the log: a row of the outbox, written in one transaction with the change.

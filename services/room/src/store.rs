@@ -70,8 +70,7 @@ fn share_of_others(maximum: u32) -> u32 {
 fn added_to_too_many_rooms(maximum: u32) -> Error {
     LIMITS.hit("rooms_per_user");
     let share = share_of_others(maximum);
-    let detail =
-        format!("other users have added the user to {share} rooms, the maximum; the user can still join rooms");
+    let detail = format!("other users may add the user to {share} of {maximum} rooms; the user can still join rooms");
     Error::new(Code::Conflict, detail)
 }
 

@@ -84,7 +84,7 @@ async fn other_users_take_at_most_half_of_the_places(location: Location) {
     let milk = service.create(&cleo, "Milk").await.unwrap().id;
     service.set(&ada, &tea, &bob, Role::Unspecified).await.unwrap();
     let rejected = service.set(&cleo, &coffee, &bob, Role::Admin).await.unwrap_err();
-    let detail = "other users have added the user to 1 rooms, the maximum; the user can still join rooms";
+    let detail = "other users may add the user to 1 of 2 rooms; the user can still join rooms";
     assert_eq!((rejected.code, &*rejected.detail), (Code::Conflict, detail));
     assert_eq!(service.set(&cleo, &coffee, &bob, Role::Owner).await.unwrap_err().detail, detail);
     service.join(&bob, &coffee).await.unwrap();

@@ -150,7 +150,7 @@ async fn other_users_fill_at_most_half(store: Arc<dyn Store>) {
     assert!(add(&rooms[0]).await.unwrap());
     assert!(add(&rooms[1]).await.unwrap());
     let rejected = add(&rooms[2]).await.unwrap_err();
-    let detail = "other users have added the user to 2 rooms, the maximum; the user can still join rooms";
+    let detail = "other users may add the user to 2 of 4 rooms; the user can still join rooms";
     assert_eq!((rejected.code, &*rejected.detail), (Code::Conflict, detail));
     assert_eq!(first(&store, rooms[2].id).await, None);
     // Another role in such a room needs no place, and does not change who added the user.

@@ -146,7 +146,8 @@ async fn set(
 /// Remove a member
 ///
 /// The owner and admins may remove members, and members may remove themselves. The owner cannot be removed. A member
-/// named by `@username` counts as a look-up of users. In a private room, the event `memberLeft` is the last event of the room that the user's sockets receive.
+/// named by `@username` counts as a look-up of users. In a private room, the event `memberLeft` is the last event of the
+/// room that the user's sockets receive.
 #[utoipa::path(
     delete,
     path = "/api/rooms/{roomId}/members/{userId}",

@@ -51,8 +51,8 @@ impl<S: Send + Sync> FromRequestParts<S> for UserPath {
 }
 
 /// The user in a path, with the user's current name; `me` is the user who makes the request. `None` when there is no
-/// such user. The answer shows whether a user exists, also one that the directory hides from the caller. So another user
-/// counts as a look-up, in the same limit as the directory.
+/// such user. The answer shows whether a user exists, also one that the directory hides from the caller. So another
+/// user counts as a look-up, in the same limit as the directory.
 ///
 /// # Errors
 /// `invalid_request` for `me` without a user; `rate_limited`; when the auth service does not answer.
@@ -84,8 +84,8 @@ pub(super) async fn resolve_user(
     }
 }
 
-/// The id of the user in a path; empty when there is no such user. Only a name is looked up: an id is returned also if no
-/// user has it.
+/// The id of the user in a path; empty when there is no such user. Only a name is looked up: an id is returned also if
+/// no user has it.
 ///
 /// # Errors
 /// As [`resolve_user`].

@@ -82,8 +82,8 @@ pub fn grant(connection: &Connection, (partition, room): RoomKey, members: &[Mem
     Ok(())
 }
 
-/// Gives a room its visibility and members again, once in this epoch, in one call or in several. Members that no call has
-/// named leave with the last one. The events after the first call win over the calls, which may be older.
+/// Gives a room its visibility and members again, once in this epoch, in one call or in several. Members that no call
+/// has named leave with the last one. The events after the first call win over the calls, which may be older.
 pub fn reopen(connection: &Connection, (partition, room): RoomKey, again: &Reopening) -> Result<()> {
     let Some((since, head)) = begin_reopening(connection, (partition, room), again)? else { return Ok(()) };
     let changed = changed_since(connection, (partition, room), since)?;

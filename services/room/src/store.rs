@@ -61,8 +61,8 @@ fn too_many_rooms(maximum: u32) -> Error {
     Error::new(Code::Conflict, format!("the user is in {maximum} rooms, the maximum for one user"))
 }
 
-/// Returns the maximum number of rooms to which other users may add a user who may be in `maximum` rooms: a user whom
-/// strangers add to rooms can still create and join some.
+/// Returns the maximum number of rooms to which other users may add a user who may be in `maximum` rooms. So the user
+/// can create and join some in any case.
 fn share_of_others(maximum: u32) -> u32 {
     maximum / 2
 }

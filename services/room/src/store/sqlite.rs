@@ -73,8 +73,8 @@ fn id(row: &Row, column: usize) -> rusqlite::Result<Uuid> {
 const COUNT: &str = "/* count */
     SELECT count(*), count(added_by) FROM (SELECT added_by FROM members WHERE user_id = ?1 LIMIT ?2)";
 
-/// Rejects a further room of a user who is in the maximum number of rooms, or whom another user adds and other users
-/// have added to half as many; 0 means no limit.
+/// Rejects a further room of a user who is in the maximum number of rooms; 0 means no limit. If another user adds the
+/// user, also rejects it if other users have added the user to half as many.
 fn check_place(connection: &Connection, Joining { user, added_by }: Joining, max_rooms: u32) -> Result<()> {
     if max_rooms == 0 {
         return Ok(());

@@ -51,10 +51,11 @@ impl<S: Send + Sync> FromRequestParts<S> for UserPath {
 }
 
 /// The user in a path, with the user's current name; `me` is the user who makes the request. `None` when there is no
-/// such user.
+/// such user. The answer shows whether a user exists, also one that the directory hides from the caller. So another
+/// user counts as a look-up, in the same limit as the directory.
 ///
 /// # Errors
-/// `invalid_request` for `me` without a user; when the auth service does not answer.
+/// `invalid_request` for `me` without a user; `rate_limited`; when the auth service does not answer.
 pub(super) async fn resolve_user(
     app: &App,
     deadline: &Deadline,
@@ -69,7 +70,7 @@ pub(super) async fn resolve_user(
         UserPath::Name(name) => GetUserRequest { username: name.clone(), ..GetUserRequest::default() },
     };
     // Server keys without a user are not limited.
-    if let (UserPath::Name(_), Some(me)) = (path, me) {
+    if let Some(me) = me.filter(|me| *path != UserPath::Id(me.user_id)) {
         limits.check(Act::UserDirectory, me.user_id).await?;
     }
     match app.clients.auth.clone().get_user(deadline.reading(ask)).await.map_err(Error::from) {
@@ -83,7 +84,8 @@ pub(super) async fn resolve_user(
     }
 }
 
-/// The id of the user in a path; empty when there is no such user. Only a name is looked up.
+/// The id of the user in a path; empty when there is no such user. Only a name is looked up: an id is returned also if
+/// no user has it.
 ///
 /// # Errors
 /// As [`resolve_user`].

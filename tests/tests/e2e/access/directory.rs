@@ -296,4 +296,10 @@ async fn look_ups_of_users_are_limited() {
         assert!(rejected.header("retry-after").parse::<u32>().is_ok_and(|seconds| seconds > 0), "{path}");
     }
     assert_eq!(api.get(&paths[0], &bob).await.unwrap().status, 200, "each user has a limit of its own");
+    // To add a user is a look-up, too.
+    let room = api.post("/api/rooms", &ada, json!({"name": unique("room")})).await.unwrap().expect(201).unwrap();
+    for user in [bob.id.clone(), Uuid::now_v7().to_string(), format!("@{}", bob.username)] {
+        let member = format!("/api/rooms/{}/members/{user}", room["id"].as_str().unwrap());
+        fails(&api.call(Method::PUT, &member, Some(&ada), None).await.unwrap(), 429, "rate_limited");
+    }
 }

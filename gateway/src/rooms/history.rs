@@ -260,7 +260,7 @@ impl History {
             };
             // Such a page has no members: every reader would seem to have the right to read.
             if page.credentials_unknown {
-                let unverified = page.refused_readers.iter().filter_map(|user| user.parse().ok());
+                let unverified = page.refused_readers.iter().filter_map(|user| user.parse::<Uuid>().ok());
                 let unverified = unverified.filter(|user| users.remove(user).is_some()).collect::<Vec<_>>();
                 if attempt > 0 && unverified.is_empty() {
                     break;

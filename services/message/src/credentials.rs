@@ -17,13 +17,9 @@ const SCOPES: &[Scope] = &[Scope::Messages];
 /// To read the head of a room without its events, one of these suffices.
 const HEAD_SCOPES: &[Scope] = &[Scope::Rooms, Scope::Messages];
 
-/// What happens to an event.
-pub enum Admission {
-    /// It is appended, or has this error.
-    Checked(Result<pb::NewEvent>),
-    /// Its credential is not known, or that of an earlier event in its room: the caller sends it again with it.
-    Unknown,
-}
+/// An event to append, or the error to answer. `None`: the credential is not known, or that of an earlier event in the
+/// room, so the caller sends the event again.
+pub type Admission = Option<Result<pb::NewEvent>>;
 
 /// The credentials of one request, each looked up once.
 struct Credentials(HashMap<Digest, Found>);
@@ -49,15 +45,14 @@ struct Waiting {
 }
 
 impl Waiting {
-    /// The outcome of an event behind one that waits.
-    fn behind(&self, event: &pb::NewEvent) -> Option<Admission> {
-        if self.rooms.is_empty() && self.lines.is_empty() {
-            return None;
-        }
-        if self.lines.contains(&line(event)) {
-            return Some(Admission::Checked(Err(unavailable())));
-        }
-        self.rooms.contains(&room(event)).then_some(Admission::Unknown)
+    /// Whether an earlier event of the sender in the room was rejected.
+    fn has_line(&self, event: &pb::NewEvent) -> bool {
+        !self.lines.is_empty() && self.lines.contains(&line(event))
+    }
+
+    /// Whether the credential of an earlier event in the room is not known.
+    fn has_room(&self, event: &pb::NewEvent) -> bool {
+        !self.rooms.is_empty() && self.rooms.contains(&room(event))
     }
 }
 
@@ -87,34 +82,33 @@ pub async fn admit(claim: &Claim, events: Vec<pb::NewEvent>, given: &[pb::Creden
         return Err(Error::field("credentials", "must not be more than events"));
     }
     let Some(callers) = claim.callers() else {
-        return Ok(events.into_iter().map(|event| Admission::Checked(Ok(event))).collect());
+        return Ok(events.into_iter().map(|event| Some(Ok(event))).collect());
     };
     let names = events.iter().filter_map(|event| Digest::try_from(&*event.credential).ok()).collect();
     let credentials = Credentials(callers.find_all(given, names).await);
     let (mut waiting, mut unknown) = (Waiting::default(), 0);
     let mut admitted = Vec::with_capacity(events.len());
     for mut event in events {
-        if let Some(behind) = waiting.behind(&event) {
-            admitted.push(behind);
-            continue;
-        }
-        admitted.push(match check_sender(claim, &credentials, &mut event) {
-            None => {
-                unknown += 1;
-                waiting.rooms.insert(room(&event));
-                Admission::Unknown
-            }
-            Some(Ok(())) => Admission::Checked(Ok(event)),
-            Some(Err(error)) => {
-                if error.code == Code::Unavailable {
-                    if !callers.is_ready() {
-                        return Err(error);
-                    }
-                    waiting.lines.insert(line(&event));
+        let checked = if waiting.has_line(&event) {
+            Some(Err(unavailable()))
+        } else if waiting.has_room(&event) {
+            None
+        } else {
+            let checked = check_sender(claim, &credentials, &mut event);
+            match &checked {
+                None => {
+                    unknown += 1;
+                    waiting.rooms.insert(room(&event));
                 }
-                Admission::Checked(Err(error))
+                Some(Err(error)) if error.code == Code::Unavailable && !callers.is_ready() => {
+                    return Err(error.clone());
+                }
+                Some(Err(error)) if error.code == Code::Unavailable => _ = waiting.lines.insert(line(&event)),
+                Some(_) => {}
             }
-        });
+            checked
+        };
+        admitted.push(checked.map(|checked| checked.map(|()| event)));
     }
     confab_identity::count_unknown(unknown);
     Ok(admitted)

@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use crate::check::NewEvent;
 use crate::convert;
-use crate::credentials::{self, Admission, Readers};
+use crate::credentials::{self, Readers};
 use crate::service::{History, Sent, Service, check_count};
 use crate::store::{LastTimes, Reopening, Window};
 
@@ -34,11 +34,8 @@ impl MessageService for Grpc {
         let pb::AppendRequest { events, credentials } = request.into_inner();
         check_count(events.len())?;
         let admitted = credentials::admit(&claim, events, &credentials).await?;
-        let is_known = admitted.iter().map(|it| matches!(it, Admission::Checked(_))).collect::<Vec<_>>();
-        let checked = admitted.into_iter().filter_map(|admission| match admission {
-            Admission::Checked(event) => Some(event.and_then(|event| new_event(event, &peer))),
-            Admission::Unknown => None,
-        });
+        let is_known = admitted.iter().map(Option::is_some).collect::<Vec<_>>();
+        let checked = admitted.into_iter().flatten().map(|event| event.and_then(|event| new_event(event, &peer)));
         let (epoch, sent) = self.0.append(checked.collect()).await?;
         let mut sent = sent.into_iter();
         let outcomes = is_known

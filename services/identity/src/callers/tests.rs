@@ -243,3 +243,28 @@ async fn a_malformed_credential_has_an_error_of_its_own() {
         assert_eq!(code_of(&found[&digest_of(credential)]), Some(Some(Code::Unauthorized)));
     }
 }
+
+#[tokio::test]
+async fn a_service_reads_the_new_keys_of_an_issuer_for_a_credential() {
+    let path = confab_common::testing::directory().join("keys.json");
+    let publish = |seed| std::fs::write(&path, jwks(&[seed])).unwrap();
+    publish(2);
+    let issuer = json!({"issuer": "https://id.example/", "audience": "chat", "keyFile": path, "algorithms": ["EdDSA"]});
+    let config = CallersConfig::strict(IssuersConfig { issuers: Some(json!([issuer]).to_string()) });
+    let auth = Arc::<Auth>::default().transport();
+    let callers = Callers::start(&config, Role::Message, auth, None, &Process::new()).unwrap();
+    let now = jsonwebtoken::get_current_timestamp();
+    let claims = json!({"iss": "https://id.example/", "aud": "chat", "sub": "ada", "iat": now, "exp": now + 60});
+    for seed in [2, 3] {
+        publish(seed);
+        let token = Credential::of_token(&signed(seed, &claims));
+        let given = [message_credential(&token)];
+        // Tokens cause one read of the keys in 30 s, so the first request must cause it.
+        let accepted = async {
+            while code_of(&callers.find_all(&given, Vec::new()).await[&token.digest().unwrap()]) != Some(None) {
+                sleep(Duration::from_millis(2)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), accepted).await.unwrap();
+    }
+}

@@ -100,7 +100,7 @@ async fn append_once(
     let lead = batch.iter().map(|job| &job.span).find(|span| !span.is_none()).unwrap_or(&none);
     // After a refusal, another key may lead to a replica with newer keys of the credential's issuer.
     let refusals = batch.iter().map(|job| job.refusals).max().unwrap_or_default();
-    let call = Call::within(longest).attempt(ATTEMPT).keyed(u64::from(lane) | u64::from(refusals) << 32);
+    let call = Call::within(longest).attempt(ATTEMPT).keyed(u64::from(lane) | (u64::from(refusals) << 32));
     let request = AppendRequest { events, credentials: credentials.iter().map(message_credential).collect() };
     let mut client = clients.message.clone();
     match lead.instrument(client.append(grpc::request(request, call))).await {

@@ -188,6 +188,7 @@ async fn until<T: PartialEq + std::fmt::Debug>(expected: T, mut repeat: impl Asy
     let repeating = async {
         while last.as_ref() != Some(&expected) {
             last = Some(repeat().await);
+            tokio::task::yield_now().await;
         }
     };
     let ended = tokio::time::timeout(std::time::Duration::from_secs(10), repeating).await;

@@ -48,7 +48,7 @@ impl<S: Sync> FromRequestParts<S> for RequestLimits {
 }
 
 /// Middleware: lets handlers use [`RequestLimits`], adds the headers to their responses, and delays the rejections of
-/// some acts. A delayed rejection holds no part of the request, because the handler has ended.
+/// some acts. A delayed rejection does not hold the body of its request, because the handler has ended.
 pub async fn apply(
     State(limits): State<Arc<Limits>>,
     address: ClientAddress,

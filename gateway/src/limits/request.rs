@@ -187,8 +187,8 @@ impl Account {
     }
 }
 
-/// An attempt with a password, a token or a server key that is not checked yet. Dropped without a result, for example when the
-/// auth service is unavailable, it counts for nothing.
+/// An attempt with a password, a token or a server key that is not checked yet. Dropped without a result, for example
+/// when the auth service is unavailable, it counts for nothing.
 #[must_use = "a wrong password, token or key counts only if this is reported"]
 pub struct Attempt {
     act: Act,

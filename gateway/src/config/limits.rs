@@ -34,8 +34,8 @@ pub struct LimitsConfig {
     /// sessions each time, and the gateways remember each ended session until its last token expires
     #[arg(long, env = "CONFAB_LIMIT_ACCOUNT_LOGIN", default_value = "300,6/m", value_name = "RATE")]
     pub limit_account_login: Rate,
-    /// Refreshes of tokens from one address, with correct and wrong refresh tokens. A client refreshes every 15 minutes,
-    /// so the default suits 45,000 clients behind one address
+    /// Refreshes of tokens from one address, with correct and wrong refresh tokens. A client refreshes every 15
+    /// minutes, so the default suits 45,000 clients behind one address
     #[arg(long, env = "CONFAB_LIMIT_REFRESH", default_value = "1000,50/s", value_name = "RATE")]
     pub limit_refresh: Rate,
     /// Wrong refresh tokens, and wrong tokens for a password reset, from one address. Correct tokens do not count

@@ -51,6 +51,7 @@ impl Servers {
             ("CONFAB_LIMIT_FILE_LINK", "0"),
             // The owner adds the target to each of hundreds of rooms.
             ("CONFAB_MAX_ROOMS_PER_USER", "0"),
+            ("CONFAB_LIMIT_WRONG_TOKEN", "0"),
             ("CONFAB_USER_DIRECTORY", "shared"),
             ("CONFAB_ANONYMOUS_READ", &*open),
         ];
@@ -67,6 +68,7 @@ impl Servers {
             ("CONFAB_ISSUERS", &*issuers),
             ("CONFAB_LIMIT_FILE_LINK", "0"),
             ("CONFAB_MAX_ROOMS_PER_USER", "0"),
+            ("CONFAB_LIMIT_WRONG_TOKEN", "0"),
             ("CONFAB_USER_DIRECTORY", "shared"),
         ];
         let cluster = Cluster::scratch(2, 1, &settings).await?;

@@ -120,8 +120,9 @@ async fn changes_of_members_need_a_token_and_hidden_rooms_have_none() {
 }
 
 #[tokio::test]
-async fn another_user_counts_as_a_look_up() {
-    let routes = gateway_with(&["--limit-user-directory", "3,1/h"], &Files::default()).await;
+async fn where_users_are_hidden_another_user_counts_as_a_look_up() {
+    let routes =
+        gateway_with(&["--user-directory", "shared", "--limit-user-directory", "3,1/h"], &Files::default()).await;
     let me = identity().user.id;
     let remove = async |user: &str| send(&routes, authorized(Request::delete(path(user)))).await;
     for (user, left) in [(BOB, 2), ("@bob", 1), (UNKNOWN, 0)] {

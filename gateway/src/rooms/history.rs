@@ -14,9 +14,11 @@ use confab_socketio::Frame;
 use parking_lot::Mutex;
 use serde_json::value::{RawValue, to_raw_value};
 use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
 use super::event::name;
+use crate::backoff::{is_worth_it, pauses};
 use crate::clients::Clients;
 use crate::metrics::METRICS;
 use crate::views::MessageJson;
@@ -27,6 +29,8 @@ pub const MAX_BYTES: usize = 256 * 1024;
 /// Most users, and most bytes of their credentials, in one read.
 const MAX_USERS: usize = 1000;
 const MAX_CREDENTIALS: usize = 4 * 1024 * 1024;
+/// Most calls for one read: with the digests, with the credentials, and without users whose credentials are at fault.
+const ATTEMPTS: usize = 4;
 
 /// A user who reads, with the credential for the services.
 #[derive(Debug, Clone)]
@@ -112,10 +116,18 @@ type Key = (Uuid, bool);
 /// The users of a read with their credentials.
 type Users = BTreeMap<Uuid, Credential>;
 
+/// Why a reader receives no page.
+#[derive(Debug, Clone)]
+enum Failure {
+    Error(Error),
+    /// The message service cannot verify the reader's credential now; nothing was read.
+    Unverified,
+}
+
 struct Reader {
     wanted: Wanted,
     user: Option<User>,
-    answer: oneshot::Sender<Result<Page>>,
+    answer: oneshot::Sender<Result<Page, Failure>>,
     /// The trace span of the reader's request.
     span: Span,
 }
@@ -126,12 +138,31 @@ impl History {
     }
 
     /// Returns a page that was read after this call began; other readers may share it. For [`Wanted::After`] the page
-    /// may hold only the first of the requested events. Without a user, the reader is anonymous.
+    /// may hold only the first of the requested events. Without a user, the reader is anonymous. While the message
+    /// service cannot verify the reader's credential, this reader alone reads again, until the deadline of a read.
     ///
     /// # Errors
     /// `not_found` when the room does not exist or is hidden from the user; otherwise when the message service does not
     /// answer.
     pub async fn read(self: &Arc<Self>, room: Uuid, wanted: Wanted, user: Option<User>) -> Result<Page> {
+        let deadline = Instant::now() + self.clients.read.deadline;
+        let mut backoff = pauses();
+        loop {
+            match self.read_once(room, wanted, user.clone()).await {
+                Ok(page) => return Ok(page),
+                Err(Failure::Error(error)) => return Err(error),
+                Err(Failure::Unverified) => {
+                    let pause = backoff.pause();
+                    if !is_worth_it(Instant::now() + pause, deadline) {
+                        return Err(unavailable());
+                    }
+                    sleep(pause).await;
+                }
+            }
+        }
+    }
+
+    async fn read_once(self: &Arc<Self>, room: Uuid, wanted: Wanted, user: Option<User>) -> Result<Page, Failure> {
         let (answer, answered) = oneshot::channel();
         let key = (room, matches!(wanted, Wanted::Last(_)));
         let reader = Reader { wanted, user, answer, span: Span::current() };
@@ -144,7 +175,7 @@ impl History {
                 tokio::spawn(self.clone().serve(key));
             }
         }
-        answered.await.unwrap_or_else(|_| Err(Error::unavailable("the room's history")))
+        answered.await.unwrap_or_else(|_| Err(Failure::Error(unavailable())))
     }
 
     /// Serves waiting readers until the queue is empty.
@@ -161,36 +192,46 @@ impl History {
                 next_readers(readers)
             };
             let spans = Batch::begin("read history", readers.iter().map(|reader| &reader.span));
-            match spans.lead().instrument(self.list(key.0, &readers, &users)).await {
-                Ok((from, read)) => {
-                    let read = Arc::new(read);
-                    let mut others = Vec::new();
-                    for reader in readers {
-                        if let Err(error) = read.check(reader.user.as_ref().map(|user| user.id)) {
-                            let _ = reader.answer.send(Err(error));
-                            continue;
-                        }
-                        match read.part(from, reader.wanted) {
-                            Some(part) => _ = reader.answer.send(Ok(Page { read: read.clone(), part })),
-                            None => others.push(reader),
-                        }
-                    }
-                    if let Some(waiting) = self.waiting.lock().get_mut(&key) {
-                        waiting.append(&mut others);
-                    }
+            let mut refused = HashMap::new();
+            let listed = spans.lead().instrument(self.list(key.0, &readers, users, &mut refused)).await;
+            let listed = listed.map(|(from, read)| (from, Arc::new(read)));
+            let mut others = Vec::new();
+            for reader in readers {
+                let user = reader.user.as_ref().map(|user| user.id);
+                let page = match user.and_then(|user| refused.get(&user)) {
+                    Some(failure) => Err(failure.clone()),
+                    None => listed.as_ref().map_err(|error| Failure::Error(error.clone())),
+                };
+                let checked = page.and_then(|(from, read)| match read.check(user) {
+                    Ok(()) => Ok((read, read.part(*from, reader.wanted))),
+                    Err(error) => Err(Failure::Error(error)),
+                });
+                match checked {
+                    Ok((read, Some(part))) => _ = reader.answer.send(Ok(Page { read: read.clone(), part })),
+                    Ok((_, None)) => others.push(reader),
+                    Err(failure) => _ = reader.answer.send(Err(failure)),
                 }
-                Err(error) => readers.into_iter().for_each(|reader| _ = reader.answer.send(Err(error.clone()))),
+            }
+            if let Some(waiting) = self.waiting.lock().get_mut(&key) {
+                waiting.append(&mut others);
             }
         }
     }
 
     /// Reads the events for the first reader, and as many as possible for the other readers. Also returns the `seq`
-    /// after which the events begin, if the readers requested events after a `seq`.
-    async fn list(&self, room: Uuid, readers: &[Reader], users: &Users) -> Result<(u64, Read)> {
+    /// after which the events begin, if the readers requested events after a `seq`. The failures of users whose
+    /// credentials are at fault are added to `refused`: they must not fail the read of the other readers.
+    async fn list(
+        &self,
+        room: Uuid,
+        readers: &[Reader],
+        mut users: Users,
+        refused: &mut HashMap<Uuid, Failure>,
+    ) -> Result<(u64, Read)> {
         let after = readers.iter().filter_map(|reader| reader.wanted.after()).min();
         let newest = readers.iter().map(|reader| if let Wanted::Last(count) = reader.wanted { count } else { 0 }).max();
         let limit = if after.is_some() { MAX_MESSAGES } else { newest.unwrap_or_default() };
-        let request = ListEventsRequest {
+        let request = |users: &Users, is_first| ListEventsRequest {
             room_id: room.to_string(),
             before: None,
             after,
@@ -199,20 +240,39 @@ impl History {
             readers: users.keys().map(Uuid::to_string).collect(),
             moderator: false,
             reader_credentials: users.values().map(|user| user.digest().map_or_else(Vec::new, Vec::from)).collect(),
-            credentials: Vec::new(),
+            // The service seldom needs more than the digests.
+            credentials: if is_first { Vec::new() } else { users.values().map(message_credential).collect() },
         };
-        let mut page = self.call(request.clone()).await?;
-        if page.credentials_unknown {
-            let credentials = users.values().map(message_credential).collect();
-            page = self.call(ListEventsRequest { credentials, ..request }).await?;
+        let has_anonymous = readers.iter().any(|reader| reader.user.is_none());
+        for attempt in 0..ATTEMPTS {
+            if users.is_empty() && !has_anonymous {
+                break;
+            }
+            let mut page = match self.call(request(&users, attempt == 0)).await {
+                Ok(page) => page,
+                // No user has a valid credential; anonymous readers need none.
+                Err(error) if is_of_credentials(&error) && has_anonymous && !users.is_empty() => {
+                    let all = std::mem::take(&mut users).into_keys();
+                    refused.extend(all.map(|user| (user, Failure::Error(error.clone()))));
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
             // Such a page has no members: every reader would seem to have the right to read.
             if page.credentials_unknown {
-                return Err(Error::unavailable("the room's history"));
+                let unverified = page.refused_readers.iter().filter_map(|user| user.parse::<Uuid>().ok());
+                let unverified = unverified.filter(|user| users.remove(user).is_some()).collect::<Vec<_>>();
+                if attempt > 0 && unverified.is_empty() {
+                    break;
+                }
+                refused.extend(unverified.into_iter().map(|user| (user, Failure::Unverified)));
+                continue;
             }
+            METRICS.history_reads.increment(1);
+            self.clients.deleted.hide_in_events(&mut page.events);
+            return Ok((after.unwrap_or_default(), page.into()));
         }
-        METRICS.history_reads.increment(1);
-        self.clients.deleted.hide_in_events(&mut page.events);
-        Ok((after.unwrap_or_default(), page.into()))
+        Err(unavailable())
     }
 
     async fn call(&self, request: ListEventsRequest) -> Result<ListEventsResponse> {
@@ -225,6 +285,14 @@ impl History {
             })?
             .into_inner())
     }
+}
+
+fn is_of_credentials(error: &Error) -> bool {
+    matches!(error.code, Code::Unauthorized | Code::Forbidden)
+}
+
+fn unavailable() -> Error {
+    Error::unavailable("the room's history")
 }
 
 /// Removes the readers of the next read, and returns them with their users. Readers beyond [`MAX_USERS`] users wait for

@@ -1,5 +1,5 @@
 //! One lane: appends the queued sends, batch after batch, and repeats those that the message service rejects with
-//! `unavailable`.
+//! `unavailable`, or whose credentials it rejects.
 
 use std::collections::{HashSet, VecDeque};
 use std::time::Duration;
@@ -61,7 +61,9 @@ async fn append(lane: u32, batch: Vec<Job>, clients: &Clients) -> Vec<Job> {
     let (behind, unknown) = unknown.into_iter().partition::<Vec<_>, _>(|job| lines.contains(&job.line));
     rejected.extend(behind);
     if !unknown.is_empty() {
-        let mut credentials = unknown.iter().map(|job| job.credential.clone()).collect::<Vec<_>>();
+        // An event without a credential may wait behind one whose credential is not known.
+        let given = unknown.iter().map(|job| &job.credential).filter(|credential| credential.digest().is_some());
+        let mut credentials = given.cloned().collect::<Vec<_>>();
         credentials.sort_unstable_by_key(Credential::digest);
         credentials.dedup_by_key(|credential| credential.digest());
         let (again, unknown) = append_once(lane, unknown, &credentials, clients).await;
@@ -96,7 +98,9 @@ async fn append_once(
     // One call carries events of several traces: its span belongs to the first trace.
     let none = Span::default();
     let lead = batch.iter().map(|job| &job.span).find(|span| !span.is_none()).unwrap_or(&none);
-    let call = Call::within(longest).attempt(ATTEMPT).keyed(lane.into());
+    // After a refusal, another key may lead to a replica with newer keys of the credential's issuer.
+    let refusals = batch.iter().map(|job| job.refusals).max().unwrap_or_default();
+    let call = Call::within(longest).attempt(ATTEMPT).keyed(u64::from(lane) | (u64::from(refusals) << 32));
     let request = AppendRequest { events, credentials: credentials.iter().map(message_credential).collect() };
     let mut client = clients.message.clone();
     match lead.instrument(client.append(grpc::request(request, call))).await {
@@ -116,14 +120,20 @@ async fn append_once(
     }
 }
 
-/// Answers the sends. Returns those that were rejected with `unavailable`, except those that a later event of their line
-/// has overtaken: a repeat would reverse the order.
+/// Answers the sends. Returns those that can be repeated, except those that a later event of their line has overtaken: a
+/// repeat would reverse the order.
 fn answer(outcomes: Vec<(Job, Result<Sent>)>) -> Vec<Job> {
     let (mut rejected, mut stored) = (Vec::new(), HashSet::new());
-    for (job, outcome) in outcomes.into_iter().rev() {
+    for (mut job, outcome) in outcomes.into_iter().rev() {
         match outcome {
-            Err(error) if error.code == Code::Unavailable && !stored.contains(&job.line) => rejected.push(job),
-            Err(error) if error.code == Code::Unavailable => job.refuse(),
+            Err(Error { code: code @ (Code::Unavailable | Code::Unauthorized), .. }) => {
+                job.refusals += u32::from(code == Code::Unauthorized);
+                if stored.contains(&job.line) {
+                    job.refuse();
+                } else {
+                    rejected.push(job);
+                }
+            }
             outcome => {
                 if may_be_stored(&outcome) {
                     stored.insert(job.line);
@@ -153,28 +163,8 @@ fn sent(outcome: Outcome, deleted: &DeletedUsers) -> Result<Sent> {
         }
         Some(outcome::Result::Refusal(refusal)) => match Code::parse(&refusal.code).unwrap_or(Code::Internal) {
             Code::Unavailable => Err(Error::unavailable("the message service")),
-            // The token was valid when the event arrived here. Before it ended, another replica may have appended the
-            // event in an attempt that this gateway has given up.
-            Code::Unauthorized => Err(Error::timeout()),
             code => Err(Error::new(code, refusal.detail)),
         },
         None => Err(Error::internal("an append without an outcome")),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use confab_proto::message::v1::Refusal;
-
-    use super::*;
-
-    #[test]
-    fn the_outcome_of_a_send_whose_token_ends_is_unknown() {
-        let refused = |code: &str| {
-            let refusal = Refusal { code: code.into(), ..Refusal::default() };
-            let outcome = Outcome { result: Some(outcome::Result::Refusal(refusal)), duplicate: false };
-            sent(outcome, &DeletedUsers::default()).unwrap_err().code
-        };
-        assert_eq!(["unauthorized", "forbidden"].map(refused), [Code::Timeout, Code::Forbidden]);
     }
 }

@@ -55,7 +55,7 @@ async fn without_changes(fixture: &Fixture) -> RoomKey {
         Fixture::Postgres(url) => {
             let mut client = connect(url).await;
             client.batch_execute("CREATE SCHEMA message; SET search_path = message").await.unwrap();
-            postgres::migrations::runner().set_target(Target::Version(7)).run_async(&mut client).await.unwrap();
+            postgres::migrations::runner().set_target(Target::Version(8)).run_async(&mut client).await.unwrap();
             let fill = format!(
                 "INSERT INTO log (epoch, fingerprint, partitions, format) VALUES ('{id}', '', {PARTITIONS}, 2);
                 INSERT INTO partitions SELECT n, CASE n WHEN 1 THEN 1 ELSE 0 END FROM generate_series(0, {PARTITIONS} - 1) n;
@@ -66,7 +66,7 @@ async fn without_changes(fixture: &Fixture) -> RoomKey {
         }
         Fixture::Sqlite(path) => {
             let mut database = rusqlite::Connection::open(path).unwrap();
-            sqlite::migrations::runner().set_target(Target::Version(5)).run(&mut database).unwrap();
+            sqlite::migrations::runner().set_target(Target::Version(6)).run(&mut database).unwrap();
             let partitions =
                 (0..PARTITIONS).map(|n| format!("({n}, {})", u8::from(n == 1))).collect::<Vec<_>>().join(",");
             let fill = format!(

@@ -11,7 +11,7 @@ use super::rooms::{self, Head};
 use super::rows::{self, INSERT};
 use super::{judging, opening};
 use crate::store::{
-    AccessChange, Appended, Event, EventData, FORMAT_WITH_MEMBERS, Kind, Outcome, RoomKey, number, of_earlier,
+    AccessChange, Appended, Event, EventData, FORMAT_WITH_MEMBERS, Kind, Opened, Outcome, RoomKey, number, of_earlier,
 };
 
 /// The heads that an append has read and updates at its end.
@@ -24,7 +24,8 @@ struct Moving {
 }
 
 pub fn append(connection: &Connection, batch: &[Arc<EventData>], created_at_ms: i64) -> Result<Appended> {
-    let mut moving = Moving { only_open: opening::format(connection)? >= FORMAT_WITH_MEMBERS, ..Moving::default() };
+    let Opened { epoch, format } = opening::opened(connection)?;
+    let mut moving = Moving { only_open: format >= FORMAT_WITH_MEMBERS, ..Moving::default() };
     let mut outcomes = batch
         .iter()
         .map(|data| append_one(connection, data, created_at_ms, &mut moving))
@@ -48,7 +49,7 @@ pub fn append(connection: &Connection, batch: &[Arc<EventData>], created_at_ms: 
         }
     }
     rows::mark_deleted(connection, outcomes.iter_mut().filter_map(Outcome::event_mut))?;
-    Ok(Appended { epoch: rows::epoch(connection)?, outcomes })
+    Ok(Appended { epoch, outcomes })
 }
 
 fn append_one(

@@ -76,10 +76,10 @@ pub async fn append(store: &dyn Store, batch: &[Arc<EventData>], until: Instant)
         .collect()
 }
 
-/// Returns the indices of the events to append, without repeats, in parts with the last part first. The events of a room
-/// keep their order. A part has changes of messages or other events, never both, so that each is one statement: a change
-/// of a message in the same batch is judged by a later transaction. So are the events of a room after an access event,
-/// because its change holds for them, and an event whose identity names another act in the part.
+/// Returns the indices of the events to append, without repeats, in parts with the last part first. The events of a
+/// room keep their order. A part has changes of messages or other events, never both, so that each is one statement: a
+/// change of a message in the same batch is judged by a later transaction. So are the events of a room after an access
+/// event, because its change holds for them, and an event whose identity names another act in the part.
 fn parts(batch: &[Arc<EventData>], first_of: &[usize]) -> Vec<Vec<usize>> {
     // Parts with an odd number have changes.
     let mut parts = Vec::<Vec<usize>>::new();

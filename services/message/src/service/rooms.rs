@@ -76,8 +76,8 @@ impl Service {
     /// Returns a page of a room's history, if one of the readers may read the room.
     ///
     /// # Errors
-    /// `invalid_request` for a limit above 200, more than 1000 readers, or changed messages of a page that is not above a
-    /// `seq`; `not_found` for a room that is not open or hidden from the readers; when the database fails.
+    /// `invalid_request` for a limit above 200, more than 1000 readers, or changed messages of a page that is not above
+    /// a `seq`; `not_found` for a room that is not open or hidden from the readers; when the database fails.
     pub async fn list(&self, ask: Ask<'_>) -> Result<History> {
         self.check_format()?;
         let room = text::id("roomId", ask.room)?;

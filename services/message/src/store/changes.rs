@@ -62,8 +62,8 @@ pub struct Erased {
     pub more: bool,
 }
 
-/// The reads of changes, and the erasure of deleted messages. Like [`Store::list`](super::Store::list), a read of a room
-/// returns the right of these readers in the same snapshot, and nothing else if none of them may read the room.
+/// The reads of changes, and the erasure of deleted messages. Like [`Store::list`](super::Store::list), a read of a
+/// room returns the right of these readers in the same snapshot, and nothing else if none of them may read the room.
 pub trait ChangeStore: Send + Sync + 'static {
     /// Returns a page of the events of a room, changes included.
     fn read_events(
@@ -74,8 +74,8 @@ pub trait ChangeStore: Send + Sync + 'static {
         readers: Readers,
     ) -> BoxFuture<'_, Result<(Page, RoomAccess)>>;
 
-    /// Returns the page of [`Store::list`](super::Store::list) above a `seq`, and in the same snapshot the messages from
-    /// `from` to that `seq` that were changed above it. Both together are within the limit in bytes and at most
+    /// Returns the page of [`Store::list`](super::Store::list) above a `seq`, and in the same snapshot the messages
+    /// from `from` to that `seq` that were changed above it. Both together are within the limit in bytes and at most
     /// [`MAX_CAUGHT_UP`]; the page comes first.
     fn catch_up(
         &self,

@@ -19,8 +19,9 @@ const EVENT: [&str; 11] =
 const STATE: [&str; 6] = ["revision", "content", "edited_at", "deleted_by", "deleted_by_name", "pinned"];
 const OF_MESSAGE: [&str; 7] = ["m_position", "m_kind", "m_id", "m_sender_id", "m_client_id", "m_body", "m_created_at"];
 
-/// Returns a subquery for the row of a table with this key of a partition, a room and a `seq`. Sought in the order of the
-/// key, whatever the planner expects: by equality alone, a plan that is made while the table is small scans the table.
+/// Returns a subquery for the row of a table with this key of a partition, a room and a `seq`. Sought in the order of
+/// the key, whatever the planner expects: by equality alone, a plan that is made while the table is small scans the
+/// table.
 pub fn one(table: &str, partition: &str, room: &str, seq: &str) -> String {
     format!(
         "SELECT * FROM (

@@ -97,9 +97,9 @@ impl Room {
     }
 }
 
-/// Returns the ranges of `seq`, both bounds exclusive, that contain exactly the next `most` events between two seqs, both
-/// exclusive, without changes. The upper bound is at most the room's head and 1: the numbers of a room are dense, so the
-/// size of a range is known.
+/// Returns the ranges of `seq`, both bounds exclusive, that contain exactly the next `most` events between two seqs,
+/// both exclusive, without changes. The upper bound is at most the room's head and 1: the numbers of a room are dense,
+/// so the size of a range is known.
 fn ranges(
     connection: &Connection,
     (partition, room): RoomKey,

@@ -43,10 +43,10 @@ pub(super) static CATCH_UP: Reads = Reads::new(|readers| {
     let rows = format!("{} UNION ALL {changed}", items(readers, "ASC"));
     of_room("catch_up", &rows, &MAX_CAUGHT_UP.to_string())
 });
-static CHANGES: Reads = Reads::new(|readers| {
+pub(super) static CHANGES: Reads = Reads::new(|readers| {
     of_room("changes", &changed(readers, "least($6::bigint - 1, coalesce(h.seq, 0))", "$3::bigint + 1"), "$3")
 });
-static PINS: Reads = Reads::new(|readers| {
+pub(super) static PINS: Reads = Reads::new(|readers| {
     let is_readable = is_readable(readers);
     let rows = format!(
         "SELECT 0 AS part, -s.pinned AS rank, p.*, {STATE_COLUMNS}, {NO_MESSAGE}
@@ -90,7 +90,7 @@ fn changed(readers: &Readers, up_to: &str, most: &str) -> String {
 }
 
 /// The author of the message $2, the role of the reader, and the newest texts.
-static VERSIONS: Reads = Reads::new(|readers| {
+pub(super) static VERSIONS: Reads = Reads::new(|readers| {
     let (is_readable, of_room) = (is_readable(readers), ["$1", "$5"]);
     let [message, state, edit] = [("events", "$2"), ("message_state", "m.seq"), ("events", "d.seq")]
         .map(|(table, seq)| one(table, of_room[0], of_room[1], seq));

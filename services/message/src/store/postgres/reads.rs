@@ -89,6 +89,22 @@ async fn every_statement_reads_few_rows(store: &Postgres, said: i64, when: &str)
         assert!(pages.iter().all(|read| read.page.events.len() == 10));
         Ok(())
     };
+    let [changed, pinned, versions] =
+        [&changes::CHANGES, &changes::PINS, &changes::VERSIONS].map(|reads| reads.of(&anonymous));
+    let states = async |client: &pg::Client| {
+        let (after, from) = (said - 40, said - 20);
+        let by_seq: [&(dyn ToSql + Sync); 8] = [&1, &after, &ten, &bytes, &room, &i64::MAX, &readers, &from];
+        let by_revision: [&(dyn ToSql + Sync); 8] =
+            [&1, &(said - 20), &ten, &bytes, &room, &i64::MAX, &readers, &after];
+        for parameters in [by_seq, by_revision] {
+            assert_eq!(read(client, changed, &parameters, 1).await?.changed.messages.len(), 10);
+        }
+        let parameters: [&(dyn ToSql + Sync); 7] = [&1, &0_i64, &ten, &bytes, &room, &i64::MAX, &readers];
+        assert_eq!(read(client, pinned, &parameters, 1).await?.page.events.len(), 2);
+        let found = client.query(&pg::prepare(client, versions).await?, &[&1, &half, &room, &readers]).await?;
+        assert_eq!(found.len(), 1);
+        Ok(())
+    };
     // Postgres first plans for the given values, later for any values.
     for _ in 0..7 {
         let reads = [
@@ -96,8 +112,12 @@ async fn every_statement_reads_few_rows(store: &Postgres, said: i64, when: &str)
             reads(store, edits).await,
             reads(store, finds).await,
             reads(store, pages).await,
+            reads(store, states).await,
         ];
-        assert!(reads.iter().all(|read| *read < LITTLE), "{said}, {when}: appends, edits, finds, pages read {reads:?}");
+        assert!(
+            reads.iter().all(|read| *read < LITTLE),
+            "{said}, {when}: appends, edits, finds, pages, states: {reads:?}"
+        );
     }
 }
 
@@ -133,8 +153,8 @@ async fn no_statement_reads_a_whole_room() {
         beside.execute("UPDATE partitions SET head = $1 WHERE partition = 1", &[&said]).await.unwrap();
         let head = "INSERT INTO room_heads VALUES (1, $1, $2) ON CONFLICT (partition, room_id) DO UPDATE SET seq = excluded.seq";
         beside.execute(head, &[&room, &said]).await.unwrap();
-        let state = "INSERT INTO message_state (partition, room_id, seq, revision, text_revision, content)
-            SELECT 1, $1, n, n, n, 'edited' FROM generate_series(1, $2::bigint) n WHERE n % 2 = 0 ON CONFLICT DO NOTHING";
+        let state = "INSERT INTO message_state (partition, room_id, seq, revision, text_revision, content, pinned)
+            SELECT 1, $1, n, n, n, 'edited', CASE WHEN n IN (100, 140) THEN n END FROM generate_series(1, $2::bigint) n WHERE n % 2 = 0 ON CONFLICT DO NOTHING";
         beside.execute(state, &[&room, &said]).await.unwrap();
         sessions.push(Postgres::open(&url, &config).await.unwrap());
         for session in &sessions {

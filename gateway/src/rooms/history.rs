@@ -9,17 +9,14 @@ use confab_common::telemetry::trace::{Batch, Span};
 use confab_common::{Code, Error, Result, grpc};
 use confab_identity::credential::{Credential, message_credential};
 use confab_identity::tokens;
-use confab_proto::message::v1::{Event, ListEventsRequest, ListEventsResponse};
-use confab_socketio::Frame;
+use confab_proto::message::v1::{ListEventsRequest, ListEventsResponse};
 use parking_lot::Mutex;
-use serde_json::value::{RawValue, to_raw_value};
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
-use super::event::name;
+use super::event::Entry;
 use crate::clients::Clients;
 use crate::metrics::METRICS;
-use crate::views::MessageJson;
 
 /// Most events, and most encoded bytes, in one answer to a client.
 pub const MAX_MESSAGES: u32 = 200;
@@ -40,8 +37,9 @@ pub struct User {
 pub enum Wanted {
     /// Only the newest `seq`, without events.
     End,
-    /// The events after this `seq`.
-    After(u64),
+    /// The messages and room events after the `seq` `after`. With `changed_from`, also the messages from this `seq` to
+    /// `after` that were changed after `after`.
+    After { after: u64, changed_from: Option<u64> },
     /// This many of the newest events.
     Last(u32),
 }
@@ -51,36 +49,27 @@ pub enum Wanted {
 pub struct Page {
     read: Arc<Read>,
     part: Range<usize>,
+    more: bool,
 }
 
 #[derive(Debug, Default)]
 struct Read {
     epoch: String,
     last_seq: u64,
+    /// The events after this `seq`, unless the newest ones were requested.
+    after: u64,
     events: Vec<Entry>,
+    /// Whether there are further events in the direction of reading.
+    more: bool,
+    /// The lowest `seq` of changed messages.
+    changed_from: Option<u64>,
+    /// The messages up to `after` that were changed after it, in rising `revision`.
+    changed: Vec<Entry>,
+    more_changed: bool,
     /// Of a private room: the users of the readers who are members.
     members: Option<HashSet<Uuid>>,
     /// The users of the readers whose credentials are not valid.
     refused: HashSet<Uuid>,
-}
-
-/// An event, encoded once for all clients.
-#[derive(Debug)]
-pub struct Entry {
-    pub seq: u64,
-    pub json: Box<RawValue>,
-    name: Box<str>,
-}
-
-impl Entry {
-    fn new(event: &Event) -> Option<Self> {
-        Some(Self { seq: event.seq, json: to_raw_value(&MessageJson::from(event)).ok()?, name: name(event).into() })
-    }
-
-    /// The same frame that members receive when the event is fanned out.
-    pub fn frame(&self) -> Frame {
-        Frame::event(&self.name, &self.json)
-    }
 }
 
 impl Page {
@@ -96,6 +85,17 @@ impl Page {
     /// The events in rising `seq`.
     pub fn events(&self) -> &[Entry] {
         &self.read.events[self.part.clone()]
+    }
+
+    /// Whether there are further events in the direction of reading.
+    pub fn more(&self) -> bool {
+        self.more
+    }
+
+    /// The messages from the `seq` `from` to `after` that were changed after `after`, in rising `revision`; and whether
+    /// these are all. The reader must have requested them.
+    pub fn changed(&self, after: u64, from: u64) -> (Vec<&Entry>, bool) {
+        self.read.changed(after, from)
     }
 }
 
@@ -118,6 +118,8 @@ struct Reader {
     answer: oneshot::Sender<Result<Page>>,
     /// The trace span of the reader's request.
     span: Span,
+    /// Whether a read for other readers could not serve this one.
+    is_waiting: bool,
 }
 
 impl History {
@@ -134,7 +136,7 @@ impl History {
     pub async fn read(self: &Arc<Self>, room: Uuid, wanted: Wanted, user: Option<User>) -> Result<Page> {
         let (answer, answered) = oneshot::channel();
         let key = (room, matches!(wanted, Wanted::Last(_)));
-        let reader = Reader { wanted, user, answer, span: Span::current() };
+        let reader = Reader { wanted, user, answer, span: Span::current(), is_waiting: false };
         match self.waiting.lock().entry(key) {
             // The task that serves the earlier readers serves this reader next.
             hash_map::Entry::Occupied(mut waiting) => waiting.get_mut().push(reader),
@@ -162,7 +164,7 @@ impl History {
             };
             let spans = Batch::begin("read history", readers.iter().map(|reader| &reader.span));
             match spans.lead().instrument(self.list(key.0, &readers, &users)).await {
-                Ok((from, read)) => {
+                Ok(read) => {
                     let read = Arc::new(read);
                     let mut others = Vec::new();
                     for reader in readers {
@@ -170,9 +172,11 @@ impl History {
                             let _ = reader.answer.send(Err(error));
                             continue;
                         }
-                        match read.part(from, reader.wanted) {
-                            Some(part) => _ = reader.answer.send(Ok(Page { read: read.clone(), part })),
-                            None => others.push(reader),
+                        match read.part(reader.wanted) {
+                            Some((part, more)) => {
+                                let _ = reader.answer.send(Ok(Page { read: read.clone(), part, more }));
+                            }
+                            None => others.push(Reader { is_waiting: true, ..reader }),
                         }
                     }
                     if let Some(waiting) = self.waiting.lock().get_mut(&key) {
@@ -184,10 +188,14 @@ impl History {
         }
     }
 
-    /// Reads the events for the first reader, and as many as possible for the other readers. Also returns the `seq`
-    /// after which the events begin, if the readers requested events after a `seq`.
-    async fn list(&self, room: Uuid, readers: &[Reader], users: &Users) -> Result<(u64, Read)> {
-        let after = readers.iter().filter_map(|reader| reader.wanted.after()).min();
+    /// Reads the events for as many readers as possible; at least for the first one that waits for its own read.
+    async fn list(&self, room: Uuid, readers: &[Reader], users: &Users) -> Result<Read> {
+        let waiting = readers.iter().position(|reader| reader.is_waiting);
+        let leading = waiting.map_or(readers, |at| &readers[at..=at]);
+        let after = leading.iter().filter_map(|reader| reader.wanted.after()).min();
+        // Messages above `after` are on the page.
+        let changed_from = leading.iter().filter_map(|reader| reader.wanted.changed_from()).min();
+        let changed_from = changed_from.filter(|from| after.is_some_and(|after| *from <= after));
         let newest = readers.iter().map(|reader| if let Wanted::Last(count) = reader.wanted { count } else { 0 }).max();
         let limit = if after.is_some() { MAX_MESSAGES } else { newest.unwrap_or_default() };
         let request = ListEventsRequest {
@@ -200,6 +208,7 @@ impl History {
             moderator: false,
             reader_credentials: users.values().map(|user| user.digest().map_or_else(Vec::new, Vec::from)).collect(),
             credentials: Vec::new(),
+            changed_from,
         };
         let mut page = self.call(request.clone()).await?;
         if page.credentials_unknown {
@@ -212,7 +221,8 @@ impl History {
         }
         METRICS.history_reads.increment(1);
         self.clients.deleted.hide_in_events(&mut page.events);
-        Ok((after.unwrap_or_default(), page.into()))
+        self.clients.deleted.hide_in_events(&mut page.changed);
+        Ok(Read { after: after.unwrap_or_default(), changed_from, ..Read::from(page) })
     }
 
     async fn call(&self, request: ListEventsRequest) -> Result<ListEventsResponse> {
@@ -251,7 +261,15 @@ impl Wanted {
     /// The `seq` to read after, capped at the database's largest integer.
     fn after(self) -> Option<u64> {
         match self {
-            Self::After(after) => Some(after.min(i64::MAX as u64)),
+            Self::After { after, .. } => Some(after.min(i64::MAX as u64)),
+            Self::End | Self::Last(_) => None,
+        }
+    }
+
+    /// The lowest `seq` of the changed messages, if they are requested.
+    fn changed_from(self) -> Option<u64> {
+        match self {
+            Self::After { changed_from, .. } => changed_from,
             Self::End | Self::Last(_) => None,
         }
     }
@@ -267,20 +285,46 @@ impl Read {
         if self.members.as_ref().is_none_or(is_member) { Ok(()) } else { Err(Error::not_found("room")) }
     }
 
-    /// The requested range of this page. `None` when the page ends so early that a separate read would return many more
-    /// events.
-    fn part(&self, from: u64, wanted: Wanted) -> Option<Range<usize>> {
+    /// The requested range of this page, and whether there are further events. `None` when the page ends so early that a
+    /// separate read would return many more events, or when only a separate read can return all changed messages.
+    fn part(&self, wanted: Wanted) -> Option<(Range<usize>, bool)> {
         let all = self.events.len();
         match wanted {
-            Wanted::End => Some(all..all),
-            Wanted::Last(count) => Some(all.saturating_sub(count as usize)..all),
-            Wanted::After(after) => {
-                let begin = self.events.partition_point(|event| event.seq <= after);
-                let complete =
-                    self.events.last().map_or(from, |event| event.seq) >= self.last_seq || after >= self.last_seq;
-                (complete || begin <= all / 2).then_some(begin..all)
+            Wanted::End => Some((all..all, false)),
+            Wanted::Last(count) => Some((all.saturating_sub(count as usize)..all, self.more)),
+            Wanted::After { after, changed_from } => {
+                let begin = self.begin(after);
+                let more = self.more && after < self.last_seq;
+                let own = after == self.after && changed_from == self.changed_from;
+                let changed = own || changed_from.is_none_or(|from| self.changed(after, from).1);
+                (changed && after >= self.after && (!more || begin <= all / 2)).then_some((begin..all, more))
             }
         }
+    }
+
+    /// The index of the first event after this `seq`.
+    fn begin(&self, after: u64) -> usize {
+        self.events.partition_point(|event| event.seq <= after)
+    }
+
+    /// The messages from the `seq` `from` to `after` that were changed after `after`, in rising `revision`; and whether
+    /// these are all. Some of them may be events of this page, which begins at a lower `seq`.
+    fn changed(&self, after: u64, from: u64) -> (Vec<&Entry>, bool) {
+        if after >= self.last_seq {
+            return (Vec::new(), true);
+        }
+        // Messages that were changed later may be missing.
+        let known = match self.changed.last() {
+            _ if !self.more_changed => u64::MAX,
+            Some(last) => last.revision,
+            None => self.after,
+        };
+        let is_wanted = |entry: &&Entry| entry.seq >= from && (after + 1..=known).contains(&entry.revision);
+        let events = self.events[..self.begin(after)].iter();
+        let mut changed = self.changed.iter().chain(events).filter(is_wanted).collect::<Vec<_>>();
+        changed.sort_unstable_by_key(|entry| entry.revision);
+        let lowest = self.changed_from.unwrap_or(self.after + 1);
+        (changed, !self.more_changed && from >= lowest)
     }
 }
 
@@ -291,8 +335,13 @@ impl From<ListEventsResponse> for Read {
             members: page.private.then(|| ids(&page.readers)),
             refused: ids(&page.refused_readers),
             events: page.events.iter().filter_map(Entry::new).collect(),
+            more: page.more,
+            changed: page.changed.iter().filter_map(Entry::new).collect(),
+            more_changed: page.more_changed,
             epoch: page.epoch,
             last_seq: page.last_seq,
+            after: 0,
+            changed_from: None,
         }
     }
 }

@@ -5,8 +5,9 @@ use confab_proto::room::v1::{Member, Role, Room, Visibility};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::history::History;
 use super::message::MessageJson;
-use super::page::{Page, Time};
+use super::page::Time;
 use super::user::UserJson;
 
 /// A room.
@@ -130,7 +131,7 @@ impl<'a> RoomJson<'a> {
 pub struct Details<'a> {
     #[serde(flatten)]
     pub room: RoomJson<'a>,
-    pub messages: Page<MessageJson<'a>>,
+    pub messages: History<MessageJson<'a>>,
 }
 
 /// A member of a room.

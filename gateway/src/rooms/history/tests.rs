@@ -1,8 +1,11 @@
+mod changed;
+
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
 use confab_common::Code;
 use confab_common::grpc::{Services, in_process};
+use confab_proto::message::v1::Event;
 use futures::future::join_all;
 use prost::Message;
 use tokio::sync::Semaphore;
@@ -14,11 +17,24 @@ use crate::testing::{eventually, fake};
 impl From<ListEventsResponse> for Page {
     fn from(page: ListEventsResponse) -> Self {
         let read = Read::from(page);
-        Self { part: 0..read.events.len(), read: read.into() }
+        Self { part: 0..read.events.len(), more: read.more, read: read.into() }
+    }
+}
+
+impl Page {
+    /// The page of a read with these numbers.
+    pub fn after(after: u64, from: u64, page: ListEventsResponse) -> Self {
+        let read = Read { after, changed_from: Some(from), ..Read::from(page) };
+        Self { part: 0..read.events.len(), more: read.more, read: read.into() }
     }
 }
 
 const ROOM: Uuid = Uuid::from_u128(7);
+
+/// The events after this `seq`, without changed messages.
+fn beyond(after: u64) -> Wanted {
+    Wanted::After { after, changed_from: None }
+}
 
 /// A room of `last` events. Reads are counted, wait for a permit, and fail while the room is empty.
 struct Log {
@@ -50,6 +66,7 @@ fn history(last: u64, permits: usize) -> (Arc<Log>, Arc<History>) {
             Some(after) => after + 1..last.min(after + u64::from(request.limit)) + 1,
             None => last + 1 - u64::from(request.limit).min(last)..last + 1,
         };
+        let more = if request.after.is_some() { events.end <= last } else { events.start > 1 };
         let events = events.map(|seq| Event { seq, ..Event::default() }).collect();
         let is_new = theirs.is_new.load(Ordering::SeqCst);
         if is_new && request.credentials.is_empty() {
@@ -74,6 +91,7 @@ fn history(last: u64, permits: usize) -> (Arc<Log>, Arc<History>) {
                     private,
                     readers,
                     refused_readers,
+                    more,
                     ..ListEventsResponse::default()
                 }
                 .encode_to_vec())
@@ -99,13 +117,13 @@ fn seqs(page: &Page) -> Vec<u64> {
 #[tokio::test]
 async fn one_read_serves_all_earlier_requests() {
     let (log, history) = history(900, 9);
-    let wanted = (0..500).map(|n| if n % 5 == 0 { Wanted::End } else { Wanted::After(800 + n % 120) });
+    let wanted = (0..500).map(|n| if n % 5 == 0 { Wanted::End } else { beyond(800 + n % 120) });
     let pages = join_all(wanted.clone().map(|wanted| history.read(ROOM, wanted, None))).await;
     for (wanted, page) in wanted.zip(pages) {
         let page = page.unwrap();
         assert_eq!((page.last_seq(), page.epoch()), (900, "e"));
         match wanted {
-            Wanted::After(after) => assert_eq!(seqs(&page), (after + 1..901).collect::<Vec<_>>()),
+            Wanted::After { after, .. } => assert_eq!(seqs(&page), (after + 1..901).collect::<Vec<_>>()),
             _ => assert!(page.events().is_empty()),
         }
     }
@@ -123,13 +141,13 @@ async fn a_request_during_a_read_is_served_by_the_next_read() {
     let (log, history) = history(5, 0);
     let first = tokio::spawn({
         let history = history.clone();
-        async move { history.read(ROOM, Wanted::After(3), None).await }
+        async move { history.read(ROOM, beyond(3), None).await }
     });
     eventually(|| log.reads.load(Ordering::SeqCst) == 1).await;
     let later = [1, 2].map(|after| {
         tokio::spawn({
             let history = history.clone();
-            async move { history.read(ROOM, Wanted::After(after), None).await }
+            async move { history.read(ROOM, beyond(after), None).await }
         })
     });
     eventually(|| history.waiting.lock()[&(ROOM, false)].len() == 2).await;
@@ -149,7 +167,7 @@ async fn a_request_during_a_read_is_served_by_the_next_read() {
 async fn a_distant_range_gets_a_separate_read() {
     let (log, history) = history(1000, 9);
     let wanted = [0, 90, 150, 700, 990, 1000, 5000, u64::MAX];
-    let pages = join_all(wanted.map(|after| history.read(ROOM, Wanted::After(after), None))).await;
+    let pages = join_all(wanted.map(|after| history.read(ROOM, beyond(after), None))).await;
     let ranges = pages.into_iter().map(|page| {
         let seqs = seqs(&page.unwrap());
         (seqs.first().copied().unwrap_or_default(), seqs.len())
@@ -164,11 +182,11 @@ async fn a_distant_range_gets_a_separate_read() {
 #[tokio::test]
 async fn a_failed_read_fails_all_readers_and_cancelled_readers_are_dropped() {
     let (log, history) = history(0, 0);
-    let mut gave_up = Box::pin(history.read(ROOM, Wanted::After(1), None));
+    let mut gave_up = Box::pin(history.read(ROOM, beyond(1), None));
     assert!(futures::poll!(&mut gave_up).is_pending());
     drop(gave_up);
     log.permits.add_permits(9);
-    let failed = join_all([2, 3].map(|after| history.read(ROOM, Wanted::After(after), None))).await;
+    let failed = join_all([2, 3].map(|after| history.read(ROOM, beyond(after), None))).await;
     assert!(failed.into_iter().all(|page| page.unwrap_err().code == Code::Unavailable));
     eventually(|| history.waiting.lock().is_empty()).await;
 }
@@ -182,7 +200,7 @@ async fn one_read_of_a_private_room_serves_only_its_members() {
     let (log, history) = history(9, 9);
     *log.members.lock() = Some([1, 3].map(Uuid::from_u128).into());
     let users = [user(1), user(2), None, user(3), user(1)];
-    let pages = join_all(users.map(|user| history.read(ROOM, Wanted::After(7), user))).await;
+    let pages = join_all(users.map(|user| history.read(ROOM, beyond(7), user))).await;
     let not_found = (Code::NotFound, Error::not_found("room").detail);
     let seqs = pages.iter().map(|page| page.as_ref().map(seqs).map_err(|error| (error.code, error.detail.clone())));
     let (member, stranger) = (Ok(vec![8, 9]), Err(not_found));
@@ -216,7 +234,7 @@ async fn a_read_is_repeated_with_the_tokens_that_the_service_does_not_know() {
     let (log, history) = history(9, 9);
     log.is_new.store(true, Ordering::SeqCst);
     let users = [user(1), user(2), None];
-    let pages = join_all(users.map(|user| history.read(ROOM, Wanted::After(7), user))).await;
+    let pages = join_all(users.map(|user| history.read(ROOM, beyond(7), user))).await;
     let seqs = pages.iter().map(|page| page.as_ref().map(seqs).map_err(|error| error.code)).collect::<Vec<_>>();
     assert_eq!(seqs, [Ok(vec![8, 9]), Err(Code::Unauthorized), Ok(vec![8, 9])]);
     assert_eq!(log.reads.load(Ordering::SeqCst), 2);
@@ -227,7 +245,8 @@ fn a_read_has_at_most_4_mib_of_tokens() {
     let long = |number: u128| {
         let credential = Credential::of_token(&"x".repeat(8 * 1024));
         let reader = User { id: Uuid::from_u128(number), credential };
-        Reader { wanted: Wanted::End, user: Some(reader), answer: oneshot::channel().0, span: Span::default() }
+        let (answer, span) = (oneshot::channel().0, Span::default());
+        Reader { wanted: Wanted::End, user: Some(reader), answer, span, is_waiting: false }
     };
     let mut waiting = (0..1000).map(long).collect::<Vec<_>>();
     let (readers, users) = next_readers(&mut waiting);

@@ -83,7 +83,7 @@ async fn a_credential_is_sent_once() {
         let log = log.lock();
         (log.calls, log.taught)
     };
-    assert_eq!((&*sent.event.content, counts()), ("1", (2, 1)));
+    assert_eq!((&*sent.message.content, counts()), ("1", (2, 1)));
     log.lock().calls = 0;
     sender.send(room, event(room, "2".into()), token, WITHIN).await.unwrap();
     assert_eq!(counts(), (1, 1));
@@ -101,7 +101,7 @@ async fn resent_events_keep_the_order_of_their_room() {
     });
     let sent = join_all(sending).await;
     for (number, sent) in sent.into_iter().enumerate() {
-        assert_eq!(sent.unwrap().event.content, number.to_string());
+        assert_eq!(sent.unwrap().message.content, number.to_string());
     }
     let log = log.lock();
     assert!(log.taught > 0);

@@ -40,8 +40,8 @@ impl NewChange {
         Ok(Self { content, ..Self::new(room, target, Op::Edit) })
     }
 
-    /// The event to append. Its id is minted here, so that the append can be repeated safely. `moderator`: the sender is
-    /// a server key without a user.
+    /// The event to append. Its id is minted here, so that the append can be repeated safely. `moderator`: the sender
+    /// is a server key without a user.
     ///
     /// # Errors
     /// `invalid_request` with the name of the field; `too_large` when the text is over its limit.

@@ -39,12 +39,17 @@ pub async fn handle(chat: &Arc<Chat>, socket: &Arc<Socket>, room: Uuid, events: 
             Request::Send(message) => {
                 let into_event = |sender: &Identity| message.into_event(sender);
                 let sending = event.span.in_scope(|| begin_send(chat, socket, event.deadline, into_event));
-                sends.push(Begun { ack: event.ack, span: event.span, sending, deadline: event.deadline, act: Act::Message });
+                sends.push(Begun {
+                    ack: event.ack,
+                    span: event.span,
+                    sending,
+                    deadline: event.deadline,
+                    act: Act::Message,
+                });
             }
             Request::Change(change) => {
                 let (act, room) = (Act::of(change.op), change.room);
-                let into_event =
-                    |sender: &Identity| Ok((room, change.into_event(sender.user.clone(), false)?));
+                let into_event = |sender: &Identity| Ok((room, change.into_event(sender.user.clone(), false)?));
                 let sending = event.span.in_scope(|| begin_send(chat, socket, event.deadline, into_event));
                 sends.push(Begun { ack: event.ack, span: event.span, sending, deadline: event.deadline, act });
             }

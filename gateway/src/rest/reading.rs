@@ -71,8 +71,8 @@ pub(super) fn reading(reader: Option<&Actor>, room: Uuid) -> Reading {
 }
 
 /// The room and the answer to this call about its messages, if the reader may read the room. Both services check this.
-/// A room that is hidden from the reader gets the same response as a room that does not exist, whichever service rejects
-/// the reader. `what` is what the message service has not found in a room that the reader sees.
+/// A room that is hidden from the reader gets the same response as a room that does not exist, whichever service
+/// rejects the reader. `what` is what the message service has not found in a room that the reader sees.
 pub(super) async fn in_room<T>(
     app: &App,
     reader: Option<&Actor>,

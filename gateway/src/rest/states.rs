@@ -120,9 +120,9 @@ async fn pins(
 
 /// List the changed messages of a room
 ///
-/// Lists the messages that were changed after a `seq`, in their present state and in rising `revision`. A client that
-/// holds messages up to this `seq` replaces those whose `revision` is higher than its own. The client may limit the list
-/// to the messages that it holds, with `from` and `upTo`.
+/// Lists the messages that were changed after a `seq`, in their present state and in rising `revision`. A client
+/// replaces the messages that it holds with those whose `revision` is higher. With `from` and `upTo`, the client limits
+/// the list to the messages that it holds.
 #[utoipa::path(
     get,
     path = "/api/rooms/{roomId}/changes",

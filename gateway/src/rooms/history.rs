@@ -285,8 +285,8 @@ impl Read {
         if self.members.as_ref().is_none_or(is_member) { Ok(()) } else { Err(Error::not_found("room")) }
     }
 
-    /// The requested range of this page, and whether there are further events. `None` when the page ends so early that a
-    /// separate read would return many more events, or when only a separate read can return all changed messages.
+    /// The requested range of this page, and whether there are further events. `None` when the page ends so early that
+    /// a separate read would return many more events, or when only a separate read can return all changed messages.
     fn part(&self, wanted: Wanted) -> Option<(Range<usize>, bool)> {
         let all = self.events.len();
         match wanted {

@@ -39,7 +39,8 @@ pub async fn read(clients: &Clients, room: Uuid, after: u64, user: Option<&User>
         limit: MAX_MESSAGES,
         max_bytes: MAX_BYTES as u32,
     };
-    let mut page = clients.message.clone().read_events(by(user, grpc::request(request, clients.read))).await?.into_inner();
+    let mut page =
+        clients.message.clone().read_events(by(user, grpc::request(request, clients.read))).await?.into_inner();
     if let Some(targets) = Targets::of(&page.events) {
         let messages = targets.read(clients, &reading, user, &page.epoch).await?;
         for change in page.events.iter_mut().filter_map(change_of) {

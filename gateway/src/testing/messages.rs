@@ -53,7 +53,8 @@ impl Log {
                 Ok(ListChangesResponse { epoch, last_seq, messages, more: true }.encode_to_vec())
             }
             "ListPins" => {
-                let messages = self.events.iter().filter(|event| event.state.as_ref().is_some_and(|state| state.pinned));
+                let messages =
+                    self.events.iter().filter(|event| event.state.as_ref().is_some_and(|state| state.pinned));
                 Ok(ListPinsResponse { epoch, last_seq, messages: messages.cloned().collect() }.encode_to_vec())
             }
             "ListVersions" => {
@@ -100,9 +101,7 @@ impl Log {
                 self.events.push(event.clone());
                 outcome::Result::Event(event)
             }
-            Err(error) => {
-                outcome::Result::Refusal(Refusal { code: error.code.as_str().into(), detail: error.detail })
-            }
+            Err(error) => outcome::Result::Refusal(Refusal { code: error.code.as_str().into(), detail: error.detail }),
         };
         Outcome { result: Some(result), duplicate: false }
     }

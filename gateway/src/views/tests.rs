@@ -61,7 +61,8 @@ fn a_changed_message_shows_its_state() {
     let state = State { revision: 9, edited_at_ms: Some(1), deleted_by: None, pinned: true };
     let mut event = Event { seq: 7, state: Some(state), ..Event::default() };
     let json = serde_json::to_string(&MessageJson::from(&event)).unwrap();
-    let edited = r#""revision":9,"editedAt":"1970-01-01T00:00:00.001Z","deleted":false,"deletedBy":null,"pinned":true}"#;
+    let edited =
+        r#""revision":9,"editedAt":"1970-01-01T00:00:00.001Z","deleted":false,"deletedBy":null,"pinned":true}"#;
     assert!(json.ends_with(edited), "{json}");
     event.state = Some(State { revision: 9, deleted_by: Some(ada.clone()), ..State::default() });
     let json = serde_json::to_string(&MessageJson::from(&event)).unwrap();

@@ -69,7 +69,10 @@ async fn an_edit_holds_only_for_its_revision() {
     assert_eq!(problem(&edit_of("\"1\"", "sugar").await), (412, "precondition_failed"));
     assert_eq!(edit_of("\"2\"", "sugar").await.status, 200);
     let malformed = edit_of("W/\"3\"", "x").await;
-    assert_eq!((problem(&malformed), &malformed.json["errors"][0]["field"]), ((400, "invalid_request"), &json!("If-Match")));
+    assert_eq!(
+        (problem(&malformed), &malformed.json["errors"][0]["field"]),
+        ((400, "invalid_request"), &json!("If-Match"))
+    );
 }
 
 #[tokio::test]
@@ -110,7 +113,10 @@ async fn messages_are_pinned_and_deleted() {
         send(&routes, authorized(Request::builder().method(method).uri(path(rest)))).await
     };
     let pinned = call("PUT", "/1/pin").await;
-    assert_eq!((pinned.status, &pinned.json["pinned"], &pinned.headers[ETAG]), (200, &json!(true), &"\"2\"".parse().unwrap()));
+    assert_eq!(
+        (pinned.status, &pinned.json["pinned"], &pinned.headers[ETAG]),
+        (200, &json!(true), &"\"2\"".parse().unwrap())
+    );
     assert_eq!(call("PUT", "/1/pin").await.json, pinned.json);
     let pins = send(&routes, authorized(Request::get(format!("/api/rooms/{ROOM}/pins")))).await.json;
     assert_eq!(pins, json!({"items": [pinned.json], "lastSeq": 2, "epoch": "e"}));
@@ -146,7 +152,8 @@ async fn every_number_is_listed_on_request() {
     let cursor = page["nextCursor"].as_str().unwrap();
     let next = send(&routes, authorized(Request::get(format!("{changes}?cursor={cursor}")))).await.json;
     assert_eq!(next["items"], json!([]));
-    for query in ["", "after=-1", "after=1&from=0", "after=1&upTo=0", "after=1&cursor=x", "cursor=x", "limit=0&after=1"] {
+    for query in ["", "after=-1", "after=1&from=0", "after=1&upTo=0", "after=1&cursor=x", "cursor=x", "limit=0&after=1"]
+    {
         let answer = send(&routes, authorized(Request::get(format!("{changes}?{query}")))).await;
         assert_eq!(problem(&answer), (400, "invalid_request"), "{query}");
     }

@@ -72,7 +72,8 @@ parameters! {
     IfRange: Header "If-Range",
         "The `ETag` or `Last-Modified` that the file must have; otherwise the response is the whole file", text();
     IfRevision: Header "If-Match",
-        "The `ETag` of the message. If the message was edited or deleted after this revision, the response is 412", text();
+        "The `ETag` of the message. If the message was edited or deleted after this revision, the response is 412",
+        text();
     IfMatch: Header "If-Match", "The `ETag` that the file must have; otherwise 412", text();
     IfUnmodifiedSince: Header "If-Unmodified-Since",
         "The latest `Last-Modified` that the file may have; otherwise 412", text();

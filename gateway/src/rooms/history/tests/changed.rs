@@ -88,9 +88,9 @@ async fn every_reader_receives_the_changes_of_its_own_numbers() {
         let room = Room::random(90, &mut random);
         let (_, history) = shared(&room, most);
         let wanted = (0..60).map(|_| (random(100), 1 + random(90))).collect::<Vec<_>>();
-        let reading = wanted.iter().map(|(after, from)| {
-            history.read(ROOM, Wanted::After { after: *after, changed_from: Some(*from) }, None)
-        });
+        let reading = wanted
+            .iter()
+            .map(|(after, from)| history.read(ROOM, Wanted::After { after: *after, changed_from: Some(*from) }, None));
         for ((after, from), page) in wanted.iter().copied().zip(join_all(reading).await) {
             let page = page.unwrap();
             let (expected, of) = (room.after(after), format!("after {after} from {from}, at most {most}"));

@@ -71,8 +71,7 @@ pub struct History<T> {
     /// The `cursor` of the next page; null on the last page.
     #[schema(required)]
     pub next_cursor: Option<String>,
-    /// The room's newest `seq` when the page was read. A client that has read up to here goes on with the `after` of
-    /// this number.
+    /// The room's newest `seq` when the page was read, changes of messages included.
     pub last_seq: u64,
     /// The state of the log to which the numbers belong. It changes when the log is restored to an older state; then
     /// the client drops what it holds of the room.

@@ -31,7 +31,7 @@ pub struct RoomJson<'a> {
     #[schema(required)]
     created_by: Option<UserJson<'a>>,
     created_at: Time,
-    /// The `seq` of the room's newest message; 0 while the room has no messages.
+    /// The `seq` of the room's newest event, changes of messages included; 0 while the room has no events.
     last_seq: u64,
 }
 

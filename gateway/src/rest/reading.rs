@@ -29,7 +29,7 @@ pub(super) async fn readable_events(
     let list = ListEventsRequest { room_id, before, after, limit, readers, moderator, ..ListEventsRequest::default() };
     let mut messages = app.clients.message.clone();
     let list = messages.list_events(by(reader, request(list, app.clients.read)));
-    let (room, events) = in_room(app, reader, room, "room", list).await?;
+    let (room, events) = in_room(app, reader, room, list).await?;
     Ok((room, shown(app, events)))
 }
 
@@ -45,7 +45,7 @@ pub(super) async fn every_event(
     let list = ReadEventsRequest { reading: Some(reading(reader, room)), before, after, limit, max_bytes: 0 };
     let mut messages = app.clients.message.clone();
     let list = messages.read_events(by(reader, request(list, app.clients.read)));
-    Ok(shown(app, in_room(app, reader, room, "room", list).await?.1))
+    Ok(shown(app, in_room(app, reader, room, list).await?.1))
 }
 
 fn bounds(position: Position) -> (Option<u64>, Option<u64>) {
@@ -72,22 +72,26 @@ pub(super) fn reading(reader: Option<&Actor>, room: Uuid) -> Reading {
 
 /// The room and the answer to this call about its messages, if the reader may read the room. Both services check this.
 /// A room that is hidden from the reader gets the same response as a room that does not exist, whichever service
-/// rejects the reader. `what` is what the message service has not found in a room that the reader sees.
+/// rejects the reader first.
 pub(super) async fn in_room<T>(
     app: &App,
     reader: Option<&Actor>,
     room: Uuid,
-    what: &str,
     call: impl Future<Output = Result<tonic::Response<T>, Status>>,
 ) -> Result<(Room, T), Problem> {
+    let call = async { call.await.map_err(hidden_room) };
+    let (room, answer) = tokio::try_join!(readable_room(app, reader, room), call)?;
+    Ok((room, answer.into_inner()))
+}
+
+/// The room, if the reader may read it.
+pub(super) async fn readable_room(app: &App, reader: Option<&Actor>, room: Uuid) -> Result<Room, Problem> {
     let moderator = reader.is_some_and(Actor::is_moderator);
     let get = GetRoomRequest { caller: reader.map(Actor::caller), id: room.to_string(), moderator };
-    let mut rooms = app.clients.room.clone();
-    let (room, answer) = tokio::join!(rooms.get_room(by(reader, request(get, app.clients.read))), call);
-    let mut room = room.map_err(hidden_room)?.into_inner();
-    let answer = answer.map_err(|status| hidden(status, what))?.into_inner();
+    let get = by(reader, request(get, app.clients.read));
+    let mut room = app.clients.room.clone().get_room(get).await.map_err(hidden_room)?.into_inner();
     app.clients.deleted.hide_in_room(&mut room);
-    Ok((room, answer))
+    Ok(room)
 }
 
 /// The error of a call that reads a room, with the same words for every reason why the caller may not see the room.
@@ -95,7 +99,8 @@ pub(super) fn hidden_room(status: Status) -> Problem {
     hidden(status, "room")
 }
 
-fn hidden(status: Status, what: &str) -> Problem {
+/// The error of a call, with the same words for all that it does not find.
+pub(super) fn hidden(status: Status, what: &str) -> Problem {
     match Error::from(status) {
         error if error.code == Code::NotFound => Error::not_found(what).into(),
         error => error.into(),

@@ -3,9 +3,10 @@
 //! Each room belongs to one lane. A lane has one append in flight; when the answer arrives, the next append takes all
 //! events queued since. Queued messages share the cost of one call. The messages of one client to one room keep their
 //! order, even when an append is repeated to another replica. An event that the message service rejects with
-//! `unavailable` is repeated until the send's deadline; the log recognises the repeat of an event that it has. An event
-//! names the credential of its sender by the digest; if the message service does not know it, the lane sends the event
-//! again with the credential before it sends later events.
+//! `unavailable` is repeated until the send's deadline; the log recognises the repeat of an event that it has. The same
+//! applies to an event whose credential a replica rejects: the gateway has verified the credential, but the replica may
+//! not have the newest keys of its issuer. An event names the credential of its sender by the digest; if the message
+//! service does not know it, the lane sends the event again with the credential before it sends later events.
 
 mod held;
 mod job;
@@ -89,7 +90,7 @@ impl Sender {
         let event = NewEvent { credential: credential.digest().map_or_else(Vec::new, Vec::from), ..event };
         let space = lane.load.add(&event).ok_or_else(too_much_waits)?;
         let (line, span) = ((room, sender), Span::current());
-        let job = Job { event, credential, line, deadline, answer, is_uncertain: false, span, space };
+        let job = Job { event, credential, line, deadline, answer, is_uncertain: false, refusals: 0, span, space };
         lane.jobs.try_send(job).map_err(|_| too_much_waits())?;
         Ok(Sending { answer: receiver, deadline })
     }

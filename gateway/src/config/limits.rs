@@ -34,6 +34,13 @@ pub struct LimitsConfig {
     /// sessions each time, and the gateways remember each ended session until its last token expires
     #[arg(long, env = "CONFAB_LIMIT_ACCOUNT_LOGIN", default_value = "300,6/m", value_name = "RATE")]
     pub limit_account_login: Rate,
+    /// Refreshes of tokens from one address, with correct and wrong refresh tokens. A client refreshes every 15
+    /// minutes, so the default suits 45,000 clients behind one address
+    #[arg(long, env = "CONFAB_LIMIT_REFRESH", default_value = "1000,50/s", value_name = "RATE")]
+    pub limit_refresh: Rate,
+    /// Wrong refresh tokens, and wrong tokens for a password reset, from one address. Correct tokens do not count
+    #[arg(long, env = "CONFAB_LIMIT_WRONG_TOKEN", default_value = "60,1/s", value_name = "RATE")]
+    pub limit_wrong_token: Rate,
     /// Rooms that one user creates
     #[arg(long, env = "CONFAB_LIMIT_CREATE_ROOM", default_value = "200,1/s", value_name = "RATE")]
     pub limit_create_room: Rate,
@@ -180,6 +187,8 @@ mod tests {
         assert_eq!(config.limit_wrong_password, per(10, Duration::from_secs(30)));
         assert_eq!(config.limit_account_password, per(20, Duration::from_secs(3)));
         assert_eq!(config.limit_account_login, per(300, Duration::from_secs(10)));
+        assert_eq!(config.limit_refresh, per(1000, Duration::from_millis(20)));
+        assert_eq!(config.limit_wrong_token, per(60, Duration::from_secs(1)));
         assert_eq!(config.limit_create_room, per(200, Duration::from_secs(1)));
         assert_eq!(config.limit_change_room, per(300, Duration::from_millis(100)));
         assert_eq!(config.limit_join_room, per(2000, Duration::from_millis(10)));

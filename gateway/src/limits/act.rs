@@ -15,6 +15,10 @@ pub enum Act {
     AccountPassword,
     /// One login to an account with the correct password.
     AccountLogin,
+    /// One refresh of a token from an address.
+    Refresh,
+    /// One wrong refresh token, or wrong token for a password reset, from an address.
+    WrongToken,
     /// One new room of a user.
     CreateRoom,
     /// One change of a room or its members by a user.
@@ -35,12 +39,14 @@ pub enum Act {
 
 impl Act {
     /// All acts, in the order of their variants.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 15] = [
         Self::Signup,
         Self::Login,
         Self::WrongPassword,
         Self::AccountPassword,
         Self::AccountLogin,
+        Self::Refresh,
+        Self::WrongToken,
         Self::CreateRoom,
         Self::ChangeRoom,
         Self::JoinRoom,
@@ -59,6 +65,8 @@ impl Act {
             Self::WrongPassword => "wrong_password",
             Self::AccountPassword => "account_password",
             Self::AccountLogin => "account_login",
+            Self::Refresh => "refresh",
+            Self::WrongToken => "wrong_token",
             Self::CreateRoom => "create_room",
             Self::ChangeRoom => "change_room",
             Self::JoinRoom => "join_room",
@@ -77,6 +85,8 @@ impl Act {
             Self::Login => "logins from this address",
             Self::WrongPassword | Self::AccountPassword => "wrong passwords for this account",
             Self::AccountLogin => "logins to this account",
+            Self::Refresh => "refreshes from this address",
+            Self::WrongToken => "wrong tokens from this address",
             Self::CreateRoom => "new rooms",
             Self::ChangeRoom => "changes of rooms and members",
             Self::JoinRoom => "joins",
@@ -88,6 +98,28 @@ impl Act {
         }
     }
 
+    /// Whether its rejections are delayed: those of acts that need no token, so that one machine can repeat them at the
+    /// highest rate.
+    pub fn is_rejected_late(self) -> bool {
+        match self {
+            Self::Signup
+            | Self::Login
+            | Self::WrongPassword
+            | Self::AccountPassword
+            | Self::AccountLogin
+            | Self::Refresh
+            | Self::WrongToken => true,
+            Self::CreateRoom
+            | Self::ChangeRoom
+            | Self::JoinRoom
+            | Self::Send
+            | Self::Upload
+            | Self::Search
+            | Self::UserDirectory
+            | Self::FileLink => false,
+        }
+    }
+
     pub fn rate(self, config: &LimitsConfig) -> Rate {
         match self {
             Self::Signup => config.limit_signup,
@@ -95,6 +127,8 @@ impl Act {
             Self::WrongPassword => config.limit_wrong_password,
             Self::AccountPassword => config.limit_account_password,
             Self::AccountLogin => config.limit_account_login,
+            Self::Refresh => config.limit_refresh,
+            Self::WrongToken => config.limit_wrong_token,
             Self::CreateRoom => config.limit_create_room,
             Self::ChangeRoom => config.limit_change_room,
             Self::JoinRoom => config.limit_join_room,

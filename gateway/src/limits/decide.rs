@@ -9,6 +9,7 @@ use confab_socketio::net::ClientAddress;
 use uuid::Uuid;
 
 use super::act::Act;
+use super::late::{self, LateRejections};
 use super::quota::Quota;
 use crate::config::limits::LimitsConfig;
 
@@ -43,14 +44,16 @@ pub struct Limits {
     limiter: Limiter,
     /// In the order of the acts; `None` for an act without a limit.
     rules: [Option<Rule>; Act::ALL.len()],
+    pub(super) late: LateRejections,
 }
 
 impl Limits {
     /// Opens the limits beside the bus. An unreachable bus is not an error.
     pub fn open(config: &LimitsConfig, bus: &Bus, key: Option<&ClusterKey>) -> Self {
         LIMITS.exist(&Act::ALL.map(Act::name));
+        LIMITS.exist(&[late::TOO_MANY]);
         let rules = Act::ALL.map(|act| act.rate(config).rule(act.name()));
-        Self { limiter: Limiter::open(bus, key.map(|key| &key.limits)), rules }
+        Self { limiter: Limiter::open(bus, key.map(|key| &key.limits)), rules, late: LateRejections::default() }
     }
 
     /// Charges a rare act, exactly over all gateways. Waits for Redis, at most 30 ms.

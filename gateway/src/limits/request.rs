@@ -27,7 +27,15 @@ const KNOWN: Rule = Rule { name: "known_address", burst: 2, per: Duration::from_
 pub struct RequestLimits {
     limits: Arc<Limits>,
     // Locked to add or to read, never across an await.
-    applied: Arc<Mutex<Vec<Quota>>>,
+    applied: Arc<Mutex<Applied>>,
+}
+
+/// What the limits decided about a request.
+#[derive(Default)]
+struct Applied {
+    quotas: Vec<Quota>,
+    /// Whether they rejected it, and the rejection is delayed.
+    is_late: bool,
 }
 
 impl<S: Sync> FromRequestParts<S> for RequestLimits {
@@ -39,13 +47,21 @@ impl<S: Sync> FromRequestParts<S> for RequestLimits {
     }
 }
 
-/// Middleware: lets handlers use [`RequestLimits`], and adds the headers to their responses.
-pub async fn apply(State(limits): State<Arc<Limits>>, mut request: Request, next: Next) -> Response {
-    let applied = Arc::<Mutex<Vec<Quota>>>::default();
-    request.extensions_mut().insert(RequestLimits { limits, applied: applied.clone() });
+/// Middleware: lets handlers use [`RequestLimits`], adds the headers to their responses, and delays the rejections of
+/// some acts. A delayed rejection does not hold the body of its request, because the handler has ended.
+pub async fn apply(
+    State(limits): State<Arc<Limits>>,
+    address: ClientAddress,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let applied = Arc::<Mutex<Applied>>::default();
+    request.extensions_mut().insert(RequestLimits { limits: limits.clone(), applied: applied.clone() });
     let mut response = next.run(request).await;
-    for quota in applied.lock().iter() {
-        quota.add_to(response.headers_mut());
+    let Applied { quotas, is_late } = std::mem::take(&mut *applied.lock());
+    quotas.iter().for_each(|quota| quota.add_to(response.headers_mut()));
+    if is_late {
+        limits.late.delay(address, &mut response).await;
     }
     response
 }
@@ -113,27 +129,45 @@ impl RequestLimits {
     /// # Errors
     /// `rate_limited` after too many logins and wrong keys from this address.
     pub async fn key_attempt(&self, address: ClientAddress) -> Result<Attempt> {
-        let bucket = self.limits.bucket_of(Act::Login, address.into());
+        self.guess(Act::Login, address).await
+    }
+
+    /// Begins an attempt to guess a refresh token, or a token for a password reset; must precede the look-up of the
+    /// token. A correct token counts for nothing.
+    ///
+    /// # Errors
+    /// `rate_limited` after too many wrong tokens from this address.
+    pub async fn token_attempt(&self, address: ClientAddress) -> Result<Attempt> {
+        self.guess(Act::WrongToken, address).await
+    }
+
+    /// Begins an attempt to guess a secret, of which only a wrong one counts, as this act.
+    async fn guess(&self, act: Act, address: ClientAddress) -> Result<Attempt> {
+        let bucket = self.limits.bucket_of(act, address.into());
         if let Some(bucket) = &bucket {
             let decision = bucket.peek().await;
             if !decision.is_allowed() {
-                self.apply(Some(Limits::quota(Act::Login, bucket, decision)))?;
+                self.apply(Some(Limits::quota(act, bucket, decision)))?;
             }
         }
-        Ok(Attempt { act: Act::Login, bucket, account: None, logins: None, limits: self.clone() })
+        Ok(Attempt { act, bucket, account: None, logins: None, limits: self.clone() })
     }
 
     fn apply(&self, quota: Option<Quota>) -> Result<()> {
         let Some(quota) = quota else { return Ok(()) };
         self.state(quota);
-        quota.admit()
+        let admitted = quota.admit();
+        if admitted.is_err() && quota.act.is_rejected_late() {
+            self.applied.lock().is_late = true;
+        }
+        admitted
     }
 
     /// The response states each limit once, as it is at the end.
     fn state(&self, quota: Quota) {
         let mut applied = self.applied.lock();
-        applied.retain(|earlier| earlier.act != quota.act);
-        applied.push(quota);
+        applied.quotas.retain(|earlier| earlier.act != quota.act);
+        applied.quotas.push(quota);
     }
 }
 
@@ -153,9 +187,9 @@ impl Account {
     }
 }
 
-/// An attempt with a password or a server key that is not checked yet. Dropped without a result, for example when the
-/// auth service is unavailable, it counts for nothing.
-#[must_use = "a wrong password counts only if this is reported"]
+/// An attempt with a password, a token or a server key that is not checked yet. Dropped without a result, for example
+/// when the auth service is unavailable, it counts for nothing.
+#[must_use = "a wrong password, token or key counts only if this is reported"]
 pub struct Attempt {
     act: Act,
     bucket: Option<Bucket>,
@@ -167,7 +201,7 @@ pub struct Attempt {
 }
 
 impl Attempt {
-    /// Reports the outcome of a call that checks the password: it was wrong if the call failed with this code.
+    /// Reports the outcome of a call that checks the secret: it was wrong if the call failed with this code.
     ///
     /// # Errors
     /// The error of the call.
@@ -186,7 +220,7 @@ impl Attempt {
         }
     }
 
-    /// The password, or the key, was wrong.
+    /// The password, the token or the key was wrong.
     pub async fn failed(self) {
         if let Some(bucket) = &self.bucket {
             let decision = bucket.penalize(1).await;
@@ -197,9 +231,12 @@ impl Attempt {
         }
     }
 
-    /// The password was correct.
+    /// The password, the token or the key was correct.
     pub async fn succeeded(self) {
-        if let Some(bucket) = &self.bucket {
+        // One correct token or key does not excuse an address for wrong ones of others.
+        if let Some(bucket) = &self.bucket
+            && self.act == Act::WrongPassword
+        {
             bucket.forget().await;
         }
         // The guesses from other addresses go on counting.

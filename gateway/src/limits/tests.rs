@@ -3,6 +3,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::Bytes;
 use axum::http::header::RETRY_AFTER;
 use axum::http::{HeaderMap, Request, StatusCode, Uri};
 use axum::middleware::from_fn_with_state;
@@ -11,13 +12,13 @@ use axum::routing::{get, post};
 use clap::Parser;
 use confab_common::{Code, Error};
 use confab_socketio::net::ClientAddress;
-use tokio::time::advance;
+use tokio::time::{Instant, advance, timeout};
 use uuid::Uuid;
 
 use super::*;
 use crate::config::limits::LimitsConfig;
 use crate::problem::Problem;
-use crate::testing::{Answer, bus, send};
+use crate::testing::{Answer, bus, send, send_body};
 
 #[derive(clap::Parser)]
 struct Settings {
@@ -130,6 +131,56 @@ async fn only_wrong_passwords_count_and_each_limit_has_a_line() {
         assert_eq!(post_to(&routes, "/login/wrong").await.status, 401);
     }
     assert_eq!(post_to(&routes, "/login/wrong").await.status, 429);
+}
+
+#[tokio::test(start_paused = true)]
+async fn rejections_of_acts_without_a_token_are_delayed() {
+    let routes =
+        routes(&["--limit-signup=1,1/h", "--limit-login=4,1/h", "--limit-wrong-password=1,1/m", "--limit-send=1,1/h"]);
+    let seconds = async |path: &str| {
+        let begun = Instant::now();
+        (post_to(&routes, path).await.status, begun.elapsed().as_secs())
+    };
+    assert_eq!([seconds("/signup").await, seconds("/signup").await], [(201, 0), (429, 1)]);
+    // The wrong password leaves no further attempt, but is not a rejection itself.
+    assert_eq!([seconds("/login/wrong").await, seconds("/login/right").await], [(401, 0), (429, 1)]);
+    advance(Duration::from_secs(60)).await;
+    assert_eq!([seconds("/login/unavailable").await, seconds("/login/right").await], [(503, 0), (200, 0)]);
+    assert_eq!(seconds("/login/right").await, (429, 1), "the fifth login of the address");
+    assert_eq!([seconds("/send").await, seconds("/send").await], [(201, 0), (429, 0)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn guesses_of_others_do_not_delay_a_known_address() {
+    let limits = limits(&["--limit-account-password", "2,1/m"]);
+    let routes = Router::new().route("/login/{password}", post(login)).layer(from_fn_with_state(limits, apply));
+    let seconds = async |host: &str, path: &str| {
+        let (begun, request) = (Instant::now(), Request::post(path).extension(address(host)));
+        (send(&routes, request).await.status, begun.elapsed().as_secs())
+    };
+    assert_eq!(seconds("203.0.113.1", "/login/right").await, (200, 0));
+    for guesser in ["203.0.113.2", "203.0.113.3"] {
+        assert_eq!(seconds(guesser, "/login/wrong").await, (401, 0));
+    }
+    assert_eq!(seconds("203.0.113.4", "/login/right").await, (429, 1));
+    assert_eq!(seconds("203.0.113.1", "/login/right").await, (200, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_delayed_rejection_holds_no_body() {
+    async fn echo(limits: RequestLimits, address: ClientAddress, body: Bytes) -> Result<Bytes, Problem> {
+        limits.check(Act::Login, address).await?;
+        Ok(body)
+    }
+    let routes = Router::new().route("/login", post(echo));
+    let routes = routes.layer(from_fn_with_state(limits(&["--limit-login", "1,1/h"]), apply));
+    let body = Arc::<[u8]>::from([b'x'; 10_000]);
+    let send = || send_body(&routes, Request::post("/login"), Bytes::from_owner(body.clone()));
+    assert_eq!(send().await.status, 200);
+    let mut rejected = Box::pin(send());
+    assert!(timeout(LATE / 2, &mut rejected).await.is_err(), "the rejection is delayed");
+    assert_eq!(Arc::strong_count(&body), 1);
+    assert_eq!(rejected.await.status, 429);
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,12 +1,9 @@
 //! Delays rejections on purpose.
 
-use std::time::Duration;
-
 use tokio::time::sleep;
 use tonic::{Code, Status};
 
-/// How long a rejection is delayed.
-const LATE: Duration = Duration::from_secs(1);
+use crate::limits::LATE;
 
 /// Delays the response when a service is overloaded (`unavailable`). Otherwise clients that retry at once would cost
 /// more CPU time through rejections than through successful requests.
@@ -22,6 +19,8 @@ pub async fn refuse_late<T>(called: Result<T, Status>) -> Result<T, Status> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use tokio::time::Instant;
 
     use super::*;

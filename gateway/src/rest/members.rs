@@ -100,7 +100,10 @@ async fn list(
 ///
 /// Users may add themselves to a public room. The owner and admins may add users, and give and take the roles `admin`
 /// and `member`; they cannot change the owner's role. The owner may pass the room on with the role `owner`, and becomes
-/// an admin. Members of a private room see its whole history.
+/// an admin. Members of a private room see its whole history. Any user can be added by the exact id or username, also
+/// one that `GET /api/users` does not list; each request that names another user counts as a look-up of users. Other
+/// users can add a user to at most half of the rooms that a user may be in (`CONFAB_MAX_ROOMS_PER_USER`); further
+/// requests receive 409 `conflict`.
 #[utoipa::path(
     put,
     path = "/api/rooms/{roomId}/members/{userId}",
@@ -142,8 +145,9 @@ async fn set(
 
 /// Remove a member
 ///
-/// The owner and admins may remove members, and members may remove themselves. The owner cannot be removed. In a
-/// private room, the event `memberLeft` is the last event of the room that the user's sockets receive.
+/// The owner and admins may remove members, and members may remove themselves. The owner cannot be removed. A member
+/// named by `@username` counts as a look-up of users. In a private room, the event `memberLeft` is the last event of the
+/// room that the user's sockets receive.
 #[utoipa::path(
     delete,
     path = "/api/rooms/{roomId}/members/{userId}",

@@ -109,16 +109,19 @@ struct PasswordReset {
             "newPassword": "staple battery horse"
         })
     ),
-    responses((status = 204, description = "The password is set"), Body, Forbidden, Called),
+    responses((status = 204, description = "The password is set"), Body, Forbidden, RateLimited, Called),
     security(())
 )]
 async fn reset(
     State(app): State<Arc<App>>,
     address: ClientAddress,
+    limits: RequestLimits,
     Json(given): Json<PasswordReset, MAX_CREDENTIALS>,
 ) -> Result<StatusCode, Problem> {
+    let attempt = limits.token_attempt(address).await?;
     let PasswordReset { token, new_password } = given;
     let reset = ResetPasswordRequest { token, new_password, client_address: address.to_string() };
-    refuse_late(app.clients.auth.clone().reset_password(request(reset, HASHING)).await).await?;
+    let reset = refuse_late(app.clients.auth.clone().reset_password(request(reset, HASHING)).await).await;
+    attempt.judged(reset, Code::Forbidden).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -12,6 +12,7 @@ use uuid::Uuid;
 use super::Deadline;
 use super::extract::needs_user;
 use crate::App;
+use crate::config::UserDirectory;
 use crate::limits::{Act, RequestLimits};
 
 /// Longest username that is looked up, in bytes.
@@ -51,10 +52,11 @@ impl<S: Send + Sync> FromRequestParts<S> for UserPath {
 }
 
 /// The user in a path, with the user's current name; `me` is the user who makes the request. `None` when there is no
-/// such user.
+/// such user. The answer shows whether a user exists, also one that the directory hides from the caller. So a name counts
+/// as a look-up, in the same limit as the directory; with a directory that hides users, another user's id counts, too.
 ///
 /// # Errors
-/// `invalid_request` for `me` without a user; when the auth service does not answer.
+/// `invalid_request` for `me` without a user; `rate_limited`; when the auth service does not answer.
 pub(super) async fn resolve_user(
     app: &App,
     deadline: &Deadline,
@@ -69,7 +71,7 @@ pub(super) async fn resolve_user(
         UserPath::Name(name) => GetUserRequest { username: name.clone(), ..GetUserRequest::default() },
     };
     // Server keys without a user are not limited.
-    if let (UserPath::Name(_), Some(me)) = (path, me) {
+    if let Some(me) = me.filter(|me| is_look_up(app.directory, me, path)) {
         limits.check(Act::UserDirectory, me.user_id).await?;
     }
     match app.clients.auth.clone().get_user(deadline.reading(ask)).await.map_err(Error::from) {
@@ -83,7 +85,17 @@ pub(super) async fn resolve_user(
     }
 }
 
-/// The id of the user in a path; empty when there is no such user. Only a name is looked up.
+/// Whether a path of this user shows something that the user cannot know from the id alone.
+fn is_look_up(directory: UserDirectory, me: &Identity, path: &UserPath) -> bool {
+    match path {
+        UserPath::Id(id) => directory == UserDirectory::Shared && *id != me.user_id,
+        UserPath::Name(_) => true,
+        UserPath::Me | UserPath::Unknown => false,
+    }
+}
+
+/// The id of the user in a path; empty when there is no such user. Only a name is looked up: an id is returned also if
+/// no user has it.
 ///
 /// # Errors
 /// As [`resolve_user`].

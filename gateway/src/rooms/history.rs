@@ -1,22 +1,26 @@
 //! Reads the history of rooms for clients that join or recover. When many clients arrive at once, as after the end of
 //! another gateway, one read serves all requests that arrived before the read began.
 
-use std::collections::{BTreeMap, HashMap, HashSet, hash_map};
-use std::ops::Range;
+mod read;
+
+use std::collections::{BTreeMap, HashMap, hash_map};
 use std::sync::Arc;
 
 use confab_common::telemetry::trace::{Batch, Span};
 use confab_common::{Code, Error, Result, grpc};
 use confab_identity::credential::{Credential, message_credential};
-use confab_identity::tokens;
 use confab_proto::message::v1::{ListEventsRequest, ListEventsResponse};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
-use super::event::Entry;
+use crate::backoff::{is_worth_it, pauses};
 use crate::clients::Clients;
 use crate::metrics::METRICS;
+use read::Read;
+
+pub use read::{Page, Wanted};
 
 /// Most events, and most encoded bytes, in one answer to a client.
 pub const MAX_MESSAGES: u32 = 200;
@@ -24,79 +28,14 @@ pub const MAX_BYTES: usize = 256 * 1024;
 /// Most users, and most bytes of their credentials, in one read.
 const MAX_USERS: usize = 1000;
 const MAX_CREDENTIALS: usize = 4 * 1024 * 1024;
+/// Most calls for one read: with the digests, with the credentials, and without users whose credentials are at fault.
+const ATTEMPTS: usize = 4;
 
 /// A user who reads, with the credential for the services.
 #[derive(Debug, Clone)]
 pub struct User {
     pub id: Uuid,
     pub credential: Credential,
-}
-
-/// The part of a room's history that a reader requests.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wanted {
-    /// Only the newest `seq`, without events.
-    End,
-    /// The messages and room events after the `seq` `after`. With `changed_from`, also the messages from this `seq` to
-    /// `after` that were changed after `after`.
-    After { after: u64, changed_from: Option<u64> },
-    /// This many of the newest events.
-    Last(u32),
-}
-
-/// A part of a room's history, read after the reader's request. Its reader may read the room at its `last_seq`.
-#[derive(Debug, Clone)]
-pub struct Page {
-    read: Arc<Read>,
-    part: Range<usize>,
-    more: bool,
-}
-
-#[derive(Debug, Default)]
-struct Read {
-    epoch: String,
-    last_seq: u64,
-    /// The events after this `seq`, unless the newest ones were requested.
-    after: u64,
-    events: Vec<Entry>,
-    /// Whether there are further events in the direction of reading.
-    more: bool,
-    /// The lowest `seq` of changed messages.
-    changed_from: Option<u64>,
-    /// The messages up to `after` that were changed after it, in rising `revision`.
-    changed: Vec<Entry>,
-    more_changed: bool,
-    /// Of a private room: the users of the readers who are members.
-    members: Option<HashSet<Uuid>>,
-    /// The users of the readers whose credentials are not valid.
-    refused: HashSet<Uuid>,
-}
-
-impl Page {
-    pub fn epoch(&self) -> &str {
-        &self.read.epoch
-    }
-
-    /// The room's newest `seq`.
-    pub fn last_seq(&self) -> u64 {
-        self.read.last_seq
-    }
-
-    /// The events in rising `seq`.
-    pub fn events(&self) -> &[Entry] {
-        &self.read.events[self.part.clone()]
-    }
-
-    /// Whether there are further events in the direction of reading.
-    pub fn more(&self) -> bool {
-        self.more
-    }
-
-    /// The messages from the `seq` `from` to `after` that were changed after `after`, in rising `revision`; and whether
-    /// these are all. The reader must have requested them.
-    pub fn changed(&self, after: u64, from: u64) -> (Vec<&Entry>, bool) {
-        self.read.changed(after, from)
-    }
 }
 
 /// Combines the requests of readers into shared reads.
@@ -112,10 +51,18 @@ type Key = (Uuid, bool);
 /// The users of a read with their credentials.
 type Users = BTreeMap<Uuid, Credential>;
 
+/// Why a reader receives no page.
+#[derive(Debug, Clone)]
+enum Failure {
+    Error(Error),
+    /// The message service cannot verify the reader's credential now; nothing was read.
+    Unverified,
+}
+
 struct Reader {
     wanted: Wanted,
     user: Option<User>,
-    answer: oneshot::Sender<Result<Page>>,
+    answer: oneshot::Sender<Result<Page, Failure>>,
     /// The trace span of the reader's request.
     span: Span,
     /// Whether a read for other readers could not serve this one.
@@ -128,12 +75,31 @@ impl History {
     }
 
     /// Returns a page that was read after this call began; other readers may share it. For [`Wanted::After`] the page
-    /// may hold only the first of the requested events. Without a user, the reader is anonymous.
+    /// may hold only the first of the requested events. Without a user, the reader is anonymous. While the message
+    /// service cannot verify the reader's credential, this reader alone reads again, until the deadline of a read.
     ///
     /// # Errors
     /// `not_found` when the room does not exist or is hidden from the user; otherwise when the message service does not
     /// answer.
     pub async fn read(self: &Arc<Self>, room: Uuid, wanted: Wanted, user: Option<User>) -> Result<Page> {
+        let deadline = Instant::now() + self.clients.read.deadline;
+        let mut backoff = pauses();
+        loop {
+            match self.read_once(room, wanted, user.clone()).await {
+                Ok(page) => return Ok(page),
+                Err(Failure::Error(error)) => return Err(error),
+                Err(Failure::Unverified) => {
+                    let pause = backoff.pause();
+                    if !is_worth_it(Instant::now() + pause, deadline) {
+                        return Err(unavailable());
+                    }
+                    sleep(pause).await;
+                }
+            }
+        }
+    }
+
+    async fn read_once(self: &Arc<Self>, room: Uuid, wanted: Wanted, user: Option<User>) -> Result<Page, Failure> {
         let (answer, answered) = oneshot::channel();
         let key = (room, matches!(wanted, Wanted::Last(_)));
         let reader = Reader { wanted, user, answer, span: Span::current(), is_waiting: false };
@@ -146,7 +112,7 @@ impl History {
                 tokio::spawn(self.clone().serve(key));
             }
         }
-        answered.await.unwrap_or_else(|_| Err(Error::unavailable("the room's history")))
+        answered.await.unwrap_or_else(|_| Err(Failure::Error(unavailable())))
     }
 
     /// Serves waiting readers until the queue is empty.
@@ -163,33 +129,43 @@ impl History {
                 next_readers(readers)
             };
             let spans = Batch::begin("read history", readers.iter().map(|reader| &reader.span));
-            match spans.lead().instrument(self.list(key.0, &readers, &users)).await {
-                Ok(read) => {
-                    let read = Arc::new(read);
-                    let mut others = Vec::new();
-                    for reader in readers {
-                        if let Err(error) = read.check(reader.user.as_ref().map(|user| user.id)) {
-                            let _ = reader.answer.send(Err(error));
-                            continue;
-                        }
-                        match read.part(reader.wanted) {
-                            Some((part, more)) => {
-                                let _ = reader.answer.send(Ok(Page { read: read.clone(), part, more }));
-                            }
-                            None => others.push(Reader { is_waiting: true, ..reader }),
-                        }
+            let mut refused = HashMap::new();
+            let listed = spans.lead().instrument(self.list(key.0, &readers, users, &mut refused)).await.map(Arc::new);
+            let mut others = Vec::new();
+            for reader in readers {
+                let user = reader.user.as_ref().map(|user| user.id);
+                let page = match user.and_then(|user| refused.get(&user)) {
+                    Some(failure) => Err(failure.clone()),
+                    None => listed.as_ref().map_err(|error| Failure::Error(error.clone())),
+                };
+                let checked = page.and_then(|read| match read.check(user) {
+                    Ok(()) => Ok((read, read.part(reader.wanted))),
+                    Err(error) => Err(Failure::Error(error)),
+                });
+                match checked {
+                    Ok((read, Some((part, more)))) => {
+                        let _ = reader.answer.send(Ok(Page { read: read.clone(), part, more }));
                     }
-                    if let Some(waiting) = self.waiting.lock().get_mut(&key) {
-                        waiting.append(&mut others);
-                    }
+                    Ok((_, None)) => others.push(Reader { is_waiting: true, ..reader }),
+                    Err(failure) => _ = reader.answer.send(Err(failure)),
                 }
-                Err(error) => readers.into_iter().for_each(|reader| _ = reader.answer.send(Err(error.clone()))),
+            }
+            if let Some(waiting) = self.waiting.lock().get_mut(&key) {
+                waiting.append(&mut others);
             }
         }
     }
 
-    /// Reads the events for as many readers as possible; at least for the first one that waits for its own read.
-    async fn list(&self, room: Uuid, readers: &[Reader], users: &Users) -> Result<Read> {
+    /// Reads the events for as many readers as possible; at least for the first one that waits for its own read. The
+    /// failures of users whose credentials are at fault are added to `refused`: they must not fail the read of the other
+    /// readers.
+    async fn list(
+        &self,
+        room: Uuid,
+        readers: &[Reader],
+        mut users: Users,
+        refused: &mut HashMap<Uuid, Failure>,
+    ) -> Result<Read> {
         let waiting = readers.iter().position(|reader| reader.is_waiting);
         let leading = waiting.map_or(readers, |at| &readers[at..=at]);
         let after = leading.iter().filter_map(|reader| reader.wanted.after()).min();
@@ -198,7 +174,7 @@ impl History {
         let changed_from = changed_from.filter(|from| after.is_some_and(|after| *from <= after));
         let newest = readers.iter().map(|reader| if let Wanted::Last(count) = reader.wanted { count } else { 0 }).max();
         let limit = if after.is_some() { MAX_MESSAGES } else { newest.unwrap_or_default() };
-        let request = ListEventsRequest {
+        let request = |users: &Users, is_first| ListEventsRequest {
             room_id: room.to_string(),
             before: None,
             after,
@@ -207,22 +183,41 @@ impl History {
             readers: users.keys().map(Uuid::to_string).collect(),
             moderator: false,
             reader_credentials: users.values().map(|user| user.digest().map_or_else(Vec::new, Vec::from)).collect(),
-            credentials: Vec::new(),
+            // The service seldom needs more than the digests.
+            credentials: if is_first { Vec::new() } else { users.values().map(message_credential).collect() },
             changed_from,
         };
-        let mut page = self.call(request.clone()).await?;
-        if page.credentials_unknown {
-            let credentials = users.values().map(message_credential).collect();
-            page = self.call(ListEventsRequest { credentials, ..request }).await?;
+        let has_anonymous = readers.iter().any(|reader| reader.user.is_none());
+        for attempt in 0..ATTEMPTS {
+            if users.is_empty() && !has_anonymous {
+                break;
+            }
+            let mut page = match self.call(request(&users, attempt == 0)).await {
+                Ok(page) => page,
+                // No user has a valid credential; anonymous readers need none.
+                Err(error) if is_of_credentials(&error) && has_anonymous && !users.is_empty() => {
+                    let all = std::mem::take(&mut users).into_keys();
+                    refused.extend(all.map(|user| (user, Failure::Error(error.clone()))));
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
             // Such a page has no members: every reader would seem to have the right to read.
             if page.credentials_unknown {
-                return Err(Error::unavailable("the room's history"));
+                let unverified = page.refused_readers.iter().filter_map(|user| user.parse::<Uuid>().ok());
+                let unverified = unverified.filter(|user| users.remove(user).is_some()).collect::<Vec<_>>();
+                if attempt > 0 && unverified.is_empty() {
+                    break;
+                }
+                refused.extend(unverified.into_iter().map(|user| (user, Failure::Unverified)));
+                continue;
             }
+            METRICS.history_reads.increment(1);
+            self.clients.deleted.hide_in_events(&mut page.events);
+            self.clients.deleted.hide_in_events(&mut page.changed);
+            return Ok(Read { after: after.unwrap_or_default(), changed_from, ..Read::from(page) });
         }
-        METRICS.history_reads.increment(1);
-        self.clients.deleted.hide_in_events(&mut page.events);
-        self.clients.deleted.hide_in_events(&mut page.changed);
-        Ok(Read { after: after.unwrap_or_default(), changed_from, ..Read::from(page) })
+        Err(unavailable())
     }
 
     async fn call(&self, request: ListEventsRequest) -> Result<ListEventsResponse> {
@@ -235,6 +230,14 @@ impl History {
             })?
             .into_inner())
     }
+}
+
+fn is_of_credentials(error: &Error) -> bool {
+    matches!(error.code, Code::Unauthorized | Code::Forbidden)
+}
+
+fn unavailable() -> Error {
+    Error::unavailable("the room's history")
 }
 
 /// Removes the readers of the next read, and returns them with their users. Readers beyond [`MAX_USERS`] users wait for
@@ -255,95 +258,6 @@ fn next_readers(waiting: &mut Vec<Reader>) -> (Vec<Reader>, Users) {
     let (next, later) = std::mem::take(waiting).into_iter().partition(is_next);
     *waiting = later;
     (next, users)
-}
-
-impl Wanted {
-    /// The `seq` to read after, capped at the database's largest integer.
-    fn after(self) -> Option<u64> {
-        match self {
-            Self::After { after, .. } => Some(after.min(i64::MAX as u64)),
-            Self::End | Self::Last(_) => None,
-        }
-    }
-
-    /// The lowest `seq` of the changed messages, if they are requested.
-    fn changed_from(self) -> Option<u64> {
-        match self {
-            Self::After { changed_from, .. } => changed_from,
-            Self::End | Self::Last(_) => None,
-        }
-    }
-}
-
-impl Read {
-    /// Checks whether a user may read the room at the page's `last_seq`.
-    fn check(&self, user: Option<Uuid>) -> Result<()> {
-        if user.is_some_and(|user| self.refused.contains(&user)) {
-            return Err(tokens::refused());
-        }
-        let is_member = |members: &HashSet<Uuid>| user.is_some_and(|user| members.contains(&user));
-        if self.members.as_ref().is_none_or(is_member) { Ok(()) } else { Err(Error::not_found("room")) }
-    }
-
-    /// The requested range of this page, and whether there are further events. `None` when the page ends so early that
-    /// a separate read would return many more events, or when only a separate read can return all changed messages.
-    fn part(&self, wanted: Wanted) -> Option<(Range<usize>, bool)> {
-        let all = self.events.len();
-        match wanted {
-            Wanted::End => Some((all..all, false)),
-            Wanted::Last(count) => Some((all.saturating_sub(count as usize)..all, self.more)),
-            Wanted::After { after, changed_from } => {
-                let begin = self.begin(after);
-                let more = self.more && after < self.last_seq;
-                let own = after == self.after && changed_from == self.changed_from;
-                let changed = own || changed_from.is_none_or(|from| self.changed(after, from).1);
-                (changed && after >= self.after && (!more || begin <= all / 2)).then_some((begin..all, more))
-            }
-        }
-    }
-
-    /// The index of the first event after this `seq`.
-    fn begin(&self, after: u64) -> usize {
-        self.events.partition_point(|event| event.seq <= after)
-    }
-
-    /// The messages from the `seq` `from` to `after` that were changed after `after`, in rising `revision`; and whether
-    /// these are all. Some of them may be events of this page, which begins at a lower `seq`.
-    fn changed(&self, after: u64, from: u64) -> (Vec<&Entry>, bool) {
-        if after >= self.last_seq {
-            return (Vec::new(), true);
-        }
-        // Messages that were changed later may be missing.
-        let known = match self.changed.last() {
-            _ if !self.more_changed => u64::MAX,
-            Some(last) => last.revision,
-            None => self.after,
-        };
-        let is_wanted = |entry: &&Entry| entry.seq >= from && (after + 1..=known).contains(&entry.revision);
-        let events = self.events[..self.begin(after)].iter();
-        let mut changed = self.changed.iter().chain(events).filter(is_wanted).collect::<Vec<_>>();
-        changed.sort_unstable_by_key(|entry| entry.revision);
-        let lowest = self.changed_from.unwrap_or(self.after + 1);
-        (changed, !self.more_changed && from >= lowest)
-    }
-}
-
-impl From<ListEventsResponse> for Read {
-    fn from(page: ListEventsResponse) -> Self {
-        let ids = |ids: &[String]| ids.iter().filter_map(|id| id.parse().ok()).collect();
-        Self {
-            members: page.private.then(|| ids(&page.readers)),
-            refused: ids(&page.refused_readers),
-            events: page.events.iter().filter_map(Entry::new).collect(),
-            more: page.more,
-            changed: page.changed.iter().filter_map(Entry::new).collect(),
-            more_changed: page.more_changed,
-            epoch: page.epoch,
-            last_seq: page.last_seq,
-            after: 0,
-            changed_from: None,
-        }
-    }
 }
 
 #[cfg(test)]

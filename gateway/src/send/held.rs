@@ -1,5 +1,6 @@
-//! The sends that the message service rejected with `unavailable`, which means that nothing was done. They wait here for
-//! the next attempt, and later sends of the same senders to the same rooms wait behind them. All other sends go on.
+//! The sends that the message service rejected with `unavailable`, which means that nothing was done, or because of their
+//! credentials. They wait here for the next attempt, and later sends of the same senders to the same rooms wait behind
+//! them. All other sends go on.
 //!
 //! An attempt contains the first held send of each line only: the service may reject it and store a later one.
 

@@ -43,6 +43,8 @@ pub struct Job {
     pub answer: oneshot::Sender<Result<Sent>>,
     /// Whether a replica may have stored the event in an attempt without an answer.
     pub is_uncertain: bool,
+    /// How often a replica has rejected the credential, which this gateway has verified.
+    pub refusals: u32,
     /// The trace span of the send.
     pub span: Span,
     pub space: Space,

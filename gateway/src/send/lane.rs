@@ -1,5 +1,5 @@
 //! One lane: appends the queued sends, batch after batch, and repeats those that the message service rejects with
-//! `unavailable`.
+//! `unavailable`, or whose credentials it rejects.
 
 use std::collections::{HashSet, VecDeque};
 use std::time::Duration;
@@ -65,7 +65,9 @@ async fn append(lane: u32, batch: Vec<Job>, clients: &Clients) -> Vec<Job> {
     let (behind, unknown) = unknown.into_iter().partition::<Vec<_>, _>(|job| lines.contains(&job.line));
     rejected.extend(behind);
     if !unknown.is_empty() {
-        let mut credentials = unknown.iter().map(|job| job.credential.clone()).collect::<Vec<_>>();
+        // An event without a credential may wait behind one whose credential is not known.
+        let given = unknown.iter().map(|job| &job.credential).filter(|credential| credential.digest().is_some());
+        let mut credentials = given.cloned().collect::<Vec<_>>();
         credentials.sort_unstable_by_key(Credential::digest);
         credentials.dedup_by_key(|credential| credential.digest());
         let (again, unknown) = append_once(lane, unknown, &credentials, clients).await;
@@ -100,7 +102,9 @@ async fn append_once(
     // One call carries events of several traces: its span belongs to the first trace.
     let none = Span::default();
     let lead = batch.iter().map(|job| &job.span).find(|span| !span.is_none()).unwrap_or(&none);
-    let call = Call::within(longest).attempt(ATTEMPT).keyed(lane.into());
+    // After a refusal, another key may lead to a replica with newer keys of the credential's issuer.
+    let refusals = batch.iter().map(|job| job.refusals).max().unwrap_or_default();
+    let call = Call::within(longest).attempt(ATTEMPT).keyed(u64::from(lane) | (u64::from(refusals) << 32));
     let request = AppendRequest { events, credentials: credentials.iter().map(message_credential).collect() };
     let mut client = clients.message.clone();
     match lead.instrument(client.append(grpc::request(request, call))).await {
@@ -120,14 +124,19 @@ async fn append_once(
     }
 }
 
-/// Answers the sends. Returns those that were rejected with `unavailable`, except those that a later event of their line
-/// has overtaken: a repeat would reverse the order.
+/// Answers the sends. Returns those that can be repeated, except those that a later event of their line has overtaken: a
+/// repeat would reverse the order.
 fn answer(outcomes: Vec<(Job, Result<Sent>)>) -> Vec<Job> {
     let (mut rejected, mut stored) = (Vec::new(), HashSet::new());
-    for (job, outcome) in outcomes.into_iter().rev() {
+    for (mut job, outcome) in outcomes.into_iter().rev() {
         match outcome {
-            Err(error) if error.code == Code::Unavailable && can_wait_for(&error) && !stored.contains(&job.line) => {
-                rejected.push(job);
+            Err(error) if can_be_repeated(&error) => {
+                job.refusals += u32::from(error.code == Code::Unauthorized);
+                if stored.contains(&job.line) {
+                    job.refuse();
+                } else {
+                    rejected.push(job);
+                }
             }
             Err(error) if error.code == Code::Unavailable => job.refuse_with(error),
             outcome => {
@@ -142,9 +151,13 @@ fn answer(outcomes: Vec<(Job, Result<Sent>)>) -> Vec<Job> {
     rejected
 }
 
-/// Whether an event that was rejected with `unavailable` is repeated: not if it is to be repeated after an upgrade.
-fn can_wait_for(error: &Error) -> bool {
-    error.retry_after.is_none_or(|time| time < AFTER_UPGRADE)
+/// Whether a rejected event is repeated before its deadline: not if it must wait for an upgrade.
+fn can_be_repeated(error: &Error) -> bool {
+    match error.code {
+        Code::Unavailable => error.retry_after.is_none_or(|time| time < AFTER_UPGRADE),
+        Code::Unauthorized => true,
+        _ => false,
+    }
 }
 
 fn may_be_stored(outcome: &Result<Sent>) -> bool {
@@ -179,9 +192,6 @@ fn refused(refusal: Refusal) -> Error {
             Error::new(Code::Unavailable, refusal.detail).retry_in(AFTER_UPGRADE)
         }
         Code::Unavailable => Error::unavailable("the message service"),
-        // The token was valid when the event arrived here. Before it ended, another replica may have appended the
-        // event in an attempt that this gateway has given up.
-        Code::Unauthorized => Error::timeout(),
         code => Error::new(code, refusal.detail),
     }
 }
@@ -202,16 +212,13 @@ mod tests {
     }
 
     #[test]
-    fn the_outcome_of_a_send_whose_token_ends_is_unknown() {
-        let code = |code| refused(code, "").code;
-        assert_eq!(["unauthorized", "forbidden"].map(code), [Code::Timeout, Code::Forbidden]);
-    }
-
-    #[test]
     fn an_event_that_needs_an_upgrade_is_not_repeated() {
         let upgrading = refused("unavailable", "the log is being upgraded; finish it");
         assert_eq!((upgrading.code, upgrading.retry_after), (Code::Unavailable, Some(AFTER_UPGRADE)));
-        assert!(!can_wait_for(&upgrading) && can_wait_for(&refused("unavailable", "the database is away")));
+        assert!(!can_be_repeated(&upgrading));
+        for (code, is_repeated) in [("unavailable", true), ("unauthorized", true), ("forbidden", false)] {
+            assert_eq!(can_be_repeated(&refused(code, "not now")), is_repeated, "{code}");
+        }
     }
 
     #[test]

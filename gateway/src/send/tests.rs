@@ -147,7 +147,7 @@ async fn a_send_that_may_be_stored_is_never_unavailable() {
         let space = Arc::<Load>::default().add(&event).unwrap();
         let (line, span, deadline) = ((Uuid::nil(), Uuid::nil()), Span::default(), Instant::now() + TIMEOUT);
         let credential = Credential::default();
-        Job { event, credential, line, deadline, answer, is_uncertain, span, space }.refuse();
+        Job { event, credential, line, deadline, answer, is_uncertain, refusals: 0, span, space }.refuse();
         assert_eq!(receiver.await.unwrap().unwrap_err().code, code);
     }
 }

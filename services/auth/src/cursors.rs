@@ -1,5 +1,6 @@
 //! The cursors of searches for users. A cursor names the user at which a page ends, also a user that the reader of the
-//! page must not find. So it is encrypted, with a key derived from the signing keys, which all replicas share.
+//! page must not find. So it is encrypted, with a key derived from the signing keys, which all replicas share. All
+//! cursors have the same length, whatever the name.
 
 use aws_lc_rs::aead::{AES_256_GCM_SIV, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
 use aws_lc_rs::hkdf::{HKDF_SHA256, Salt};
@@ -11,9 +12,11 @@ use uuid::Uuid;
 use crate::key::{SigningKey, SigningKeys};
 use crate::store::MatchPosition;
 
-/// Longest cursor that is decoded, in characters. A position has at most 16 bytes for the id and about 1 KiB for the
-/// folded form of 80 characters.
+/// Longest cursor that is decoded, in characters.
 const MAX_LEN: usize = 4096;
+/// Length of a position before it is encrypted, in bytes: 16 for the id, and the folded form of 80 characters has at
+/// most 960. NUL characters, which no name contains, fill the rest.
+const LENGTH: usize = 1024;
 /// Length of a UUID in a position, in bytes.
 const ID: usize = 16;
 
@@ -36,6 +39,7 @@ impl CursorKeys {
     pub fn seal(&self, search: &str, at: &MatchPosition) -> Result<String> {
         let key = self.0.first().ok_or_else(|| Error::internal("there is at least one key"))?;
         let mut text = [at.id.as_bytes(), at.name.as_bytes()].concat();
+        text.resize(text.len().next_multiple_of(LENGTH), 0);
         let nonce = key.seal_in_place_append_tag(Aad::from(search), &mut text).map_err(Error::internal)?;
         Ok(BASE64_URL_SAFE_NO_PAD.encode([&nonce.as_ref()[..], &text].concat()))
     }
@@ -56,7 +60,8 @@ impl CursorKeys {
             let (nonce, mut text) = (Nonce::try_assume_unique_for_key(nonce).ok()?, text.to_vec());
             let position = key.open_in_place(nonce, Aad::from(search), &mut text).ok()?;
             let (id, name) = position.split_at_checked(ID)?;
-            Some(MatchPosition { name: String::from_utf8(name.to_vec()).ok()?, id: Uuid::from_slice(id).ok()? })
+            let name = str::from_utf8(name).ok()?.trim_end_matches('\0').to_owned();
+            Some(MatchPosition { name, id: Uuid::from_slice(id).ok()? })
         })
     }
 }
@@ -73,6 +78,7 @@ fn derive(key: &SigningKey) -> anyhow::Result<RandomizedNonceKey> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::username;
 
     const OLD: &str = "nWGxne/9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A=";
     const NEW: &str = "TM0Imyj/ltqdtsNG7BFOD1uKMZ81q6Yk2oz27U+4pvs=";
@@ -104,6 +110,21 @@ mod tests {
             let error = keys(OLD).open(search, bad).unwrap_err();
             assert_eq!(error.fields[0].field, "cursor", "{search} {bad}");
         }
+    }
+
+    #[test]
+    fn the_length_of_a_cursor_is_that_of_every_other() {
+        let keys = keys(OLD);
+        // One of the longest forms: three characters of 4 bytes for each typed one.
+        let longest = username::folded(&"\u{1d160}".repeat(80));
+        assert_eq!(longest.len(), 960);
+        let lengths = ["", "ada", "zoë of the hidden room", &longest].map(|name| {
+            let at = MatchPosition { name: name.into(), id: Uuid::now_v7() };
+            let cursor = keys.seal("zo", &at).unwrap();
+            assert_eq!(keys.open("zo", &cursor).unwrap(), at);
+            cursor.len()
+        });
+        assert_eq!(lengths, [1403; 4]);
     }
 
     #[test]

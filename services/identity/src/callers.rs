@@ -1,7 +1,10 @@
 //! The users and server keys on whose behalf a service is called. Each credential is verified once: until it expires or
 //! is revoked, the next call needs a look-up by its digest.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::{Arc, LazyLock};
+use std::task::{Poll, ready};
 use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
@@ -13,15 +16,19 @@ use confab_common::standstill::{CHECK_INTERVAL, now};
 use confab_common::{Code, Error, Result};
 use confab_proto::auth::v1::UserRef;
 use confab_proto::auth::v1::auth_service_client::AuthServiceClient;
+use confab_proto::message::v1 as message;
 use confab_proto::server_key::{Scopes, id_of};
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use moka::sync::Cache;
 use tokio::time::sleep;
 use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
 
 use crate::acting::ActingUsers;
+use crate::background::{self, Background};
 use crate::config::CallersConfig;
-use crate::credential::{Credential, Digest, Given};
+use crate::credential::{Credential, Digest, Given, credential_of, digest_of};
 use crate::metrics::CREDENTIALS;
 use crate::revocations::Revocations;
 use crate::server_keys::ServerKeys;
@@ -49,6 +56,9 @@ impl Verified {
     }
 }
 
+/// The user or the server key of a credential, or why it is not valid; `None` for an unknown digest.
+pub type Found = Option<Result<Arc<Verified>>>;
+
 /// Verifies credentials; clones share what is known.
 #[derive(Clone)]
 pub struct Callers(Arc<Inner>);
@@ -58,6 +68,7 @@ struct Inner {
     keys: ServerKeys,
     users: ActingUsers,
     known: Cache<Digest, Known>,
+    background: Background<Found>,
     is_required: bool,
     _pauses: AbortOnDropHandle<()>,
 }
@@ -105,7 +116,8 @@ impl Callers {
         let known = Cache::builder().max_capacity(capacity).time_to_idle(IDLE).build();
         let pauses = AbortOnDropHandle::new(tokio::spawn(watch_pauses(revocations)));
         let (keys, is_required) = (ServerKeys::new(auth), config.require_user_tokens);
-        Ok(Self(Arc::new(Inner { tokens, keys, users, known, is_required, _pauses: pauses })))
+        let background = Background::new(background::CAPACITY);
+        Ok(Self(Arc::new(Inner { tokens, keys, users, known, background, is_required, _pauses: pauses })))
     }
 
     /// Whether a call on behalf of a user needs a credential.
@@ -135,11 +147,59 @@ impl Callers {
         self.counted(verified, true).map(Some)
     }
 
+    /// The credentials of one request with many: those `given` with it, which are verified, and those that it names by
+    /// their digests.
+    ///
+    /// One slow credential must not delay the others: after 400 ms, a credential whose verification needs an answer of
+    /// auth or an issuer has the error `unavailable`. The verification goes on, so that a repeat finds its outcome. A
+    /// known token of a user who is not blocked needs neither a wait nor a timer.
+    pub async fn find_all(&self, given: &[message::Credential], names: Vec<Digest>) -> HashMap<Digest, Found> {
+        let (mut all, mut late) = (HashMap::new(), Vec::<(Digest, BoxFuture<'static, Found>)>::new());
+        for given in given {
+            let credential = credential_of(given);
+            let name = credential.as_ref().ok().and_then(Credential::digest).unwrap_or_else(|| digest_of(given));
+            if let Entry::Vacant(vacant) = all.entry(name) {
+                vacant.insert(match (self.known_now(&name), credential) {
+                    (Poll::Ready(Some(known)), _) => Some(known),
+                    (_, Err(malformed)) => Some(Err(malformed)),
+                    (_, Ok(credential)) => {
+                        let callers = self.clone();
+                        let verify = async move { callers.verify(&credential).await.transpose() };
+                        late.push((name, verify.boxed()));
+                        Some(Err(unverified()))
+                    }
+                });
+            }
+        }
+        for name in names {
+            if let Entry::Vacant(vacant) = all.entry(name) {
+                vacant.insert(match self.known_now(&name) {
+                    Poll::Ready(known) => known,
+                    Poll::Pending => {
+                        let callers = self.clone();
+                        late.push((name, async move { callers.known(&name).await }.boxed()));
+                        Some(Err(unverified()))
+                    }
+                });
+            }
+        }
+        if !late.is_empty() {
+            let count = late.len();
+            let verified = self.0.background.run(late).await;
+            CREDENTIALS.late.increment((count - verified.len()) as u64);
+            all.extend(verified);
+        }
+        all
+    }
+
     /// The user or the key of a credential that was verified before; `None` for an unknown digest.
     ///
     /// # Errors
     /// As [`verify`](Self::verify): the credential may have ended.
-    pub async fn known(&self, name: &Digest) -> Option<Result<Arc<Verified>>> {
+    pub async fn known(&self, name: &Digest) -> Found {
+        if let Poll::Ready(known) = self.known_now(name) {
+            return known;
+        }
         let verified = match self.0.known.get(name)? {
             Known::Token(verified) => match &*verified {
                 Verified::User(identity) => self.0.tokens.check_again(identity).await.map(|()| verified),
@@ -147,10 +207,24 @@ impl Callers {
             },
             Known::Key { id, sha256, user } => self.find_key(id, &sha256, user).await,
         };
+        Some(self.checked(name, verified))
+    }
+
+    /// As [`known`](Self::known), for a token that can be checked without an answer of auth.
+    fn known_now(&self, name: &Digest) -> Poll<Found> {
+        let Some(known) = self.0.known.get(name) else { return Poll::Ready(None) };
+        let Known::Token(verified) = known else { return Poll::Pending };
+        let Verified::User(identity) = &*verified else { return Poll::Pending };
+        let valid = ready!(self.0.tokens.check_now(identity));
+        Poll::Ready(Some(self.checked(name, valid.map(|()| verified))))
+    }
+
+    /// Forgets a credential that has ended.
+    fn checked(&self, name: &Digest, verified: Result<Arc<Verified>>) -> Result<Arc<Verified>> {
         if verified.as_ref().is_err_and(|error| error.code == Code::Unauthorized) {
             self.0.known.invalidate(name);
         }
-        Some(self.counted(verified, false))
+        self.counted(verified, false)
     }
 
     async fn verify_token(&self, name: Digest, token: &str) -> Result<Arc<Verified>> {
@@ -206,6 +280,10 @@ pub fn missing() -> Error {
 /// The error for a call whose credential belongs to another user or key, or does not suffice.
 pub fn foreign() -> Error {
     Error::new(Code::Forbidden, "the credential of the call belongs to another user or server key")
+}
+
+fn unverified() -> Error {
+    Error::unavailable("the verification of the credential")
 }
 
 /// After a pause of the process (SIGSTOP, a frozen machine), no token is accepted until the list of revocations has been

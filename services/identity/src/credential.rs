@@ -66,9 +66,7 @@ impl Credential {
             return Self::default();
         };
         value.set_sensitive(true);
-        let mut first = Digest::default();
-        first.copy_from_slice(&digest(&SHA256, hashed).as_ref()[..size_of::<Digest>()]);
-        Self(Some(Arc::new(Inner { given: given(value), digest: first })))
+        Self(Some(Arc::new(Inner { given: given(value), digest: first_of_sha256(hashed) })))
     }
 
     /// The credential in the metadata of a call.
@@ -163,6 +161,21 @@ pub fn credential_of(message: &message::Credential) -> Result<Credential> {
     let (token, key, user) = (part(&*message.token), part(&*message.key), part(&*message.user_id));
     let credential = Credential::of_parts(token, key, user)?;
     if credential.given().is_some() { Ok(credential) } else { Err(malformed()) }
+}
+
+/// The digest by which events name the credential in a message, also if it is malformed.
+pub fn digest_of(message: &message::Credential) -> Digest {
+    match &message.key {
+        key if key.is_empty() => first_of_sha256(message.token.as_bytes()),
+        key if message.user_id.is_empty() => first_of_sha256(key.as_bytes()),
+        key => first_of_sha256(format!("{key} {}", message.user_id).as_bytes()),
+    }
+}
+
+fn first_of_sha256(text: &[u8]) -> Digest {
+    let mut first = Digest::default();
+    first.copy_from_slice(&digest(&SHA256, text).as_ref()[..size_of::<Digest>()]);
+    first
 }
 
 fn malformed() -> Error {

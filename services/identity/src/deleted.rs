@@ -154,9 +154,9 @@ mod tests {
     fn a_deleted_user_loses_the_name_in_changes_of_messages() {
         let deleted = DeletedUsers::default();
         deleted.set(ADA, true);
-        let state = |name| Some(State { deleted_by: user(ADA, name), ..State::default() });
         let changed = |name: &str| {
-            let message = Event { sender: user(EVE, "eve"), state: state(name), ..Event::default() };
+            let state = Some(State { deleted_by: user(ADA, name), ..State::default() });
+            let message = Event { sender: user(EVE, "eve"), state, ..Event::default() };
             let change = Change { target: 1, message: Some(Box::new(message)), ..Change::default() };
             Event { sender: user(ADA, name), change: Some(Box::new(change)), ..Event::default() }
         };

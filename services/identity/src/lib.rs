@@ -2,6 +2,7 @@
 //! itself, so that a service need not trust the program that calls it.
 
 pub mod acting;
+mod background;
 pub mod callers;
 mod calls;
 pub mod claim;

@@ -39,15 +39,16 @@ pub struct Credentials {
     pub refused: Counter,
     pub absent: Counter,
     pub unknown: Counter,
+    pub late: Counter,
 }
 
 impl Credentials {
     fn new() -> Self {
-        let [known, verified, refused, absent, unknown] =
-            ["known", "verified", "refused", "absent", "unknown"].map(|outcome| {
+        let [known, verified, refused, absent, unknown, late] =
+            ["known", "verified", "refused", "absent", "unknown", "late"].map(|outcome| {
                 let help = "Credentials of users and server keys in calls and events, by outcome";
                 counter("confab_credentials_total", help, &[("outcome", outcome)])
             });
-        Self { known, verified, refused, absent, unknown }
+        Self { known, verified, refused, absent, unknown, late }
     }
 }

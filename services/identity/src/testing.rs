@@ -6,7 +6,9 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
+use aws_lc_rs::digest::{SHA256, digest};
 use bytes::{BufMut, Bytes, BytesMut};
 use confab_common::Error;
 use confab_common::bus::Bus;
@@ -14,15 +16,16 @@ use confab_common::grpc::{Peer, Role, Transport, in_process};
 use confab_common::issuers::IssuersConfig;
 use confab_common::process::Process;
 pub use confab_common::testing::eventually;
-use confab_proto::auth::v1::{Jwks, ListRevocationsResponse, UserRef};
+use confab_proto::auth::v1::{GetUserRequest, Jwks, ListRevocationsResponse, ServerKey, User, UserRef};
 use http::Response;
 use http_body_util::{BodyExt, Full};
 use jsonwebtoken::jwk::{Jwk, JwkSet};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use prost::Message;
 use serde_json::Value;
+use tokio::sync::watch;
 use tonic::Status;
-use tower::service_fn;
+use tower::{ServiceExt, service_fn};
 use uuid::Uuid;
 
 use crate::callers::Callers;
@@ -63,6 +66,60 @@ pub fn auth() -> Transport {
         "ListRevocations" => Ok(ListRevocationsResponse::default().encode_to_vec()),
         _ => Err(Error::not_found("key")),
     })
+}
+
+/// The id of the server key [`server_key`].
+pub const KEY: Uuid = Uuid::from_u128(5);
+
+/// A server key with the scope `messages`, in an auth service that looks keys up once they are released.
+pub fn server_key() -> String {
+    format!("cfk_{}_{}", KEY.simple(), "A".repeat(43))
+}
+
+/// An auth service like [`auth`], which has the server key [`server_key`] and any user. Look-ups of keys wait until
+/// [`release`](Self::release).
+#[derive(Default)]
+pub struct SlowKeys {
+    lookups: AtomicUsize,
+    is_released: watch::Sender<bool>,
+}
+
+impl SlowKeys {
+    /// How often a key was looked up.
+    pub fn lookups(&self) -> usize {
+        self.lookups.load(Ordering::Relaxed)
+    }
+
+    pub fn release(&self) {
+        self.is_released.send_replace(true);
+    }
+
+    pub fn transport(self: &Arc<Self>) -> Transport {
+        let answers = fake(|method, body| match method {
+            "GetJwks" => Ok(Jwks { json: jwks(&[1]) }.encode_to_vec()),
+            "ListRevocations" => Ok(ListRevocationsResponse::default().encode_to_vec()),
+            "GetKey" => {
+                let sha256 = digest(&SHA256, server_key().as_bytes()).as_ref().to_vec();
+                let (id, scopes) = (KEY.to_string(), vec!["messages".to_owned()]);
+                Ok(ServerKey { id, sha256, scopes, ..ServerKey::default() }.encode_to_vec())
+            }
+            _ => {
+                let id = GetUserRequest::decode(body).unwrap().id;
+                Ok(User { id, username: "ada".into(), ..User::default() }.encode_to_vec())
+            }
+        });
+        let keys = self.clone();
+        in_process(service_fn(move |request: http::Request<tonic::body::Body>| {
+            let (keys, answers) = (keys.clone(), answers.clone());
+            async move {
+                if request.uri().path().ends_with("/GetKey") {
+                    keys.lookups.fetch_add(1, Ordering::Relaxed);
+                    drop(keys.is_released.subscribe().wait_for(|released| *released).await);
+                }
+                answers.oneshot(request).await
+            }
+        }))
+    }
 }
 
 /// What a service with this auth service knows; it requires tokens.

@@ -4,6 +4,7 @@ mod keys;
 mod users;
 
 use std::sync::{Arc, Weak};
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -223,11 +224,27 @@ impl Tokens {
     /// # Errors
     /// As [`verify`](Self::verify).
     pub async fn check_again(&self, identity: &Identity) -> Result<()> {
+        match self.check_now(identity) {
+            Poll::Ready(checked) => checked,
+            Poll::Pending => self.check_revocations(identity.user_id, identity.sign_in()).await,
+        }
+    }
+
+    /// As [`check_again`](Self::check_again); pending if the list of revocations must be read first.
+    ///
+    /// # Errors
+    /// `unauthorized` for a token that has ended.
+    pub fn check_now(&self, identity: &Identity) -> Poll<Result<()>> {
         let now = i64::try_from(get_current_timestamp()).unwrap_or(i64::MAX);
         if identity.expires_at.saturating_add_unsigned(LEEWAY) < now {
-            return Err(refused());
+            return Poll::Ready(Err(refused()));
         }
-        self.check_revocations(identity.user_id, identity.sign_in()).await
+        let revocations = &self.0.revocations;
+        if !revocations.is_known() || revocations.block(identity.user_id).is_some() {
+            return Poll::Pending;
+        }
+        let cause = revocations.cause(identity.user_id, identity.sign_in());
+        Poll::Ready(if cause.is_some() { Err(refused()) } else { Ok(()) })
     }
 
     /// Verifies a token of auth.

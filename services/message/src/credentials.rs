@@ -2,15 +2,13 @@
 //! credentials by their digests, so that a known credential costs a look-up.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
 
 use confab_common::{Code, Error, Result};
-use confab_identity::callers::{Callers, Verified, foreign, missing};
+use confab_identity::callers::{Found, Verified, foreign};
 use confab_identity::claim::{Claim, Named};
-use confab_identity::credential::{Digest, credential_of};
+use confab_identity::credential::Digest;
 use confab_proto::message::v1 as pb;
 use confab_proto::server_key::Scope;
-use futures::future::join_all;
 
 use crate::service::MAX_READERS;
 
@@ -19,54 +17,66 @@ const SCOPES: &[Scope] = &[Scope::Messages];
 /// To read the head of a room without its events, one of these suffices.
 const HEAD_SCOPES: &[Scope] = &[Scope::Rooms, Scope::Messages];
 
-/// An event to append, or the error to answer. `None`: the credential is not known, so nothing is known about the sender.
+/// An event to append, or the error to answer. `None`: the credential is not known, or that of an earlier event in the
+/// room, so the caller sends the event again.
 pub type Admission = Option<Result<pb::NewEvent>>;
 
 /// The credentials of one request, each looked up once.
-struct Credentials {
-    callers: Callers,
-    /// `None`: not known.
-    found: HashMap<Digest, Option<Result<Arc<Verified>>>>,
-}
+struct Credentials(HashMap<Digest, Found>);
 
 impl Credentials {
-    /// Verifies the given credentials.
-    async fn verify(callers: &Callers, given: &[pb::Credential]) -> Result<Self> {
-        let verified = join_all(given.iter().map(async |given| {
-            let credential = credential_of(given)?;
-            let verified = callers.verify(&credential).await;
-            let name = credential.digest().ok_or_else(missing)?;
-            Ok::<_, Error>((name, verified.and_then(|verified| verified.ok_or_else(missing))))
-        }))
-        .await;
-        let verified = verified.into_iter().collect::<Result<Vec<_>>>()?;
-        let found = verified.into_iter().map(|(name, verified)| (name, Some(verified))).collect();
-        Ok(Self { callers: callers.clone(), found })
-    }
-
-    /// Looks these credentials up, all at once: each one of a server key may need an answer of auth.
-    async fn look_up(&mut self, names: HashSet<Digest>) {
-        let callers = &self.callers;
-        let absent = names.into_iter().filter(|name| !self.found.contains_key(name));
-        let known = join_all(absent.map(async |name| (name, callers.known(&name).await))).await;
-        self.found.extend(known);
-    }
-
     /// The user or key of a credential that was looked up; `None` if it is not known.
-    fn get(&self, name: &[u8]) -> Option<Result<Arc<Verified>>> {
+    fn get(&self, name: &[u8]) -> Option<Result<&Verified>> {
         match Digest::try_from(name) {
-            Ok(name) => self.found.get(&name).cloned().flatten(),
+            Ok(name) => Some(self.0.get(&name)?.as_ref()?.as_deref().map_err(Error::clone)),
             Err(_) => Some(Err(Error::field("credential", "must be 16 bytes"))),
         }
     }
 }
 
+/// The events of a request that must not be appended now, because they would overtake an earlier one.
+#[derive(Default)]
+struct Waiting {
+    /// Rooms with an event whose credential is not known.
+    rooms: HashSet<String>,
+    /// Rooms and senders with an event that was rejected with `unavailable`. Other senders in the room go on: an
+    /// attacker must not stop a room with a credential that cannot be verified.
+    lines: HashSet<(String, String)>,
+}
+
+impl Waiting {
+    /// Whether an earlier event of the sender in the room was rejected.
+    fn has_line(&self, event: &pb::NewEvent) -> bool {
+        !self.lines.is_empty() && self.lines.contains(&line(event))
+    }
+
+    /// Whether the credential of an earlier event in the room is not known.
+    fn has_room(&self, event: &pb::NewEvent) -> bool {
+        !self.rooms.is_empty() && self.rooms.contains(&room(event))
+    }
+}
+
+fn room(event: &pb::NewEvent) -> String {
+    event.room_id.to_ascii_lowercase()
+}
+
+/// The room and the sender of an event.
+fn line(event: &pb::NewEvent) -> (String, String) {
+    let sender = event.sender.as_ref().map_or_else(String::new, |sender| sender.id.to_ascii_lowercase());
+    (room(event), sender)
+}
+
+fn unavailable() -> Error {
+    Error::unavailable("the verification of an earlier message's credential")
+}
+
 /// Checks the senders of messages. After an event whose credential is not known, all later events of the room are not
-/// admitted either: the caller sends them again, and they must not overtake that event.
+/// admitted either: the caller sends them again, and they must not overtake that event. After an event whose credential
+/// cannot be verified within 400 ms, this applies to the later events of its sender in the room.
 ///
 /// # Errors
-/// `invalid_request` for more credentials than events; `unauthorized` for a malformed one; `unavailable` while this
-/// replica cannot verify tokens, so that the caller asks another one.
+/// `invalid_request` for more credentials than events; `unavailable` while this replica cannot verify tokens, so that the
+/// caller asks another one.
 pub async fn admit(claim: &Claim, events: Vec<pb::NewEvent>, given: &[pb::Credential]) -> Result<Vec<Admission>> {
     if given.len() > events.len() {
         return Err(Error::field("credentials", "must not be more than events"));
@@ -74,69 +84,80 @@ pub async fn admit(claim: &Claim, events: Vec<pb::NewEvent>, given: &[pb::Creden
     let Some(callers) = claim.callers() else {
         return Ok(events.into_iter().map(|event| Some(Ok(event))).collect());
     };
-    let mut credentials = Credentials::verify(callers, given).await?;
-    credentials.look_up(events.iter().filter_map(|event| Digest::try_from(&*event.credential).ok()).collect()).await;
-    let mut waiting = HashSet::new();
+    let names = events.iter().filter_map(|event| Digest::try_from(&*event.credential).ok()).collect();
+    let credentials = Credentials(callers.find_all(given, names).await);
+    let (mut waiting, mut unknown) = (Waiting::default(), 0);
     let mut admitted = Vec::with_capacity(events.len());
-    for event in events {
-        let room = event.room_id.to_ascii_lowercase();
-        let admission = if waiting.contains(&room) { None } else { check_sender(claim, &credentials, event) };
-        match &admission {
-            None => _ = waiting.insert(room),
-            Some(Err(error)) if error.code == Code::Unavailable && !callers.is_ready() => {
-                return Err(error.clone());
+    for mut event in events {
+        let checked = if waiting.has_line(&event) {
+            Some(Err(unavailable()))
+        } else if waiting.has_room(&event) {
+            None
+        } else {
+            let checked = check_sender(claim, &credentials, &mut event);
+            match &checked {
+                None => {
+                    unknown += 1;
+                    waiting.rooms.insert(room(&event));
+                }
+                Some(Err(error)) if error.code == Code::Unavailable && !callers.is_ready() => {
+                    return Err(error.clone());
+                }
+                Some(Err(error)) if error.code == Code::Unavailable => _ = waiting.lines.insert(line(&event)),
+                Some(_) => {}
             }
-            Some(_) => {}
-        }
-        admitted.push(admission);
+            checked
+        };
+        admitted.push(checked.map(|checked| checked.map(|()| event)));
     }
-    let unknown = admitted.iter().filter(|admission| admission.is_none()).count();
     confab_identity::count_unknown(unknown);
     Ok(admitted)
 }
 
-fn check_sender(claim: &Claim, credentials: &Credentials, mut event: pb::NewEvent) -> Admission {
+/// Checks the sender of an event; `None` if its credential is not known.
+fn check_sender(claim: &Claim, credentials: &Credentials, event: &mut pb::NewEvent) -> Option<Result<()>> {
     // The other kinds are appended by services, which have checked the user.
     if event.kind() != pb::Kind::Message {
-        return Some(Ok(event));
+        return Some(Ok(()));
     }
     let name = std::mem::take(&mut event.credential);
-    let Some(sender) = event.sender.as_mut() else { return Some(Ok(event)) };
-    let checked = if name.is_empty() {
-        claim.check_named(Named::User(sender), SCOPES)
-    } else {
-        match credentials.get(&name) {
-            None => return None,
-            Some(verified) => verified.and_then(|verified| proves(&verified, Named::User(sender), SCOPES)),
-        }
-    };
-    Some(checked.map(|()| event))
+    let Some(sender) = event.sender.as_mut() else { return Some(Ok(())) };
+    if name.is_empty() {
+        return Some(claim.check_named(Named::User(sender), SCOPES));
+    }
+    Some(credentials.get(&name)?.and_then(|verified| proves(verified, Named::User(sender), SCOPES)))
 }
 
 /// The readers of a page.
-pub struct Readers {
-    /// Those who may read, if the room allows it.
-    pub admitted: Vec<String>,
-    /// Those whose credentials are not valid.
-    pub refused: Vec<String>,
+pub enum Readers {
+    Checked {
+        /// Those who may read, if the room allows it.
+        admitted: Vec<String>,
+        /// Those whose credentials are not valid.
+        refused: Vec<String>,
+    },
+    /// The caller repeats the request with the credentials, and without these readers, whose credentials cannot be
+    /// verified within 400 ms.
+    Unknown { unverified: Vec<String> },
 }
 
-/// Checks the readers of a page; `None` if a credential is not known.
+/// Checks the readers of a page.
 ///
 /// # Errors
-/// `invalid_request` if not every reader has a credential; `unauthorized` or `forbidden` if none has a valid one.
-pub async fn readers(claim: &Claim, request: &pb::ListEventsRequest) -> Result<Option<Readers>> {
+/// `invalid_request` if not every reader has a credential; `unauthorized` or `forbidden` if none has a valid one;
+/// `unavailable` while this replica cannot verify tokens, so that the caller asks another one.
+pub async fn readers(claim: &Claim, request: &pb::ListEventsRequest) -> Result<Readers> {
     let pb::ListEventsRequest { readers, reader_credentials: names, credentials: given, moderator, .. } = request;
-    let all = || Readers { admitted: readers.clone(), refused: Vec::new() };
-    let Some(callers) = claim.callers() else { return Ok(Some(all())) };
+    let all = || Readers::Checked { admitted: readers.clone(), refused: Vec::new() };
+    let Some(callers) = claim.callers() else { return Ok(all()) };
     let scopes = if request.limit == 0 { HEAD_SCOPES } else { SCOPES };
     if *moderator {
         claim.check_named(Named::AnyKey, scopes)?;
-        return Ok(Some(all()));
+        return Ok(all());
     }
     if names.is_empty() {
         readers.iter().try_for_each(|reader| claim.check_named(Named::UserId(reader), scopes))?;
-        return Ok(Some(all()));
+        return Ok(all());
     }
     if names.len() != readers.len() || given.len() > readers.len() {
         return Err(Error::field("readerCredentials", "must be as many as readers"));
@@ -144,27 +165,32 @@ pub async fn readers(claim: &Claim, request: &pb::ListEventsRequest) -> Result<O
     if readers.len() > MAX_READERS {
         return Err(Error::field("readers", format!("must be at most {MAX_READERS}")));
     }
-    let mut credentials = Credentials::verify(callers, given).await?;
-    credentials.look_up(names.iter().filter_map(|name| Digest::try_from(&**name).ok()).collect()).await;
-    let mut checked = Readers { admitted: Vec::new(), refused: Vec::new() };
-    let mut reason = None;
+    let digests = names.iter().filter_map(|name| Digest::try_from(&**name).ok()).collect();
+    let credentials = Credentials(callers.find_all(given, digests).await);
+    let (mut admitted, mut refused, mut unverified) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut is_unknown, mut reason) = (false, None);
     for (reader, name) in readers.iter().zip(names) {
         let Some(verified) = credentials.get(name) else {
-            confab_identity::count_unknown(1);
-            return Ok(None);
+            is_unknown = true;
+            continue;
         };
-        match verified.and_then(|verified| proves(&verified, Named::UserId(reader), scopes)) {
-            Ok(()) => checked.admitted.push(reader.clone()),
-            Err(error) if matches!(error.code, Code::Unauthorized | Code::Forbidden) => {
-                checked.refused.push(reader.clone());
-                reason.get_or_insert(error);
-            }
-            Err(error) => return Err(error),
+        match verified.and_then(|verified| proves(verified, Named::UserId(reader), scopes)) {
+            Ok(()) => admitted.push(reader.clone()),
+            Err(error) => match error.code {
+                Code::Unauthorized | Code::Forbidden => {
+                    refused.push(reader.clone());
+                    reason.get_or_insert(error);
+                }
+                Code::Unavailable if callers.is_ready() => unverified.push(reader.clone()),
+                _ => return Err(error),
+            },
         }
     }
+    confab_identity::count_unknown(usize::from(is_unknown));
     match reason {
-        Some(error) if checked.admitted.is_empty() => Err(error),
-        _ => Ok(Some(checked)),
+        _ if is_unknown || !unverified.is_empty() => Ok(Readers::Unknown { unverified }),
+        Some(reason) if admitted.is_empty() => Err(reason),
+        _ => Ok(Readers::Checked { admitted, refused }),
     }
 }
 

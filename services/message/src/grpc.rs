@@ -51,8 +51,13 @@ impl MessageService for Grpc {
     ) -> Result<Response<pb::ListEventsResponse>, Status> {
         let claim = Claim::of(&request);
         let request = request.into_inner();
-        let Some(Readers { admitted, refused }) = credentials::readers(&claim, &request).await? else {
-            return Ok(Response::new(pb::ListEventsResponse { credentials_unknown: true, ..Default::default() }));
+        let (admitted, refused) = match credentials::readers(&claim, &request).await? {
+            Readers::Checked { admitted, refused } => (admitted, refused),
+            Readers::Unknown { unverified: refused_readers } => {
+                let answer =
+                    pb::ListEventsResponse { credentials_unknown: true, refused_readers, ..Default::default() };
+                return Ok(Response::new(answer));
+            }
         };
         let pb::ListEventsRequest { room_id, before, after, limit, max_bytes, moderator, .. } = request;
         let window = match (before, after) {

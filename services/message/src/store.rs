@@ -232,8 +232,8 @@ pub trait Store: Send + Sync + 'static {
     /// Opens a room with its members, unless it was opened before. Idempotent.
     fn open_room(&self, room: RoomKey, private: bool, members: Vec<Member>) -> BoxFuture<'_, Result<()>>;
 
-    /// Gives a room its visibility and members again, once in this epoch of the log, which must be the present one.
-    /// Idempotent.
+    /// Gives a room its visibility and members again, once in this epoch of the log, which must be the present one; in
+    /// one call or several. Idempotent.
     fn reopen_room(&self, room: RoomKey, again: Reopening) -> BoxFuture<'_, Result<()>>;
 }
 
@@ -243,7 +243,7 @@ pub struct Reopening {
     pub epoch: Uuid,
     pub private: bool,
     pub members: Vec<Member>,
-    /// Whether the room has further members, which the log keeps if it has them.
+    /// Whether further calls of this epoch follow.
     pub partial: bool,
 }
 

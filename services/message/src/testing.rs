@@ -242,8 +242,14 @@ impl Fixture {
         Self::over(testing::directory(), None).await
     }
 
-    /// Starts the service with a new log; it verifies credentials with these callers.
+    /// Starts the service with a new log; it verifies credentials with these callers, which have the keys of auth.
     pub async fn guarded(callers: Callers) -> Self {
+        testing::eventually(|| callers.is_ready()).await;
+        Self::unready(callers).await
+    }
+
+    /// As [`guarded`](Self::guarded), with callers that may not have the keys of auth.
+    pub async fn unready(callers: Callers) -> Self {
         Self::over(testing::directory(), Some(callers)).await
     }
 

@@ -13,7 +13,7 @@ pub struct RoomConfig {
     #[arg(long, env = "CONFAB_ROOM_STORE", hide_env_values = true, value_name = "URL")]
     pub room_store: Option<Secret>,
     /// Most rooms of one user, as a member, an admin or the owner: above that, the user creates and joins no further
-    /// room; 0 = no limit
+    /// room. Other users may add the user to half of them. 0 = no limit
     #[arg(long, env = "CONFAB_MAX_ROOMS_PER_USER", default_value_t = 1000, value_name = "N")]
     pub max_rooms_per_user: u32,
 }

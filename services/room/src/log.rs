@@ -19,7 +19,7 @@ use tonic::Status;
 use uuid::Uuid;
 
 use crate::event;
-use crate::store::{MAX_OPENING_MEMBERS, Opening, Role, RoomEvent};
+use crate::store::{Opening, Role, RoomEvent};
 
 /// The first format of the log with private rooms and members.
 const FORMAT_WITH_MEMBERS: u32 = 2;
@@ -106,7 +106,8 @@ impl Log {
         Ok(Uuid::try_parse(&heads.epoch).ok().filter(|_| heads.format >= FORMAT_WITH_MEMBERS))
     }
 
-    /// Opens a room, so that its events can be appended.
+    /// Opens a room, so that its events can be appended. Of a room with an epoch, the log expects all members, in one
+    /// call after another; the last one has no `more`.
     ///
     /// # Errors
     /// When the log is unreachable or rejects the opening.
@@ -121,7 +122,7 @@ impl Log {
             room_id: room.to_string(),
             visibility: visibility(private).into(),
             // The log then keeps the members that it has besides these.
-            partial: members.len() >= MAX_OPENING_MEMBERS as usize,
+            partial: opening.more,
             members,
             epoch: opening.epoch.map(|epoch| epoch.to_string()).unwrap_or_default(),
         };

@@ -8,7 +8,9 @@
 //! Within a replica, the calls for one room take turns, so that they do not all send the same events.
 //!
 //! The log opens a room in its state at that time, which may include changes whose events follow. To apply such a
-//! change again is harmless, and the last event decides.
+//! change again is harmless, and the last event decides. When the log opens a room again, because it was restored to an
+//! older state, the room's events wait until it has all members. So the events of changes that were made while the
+//! members were read follow after that.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -23,7 +25,7 @@ use uuid::Uuid;
 
 use crate::lanes::Lanes;
 use crate::log::{LastTimes, Log, Opened, new_event};
-use crate::store::{Owed, RoomEvent, Store};
+use crate::store::{MAX_OPENING_MEMBERS, Opening, Owed, RoomEvent, Store};
 
 /// How many rooms the sweep opens at once.
 const OPENINGS_AT_ONCE: u32 = 16;
@@ -97,11 +99,32 @@ impl Relay {
     async fn open(&self, room: Uuid) -> Result<Opened> {
         let Some(opening) = self.store.opening(room).await? else { return Ok(Opened::Now) };
         let epoch = opening.epoch;
-        let opened = self.log.open(room, opening).await?;
+        let opened = if opening.more && epoch.is_some() {
+            self.open_in_pages(room, opening).await?
+        } else {
+            // At the first opening, the outbox has the event of each member except the creator.
+            self.log.open(room, opening).await?
+        };
         if opened == Opened::Now {
             self.store.remove_opening(room, epoch).await?;
         }
         Ok(opened)
+    }
+
+    /// Opens a room with more members than one call to the log.
+    async fn open_in_pages(&self, room: Uuid, opening: Opening) -> Result<Opened> {
+        let mut after = Uuid::nil();
+        loop {
+            let mut members = self.store.members_by_id(room, after, MAX_OPENING_MEMBERS + 1).await?;
+            let more = members.len() > MAX_OPENING_MEMBERS as usize;
+            members.truncate(MAX_OPENING_MEMBERS as usize);
+            let last = members.last().map(|(user, _)| *user).filter(|_| more);
+            let opened = self.log.open(room, Opening { members, more, ..opening }).await?;
+            match last {
+                Some(last) if opened == Opened::Now => after = last,
+                _ => return Ok(opened),
+            }
+        }
     }
 
     /// Opens rooms, a few at once. Returns the outcomes in their order.

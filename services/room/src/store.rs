@@ -19,8 +19,8 @@ use uuid::Uuid;
 
 pub use acquaintances::AcquaintanceStore;
 pub use rows::{
-    Member, MemberChange, MemberPosition, Opening, OpeningRow, Owed, Position, Role, Room, RoomEvent, Seen, Stored,
-    User, searchable,
+    Joining, Member, MemberChange, MemberPosition, Opening, OpeningRow, Owed, Position, Role, Room, RoomEvent, Seen,
+    Stored, User, searchable,
 };
 
 /// Maximum members that the log accepts when it opens a room.
@@ -59,6 +59,19 @@ fn user_gone() -> Error {
 fn too_many_rooms(maximum: u32) -> Error {
     LIMITS.hit("rooms_per_user");
     Error::new(Code::Conflict, format!("the user is in {maximum} rooms, the maximum for one user"))
+}
+
+/// Returns the maximum number of rooms to which other users may add a user who may be in `maximum` rooms. So the user
+/// can create and join some in any case.
+fn share_of_others(maximum: u32) -> u32 {
+    maximum / 2
+}
+
+fn added_to_too_many_rooms(maximum: u32) -> Error {
+    LIMITS.hit("rooms_per_user");
+    let share = share_of_others(maximum);
+    let detail = format!("other users may add the user to {share} of {maximum} rooms; the user can still join rooms");
+    Error::new(Code::Conflict, detail)
 }
 
 /// Merges public rooms and the reader's private rooms into one page of the list.
@@ -153,7 +166,8 @@ pub trait MemberStore {
 
     /// Changes the members of the event's room, and adds the event to the outbox; its number is the new revision.
     /// Returns `false` when the room is not at the revision before. `conflict` when the user who joins is in the
-    /// maximum number of rooms; `not_found` when the account of that user was deleted.
+    /// maximum number of rooms, or was added by other users to half as many and is added by one; `not_found` when the
+    /// account of that user was deleted.
     fn change_members(&self, change: MemberChange) -> BoxFuture<'_, Result<bool>>;
 
     /// Records that the account of a user was deleted.
@@ -188,8 +202,13 @@ pub trait OutboxStore {
     /// Returns up to `limit` rooms that the log has not opened, with ids above `after` in ascending order.
     fn unopened(&self, after: Uuid, limit: u32) -> BoxFuture<'_, Result<Vec<Uuid>>>;
 
-    /// Returns the current state of a room that the log has not opened; `None` if it is open.
+    /// Returns the current state of a room that the log has not opened, with the 1000 members that have the highest
+    /// roles; `None` if it is open.
     fn opening(&self, room: Uuid) -> BoxFuture<'_, Result<Option<Opening>>>;
+
+    /// Returns up to `limit` members of a room, with ids above `after` in ascending order. Unlike a position in the
+    /// list of members, an id does not change while pages are read.
+    fn members_by_id(&self, room: Uuid, after: Uuid, limit: u32) -> BoxFuture<'_, Result<Vec<(Uuid, Role)>>>;
 
     /// Records that the log has opened a room as [`opening`](Self::opening) returned it, with this epoch.
     fn remove_opening(&self, room: Uuid, epoch: Option<Uuid>) -> BoxFuture<'_, Result<()>>;

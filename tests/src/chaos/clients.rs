@@ -80,9 +80,11 @@ impl Holding {
             _ => Vec::new(),
         };
         self.upto = Some((last_seq, epoch));
-        world
-            .recorder
-            .happened_at(at, receiver, Entry::Joined { room: join.room, after: join.after, last_seq, reset, messages });
+        world.recorder.happened_at(
+            at,
+            receiver,
+            Entry::Joined { room: join.room, after: join.after, last_seq, reset, messages },
+        );
         Ok(true)
     }
 }

@@ -115,6 +115,17 @@ async fn rooms_of_a_user(scene: &Scene) {
     assert_eq!(put(key, &ada.id).await.status, 201);
     fails(&create(other, &ada).await, 409, "conflict");
     assert_eq!(put(&ada, "me").await.status, 200, "a repeat changes nothing");
+
+    // Other users can take only 1 of the 3 places.
+    let cleo = other.signup().await.unwrap();
+    assert_eq!(put(&bob, &cleo.id).await.status, 201);
+    let second = format!("/api/rooms/{}/members", id(&create(other, &bob).await));
+    let put = async |who: &Account, user: &str| {
+        other.call(Method::PUT, &format!("{second}/{user}"), Some(who), None).await.unwrap()
+    };
+    fails(&put(&bob, &cleo.id).await, 409, "conflict");
+    assert_eq!(put(&cleo, "me").await.status, 201);
+    assert_eq!(create(one, &cleo).await.status, 201);
 }
 
 async fn files_of_a_user(scene: &Scene) {

@@ -48,7 +48,8 @@ async fn a_request_that_waited_during_a_standstill_changes_nothing() {
     let members = apis[1].get(&format!("/api/rooms/{room}/members"), &owner).await.unwrap().expect(200).unwrap();
     assert_eq!(members["items"].as_array().map(Vec::len), Some(2), "{members}");
 
-    let removes = async || apis[0].call(Method::DELETE, &path, Some(&owner), None).await.ok().map(|answer| answer.status);
+    let removes =
+        async || apis[0].call(Method::DELETE, &path, Some(&owner), None).await.ok().map(|answer| answer.status);
     let removed = async || (removes().await == Some(204)).then_some(());
     eventually("the gateway accepts changes again", Duration::from_secs(10), removed).await.unwrap();
 }

@@ -43,6 +43,44 @@ async fn a_session_is_refreshed_with_its_refresh_token() {
 }
 
 #[tokio::test]
+async fn wrong_tokens_of_an_address_are_limited() {
+    let routes = gateway_with(&["--limit-wrong-token", "3,1/h"], &Files::default()).await;
+    let refresh =
+        async |token: &str| call(&routes, Request::post("/api/auth/refresh"), json!({ "refreshToken": token })).await;
+    let reset = async || {
+        let body = json!({"token": "cfp_x", "newPassword": "another horse"});
+        call(&routes, Request::post("/api/auth/reset-password"), body).await
+    };
+    // Correct tokens neither count nor end the count.
+    for _ in 0..5 {
+        assert_eq!(refresh("cfr_good").await.status, 200);
+    }
+    assert_eq!(problem(&refresh("cfr_bad").await), (401, "unauthorized"));
+    assert_eq!(problem(&reset().await), (403, "forbidden"));
+    assert_eq!(refresh("cfr_good").await.status, 200);
+    let third = refresh("cfr_bad").await;
+    assert_eq!(problem(&third), (401, "unauthorized"));
+    let states = third.headers.get_all("RateLimit").iter().map(|state| state.to_str().unwrap()).collect::<Vec<_>>();
+    assert!(states.iter().any(|state| state.starts_with("\"wrong_token\";r=0;")), "{states:?}");
+    for rejected in [refresh("cfr_bad").await, reset().await] {
+        assert_eq!(problem(&rejected), (429, "rate_limited"));
+        let detail = rejected.json["detail"].as_str().unwrap();
+        assert!(detail.starts_with("too many wrong tokens from this address"), "{detail}");
+    }
+}
+
+#[tokio::test]
+async fn refreshes_of_an_address_are_limited() {
+    let routes = gateway_with(&["--limit-refresh", "2,1/h"], &Files::default()).await;
+    let refresh = async || call(&routes, Request::post("/api/auth/refresh"), json!({"refreshToken": "cfr_good"})).await;
+    for state in ["\"refresh\";r=1;t=3600", "\"refresh\";r=0;t=3600"] {
+        let refreshed = refresh().await;
+        assert_eq!((refreshed.status, &refreshed.headers["RateLimit"]), (200, &state.parse().unwrap()));
+    }
+    assert_eq!(problem(&refresh().await), (429, "rate_limited"));
+}
+
+#[tokio::test]
 async fn sessions_are_listed_and_ended() {
     let routes = gateway().await;
     assert_eq!(problem(&send(&routes, Request::get("/api/auth/sessions")).await), (401, "unauthorized"));

@@ -4,8 +4,12 @@ use serde_json::{Value, json};
 
 use crate::rest::tests::{authorized, gateway_with, problem};
 use crate::testing::files::Files;
+use crate::testing::keys::key;
 use crate::testing::services::{BOB, PRIVATE, ROOM};
 use crate::testing::{Answer, identity, send, send_body};
+
+/// The id of no user.
+const UNKNOWN: &str = "0193a4c0-7d50-7cc3-98a5-2f6b8e1d0c02";
 
 async fn gateway() -> axum::Router {
     gateway_with(&["--anonymous-read", "true"], &Files::default()).await
@@ -54,7 +58,7 @@ async fn members_are_added_by_id_name_or_me() {
     assert_eq!(problem(&put(&routes, "me", r#"{"role":"admin"}"#).await), (409, "conflict"));
     let unchanged = put(&routes, "me", "{}").await;
     assert_eq!((unchanged.status, &unchanged.json["role"]), (200, &json!("owner")));
-    for user in ["x", "@", "@carol", "me%00", "0193a4c0-7d50-7cc3-98a5-2f6b8e1d0c02"] {
+    for user in ["x", "@", "@carol", "me%00", UNKNOWN] {
         let unknown = put(&routes, user, "{}").await;
         assert_eq!(
             (problem(&unknown), &unknown.json["detail"]),
@@ -94,7 +98,7 @@ async fn members_are_removed_by_id_name_or_me() {
         assert_eq!(remove(user).await.status, 204, "{user}");
     }
     assert_eq!(problem(&remove("me").await), (409, "conflict"));
-    for user in ["x", "@carol", "%ff", "0193a4c0-7d50-7cc3-98a5-2f6b8e1d0c02"] {
+    for user in ["x", "@carol", "%ff", UNKNOWN] {
         assert_eq!(problem(&remove(user).await), (404, "not_found"), "{user}");
     }
 }
@@ -105,7 +109,7 @@ async fn changes_of_members_need_a_token_and_hidden_rooms_have_none() {
     for request in [Request::put(path("me")), Request::delete(path("me"))] {
         assert_eq!(problem(&send(&routes, request).await), (401, "unauthorized"));
     }
-    for room in [PRIVATE, "x", "0193a4c0-7d50-7cc3-98a5-2f6b8e1d0c02"] {
+    for room in [PRIVATE, "x", UNKNOWN] {
         let list = send(&routes, authorized(Request::get(format!("/api/rooms/{room}/members")))).await;
         assert_eq!((problem(&list), &list.json["detail"]), ((404, "not_found"), &json!("no such room")));
         let path = format!("/api/rooms/{room}/members/{BOB}");
@@ -113,4 +117,31 @@ async fn changes_of_members_need_a_token_and_hidden_rooms_have_none() {
             assert_eq!(problem(&send(&routes, authorized(request)).await), (404, "not_found"));
         }
     }
+}
+
+#[tokio::test]
+async fn where_users_are_hidden_another_user_counts_as_a_look_up() {
+    let routes =
+        gateway_with(&["--user-directory", "shared", "--limit-user-directory", "3,1/h"], &Files::default()).await;
+    let me = identity().user.id;
+    let remove = async |user: &str| send(&routes, authorized(Request::delete(path(user)))).await;
+    for (user, left) in [(BOB, 2), ("@bob", 1), (UNKNOWN, 0)] {
+        let answer = put(&routes, user, "{}").await;
+        let mut states = answer.headers.get_all("ratelimit").iter().map(|state| state.to_str().unwrap());
+        let state = states.find(|state| state.starts_with("\"user_directory\";"));
+        assert!(state.is_some_and(|state| state.contains(&format!(";r={left};"))), "{user}: {state:?}");
+    }
+    for user in [BOB, "@bob", UNKNOWN, "@carol"] {
+        let limited = put(&routes, user, "{}").await;
+        assert_eq!(problem(&limited), (429, "rate_limited"), "{user}");
+        assert!(limited.headers.contains_key("retry-after"), "{user}");
+    }
+    assert_eq!(problem(&remove("@bob").await), (429, "rate_limited"));
+    // These requests look up no other user.
+    for user in ["me", &me] {
+        assert_ne!(put(&routes, user, "{}").await.status, 429, "{user}");
+    }
+    assert_eq!(remove(BOB).await.status, 204);
+    let by_key = Request::put(path(BOB)).header("Authorization", format!("Bearer {}", key("rooms")));
+    assert_eq!(send(&routes, by_key).await.status, 201, "a server key without a user has no limit");
 }

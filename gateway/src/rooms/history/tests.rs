@@ -1,6 +1,8 @@
 mod changed;
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use confab_common::Code;
@@ -47,6 +49,8 @@ struct Log {
     members: Mutex<Option<HashSet<Uuid>>>,
     /// Whether the service knows no credential, and refuses that of user 2.
     is_new: AtomicBool,
+    /// Whether the service cannot verify the credential of user 2.
+    is_slow: AtomicBool,
 }
 
 fn history(last: u64, permits: usize) -> (Arc<Log>, Arc<History>) {
@@ -57,6 +61,7 @@ fn history(last: u64, permits: usize) -> (Arc<Log>, Arc<History>) {
         permits: Semaphore::new(permits),
         members: Mutex::default(),
         is_new: AtomicBool::default(),
+        is_slow: AtomicBool::default(),
     });
     let (theirs, gate) = (log.clone(), log.clone());
     let answer = fake(move |_, body: Bytes| {
@@ -69,10 +74,20 @@ fn history(last: u64, permits: usize) -> (Arc<Log>, Arc<History>) {
         let more = if request.after.is_some() { events.end <= last } else { events.start > 1 };
         let events = events.map(|seq| Event { seq, ..Event::default() }).collect();
         let is_new = theirs.is_new.load(Ordering::SeqCst);
-        if is_new && request.credentials.is_empty() {
+        if is_new && !request.readers.is_empty() && request.credentials.is_empty() {
             return Ok(ListEventsResponse { credentials_unknown: true, ..<_>::default() }.encode_to_vec());
         }
-        let refused_readers = if is_new { vec![Uuid::from_u128(2).to_string()] } else { Vec::new() };
+        let second = Uuid::from_u128(2).to_string();
+        if theirs.is_slow.load(Ordering::SeqCst) && request.readers.contains(&second) {
+            let refused_readers = vec![second];
+            return Ok(
+                ListEventsResponse { credentials_unknown: true, refused_readers, ..<_>::default() }.encode_to_vec()
+            );
+        }
+        let refused_readers = if is_new { vec![second] } else { Vec::new() };
+        if is_new && request.readers == refused_readers {
+            return Err(Error::new(Code::Unauthorized, "the token is not valid"));
+        }
         match last {
             0 => Err(Error::unavailable("the message service")),
             _ => {
@@ -106,7 +121,7 @@ fn history(last: u64, permits: usize) -> (Arc<Log>, Arc<History>) {
             answer.oneshot(request).await
         }
     }));
-    let clients = Clients::new(Services { message, ..Services::none() }, std::time::Duration::from_secs(20));
+    let clients = Clients::new(Services { message, ..Services::none() }, Duration::from_secs(20));
     (log, History::new(clients))
 }
 
@@ -238,6 +253,43 @@ async fn a_read_is_repeated_with_the_tokens_that_the_service_does_not_know() {
     let seqs = pages.iter().map(|page| page.as_ref().map(seqs).map_err(|error| error.code)).collect::<Vec<_>>();
     assert_eq!(seqs, [Ok(vec![8, 9]), Err(Code::Unauthorized), Ok(vec![8, 9])]);
     assert_eq!(log.reads.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test]
+async fn a_user_whose_token_cannot_be_verified_delays_no_other_reader() {
+    let (log, history) = history(9, 99);
+    log.is_slow.store(true, Ordering::SeqCst);
+    let read = |number: Option<u128>| {
+        let history = history.clone();
+        async move { history.read(ROOM, beyond(7), number.and_then(user)).await }
+    };
+    let second = tokio::spawn(read(Some(2)));
+    let pages = join_all([Some(1), None].map(read)).await;
+    assert!(pages.iter().all(|page| page.as_ref().is_ok_and(|page| seqs(page) == [8, 9])), "{pages:?}");
+    assert_eq!(log.most_users.load(Ordering::SeqCst), 2, "all were in one read");
+    assert!(!second.is_finished());
+    log.is_slow.store(false, Ordering::SeqCst);
+    assert_eq!(seqs(&second.await.unwrap().unwrap()), [8, 9]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_cannot_be_verified_until_the_deadline_is_unavailable() {
+    let (log, history) = history(9, 999);
+    log.is_slow.store(true, Ordering::SeqCst);
+    let begun = Instant::now();
+    let page = history.read(ROOM, beyond(7), user(2)).await;
+    assert_eq!(page.unwrap_err().code, Code::Unavailable);
+    assert!((Duration::from_secs(19)..Duration::from_secs(20)).contains(&begun.elapsed()), "{:?}", begun.elapsed());
+    assert!(history.waiting.lock().is_empty());
+}
+
+#[tokio::test]
+async fn a_refused_token_fails_no_anonymous_reader() {
+    let (log, history) = history(9, 9);
+    log.is_new.store(true, Ordering::SeqCst);
+    let pages = join_all([user(2), None].map(|user| history.read(ROOM, beyond(7), user))).await;
+    let seqs = pages.iter().map(|page| page.as_ref().map(seqs).map_err(|error| error.code)).collect::<Vec<_>>();
+    assert_eq!(seqs, [Err(Code::Unauthorized), Ok(vec![8, 9])]);
 }
 
 #[test]

@@ -9,10 +9,13 @@ use confab_proto::auth::v1::{
 use parking_lot::Mutex;
 use prost::Message;
 use serde_json::json;
-use tokio::time::advance;
+use tokio::time::{Instant, advance};
 
 use super::*;
-use crate::testing::{callers, claims, fake, identity, jwks, signed, token_of};
+use crate::credential::message_credential;
+use crate::testing::{
+    KEY, SlowKeys, callers, claims, eventually, fake, identity, jwks, server_key as key, signed, token_of,
+};
 
 /// An auth service with one server key, whose calls are counted.
 #[derive(Default)]
@@ -20,12 +23,6 @@ struct Auth {
     revocations: Mutex<Vec<Revocation>>,
     key_is_deleted: AtomicBool,
     jwks: AtomicU64,
-}
-
-const KEY: Uuid = Uuid::from_u128(5);
-
-fn key() -> String {
-    format!("cfk_{}_{}", KEY.simple(), "A".repeat(43))
 }
 
 impl Auth {
@@ -163,4 +160,115 @@ async fn known_credentials_are_bounded() {
     }
     callers.0.known.run_pending_tasks();
     assert!(callers.0.known.entry_count() <= 10, "{}", callers.0.known.entry_count());
+}
+
+fn code_of(found: &Found) -> Option<Option<Code>> {
+    found.as_ref().map(|found| found.as_ref().err().map(|error| error.code))
+}
+
+#[tokio::test(start_paused = true)]
+async fn known_tokens_are_found_without_a_wait() {
+    let callers = callers(Arc::<Auth>::default().transport());
+    eventually(|| callers.is_ready()).await;
+    let tokens = (0..300).map(|user| Credential::of_token(&token_of(Uuid::from_u128(user)))).collect::<Vec<_>>();
+    let given = tokens.iter().map(message_credential).collect::<Vec<_>>();
+    let names = || tokens.iter().filter_map(Credential::digest).collect::<Vec<_>>();
+    let all = async |given: &[message::Credential], names: Vec<Digest>| {
+        callers.find_all(given, names).await.values().map(code_of).collect::<Vec<_>>()
+    };
+    assert_eq!(all(&[], names()).await, vec![None; 300]);
+    assert_eq!(all(&given, Vec::new()).await, vec![Some(None); 300]);
+    assert_eq!(all(&[], names()).now_or_never(), Some(vec![Some(None); 300]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_key_delays_a_request_by_400_ms_and_is_found_by_the_next_one() {
+    let auth = Arc::<SlowKeys>::default();
+    let callers = callers(auth.transport());
+    eventually(|| callers.is_ready()).await;
+    let acting = Credential::of_key(&key(), Some(Uuid::from_u128(7)));
+    let token = Credential::of_token(&token_of(Uuid::from_u128(8)));
+    let [slow, fast] = [&acting, &token].map(|credential| credential.digest().unwrap());
+    let given = [&acting, &token].map(message_credential);
+    let begun = Instant::now();
+    let found = callers.find_all(&given, vec![fast, slow]).await;
+    assert_eq!((code_of(&found[&slow]), code_of(&found[&fast])), (Some(Some(Code::Unavailable)), Some(None)));
+    let waited = begun.elapsed();
+    assert!((background::WAIT..background::WAIT + Duration::from_millis(2)).contains(&waited), "{waited:?}");
+    // Later requests do not wait as long again.
+    assert_eq!(code_of(&callers.find_all(&given, Vec::new()).await[&slow]), Some(Some(Code::Unavailable)));
+    assert!(begun.elapsed() < waited + Duration::from_millis(25), "{:?}", begun.elapsed());
+    auth.release();
+    let known = async {
+        while code_of(&callers.find_all(&[], vec![slow]).await[&slow]) != Some(None) {
+            sleep(Duration::from_millis(2)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(1), known).await.unwrap();
+    assert_eq!(auth.lookups(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_with_a_blocked_user_does_not_wait_for_auth() {
+    let (auth, is_away) = (Arc::<Auth>::default(), Arc::<AtomicBool>::default());
+    let (answers, away) = (auth.transport(), is_away.clone());
+    let slow = confab_common::grpc::in_process(tower::service_fn(move |request: http::Request<tonic::body::Body>| {
+        let (answers, away) = (answers.clone(), away.clone());
+        async move {
+            if away.load(Ordering::Relaxed) {
+                std::future::pending::<()>().await;
+            }
+            tower::ServiceExt::oneshot(answers, request).await
+        }
+    }));
+    let callers = callers(slow);
+    let token = Credential::of_token(&signed(1, &claims(json!({}))));
+    assert_eq!(code(&callers, &token).await, None);
+    auth.of_user(RevocationKind::Blocked);
+    is_rejected(&callers, &token).await;
+    // Whether the suspension has ended is asked again.
+    is_away.store(true, Ordering::Relaxed);
+    let (begun, name) = (Instant::now(), token.digest().unwrap());
+    let found = callers.find_all(&[message_credential(&token)], Vec::new()).await;
+    assert_eq!(code_of(&found[&name]), Some(Some(Code::Unavailable)));
+    assert!(begun.elapsed() < Duration::from_millis(450), "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn a_malformed_credential_has_an_error_of_its_own() {
+    let callers = callers(Arc::<Auth>::default().transport());
+    let malformed =
+        [("a b\n", "", ""), ("", "x", ""), ("", "cfk_x", "me"), ("", "", "")].map(|(token, key, user_id)| {
+            message::Credential { token: token.into(), key: key.into(), user_id: user_id.into() }
+        });
+    let found = callers.find_all(&malformed, Vec::new()).await;
+    assert_eq!(found.len(), 4);
+    for credential in &malformed {
+        assert_eq!(code_of(&found[&digest_of(credential)]), Some(Some(Code::Unauthorized)));
+    }
+}
+
+#[tokio::test]
+async fn a_service_reads_the_new_keys_of_an_issuer_for_a_credential() {
+    let path = confab_common::testing::directory().join("keys.json");
+    let publish = |seed| std::fs::write(&path, jwks(&[seed])).unwrap();
+    publish(2);
+    let issuer = json!({"issuer": "https://id.example/", "audience": "chat", "keyFile": path, "algorithms": ["EdDSA"]});
+    let config = CallersConfig::strict(IssuersConfig { issuers: Some(json!([issuer]).to_string()) });
+    let auth = Arc::<Auth>::default().transport();
+    let callers = Callers::start(&config, Role::Message, auth, None, &Process::new()).unwrap();
+    let now = jsonwebtoken::get_current_timestamp();
+    let claims = json!({"iss": "https://id.example/", "aud": "chat", "sub": "ada", "iat": now, "exp": now + 60});
+    for seed in [2, 3] {
+        publish(seed);
+        let token = Credential::of_token(&signed(seed, &claims));
+        let given = [message_credential(&token)];
+        // Tokens cause one read of the keys in 30 s, so the first request must cause it.
+        let accepted = async {
+            while code_of(&callers.find_all(&given, Vec::new()).await[&token.digest().unwrap()]) != Some(None) {
+                sleep(Duration::from_millis(2)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), accepted).await.unwrap();
+    }
 }

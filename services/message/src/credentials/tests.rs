@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use confab_identity::credential::{Credential, UNKNOWN, message_credential};
-use confab_identity::testing::{auth, callers, claims, fake, jwks, signed, token_of};
+use confab_identity::testing::{SlowKeys, auth, callers, claims, fake, jwks, server_key, signed, token_of};
 use confab_proto::auth::v1::{Jwks, ListRevocationsRequest, ListRevocationsResponse, Revocation, UserRef};
 use parking_lot::Mutex;
 use prost::Message;
@@ -128,7 +128,7 @@ async fn nothing_is_appended_after_a_logout() {
 
 #[tokio::test]
 async fn a_replica_that_cannot_verify_tokens_fails_the_whole_call() {
-    let fixture = Fixture::guarded(callers(fake(|_, _| Err(Error::unavailable("the database"))))).await;
+    let fixture = Fixture::unready(callers(fake(|_, _| Err(Error::unavailable("the database"))))).await;
     let (room, ada) = (Uuid::now_v7(), credential(ADA));
     let request = |given: Vec<pb::Credential>| pb::AppendRequest {
         events: vec![from(ADA, room, "tea", &ada)],
@@ -180,4 +180,80 @@ async fn readers_need_credentials() {
     assert_eq!(read(list(&[], &[], &[])).await, Ok((false, 1, 0)), "an anonymous reader");
     let moderator = pb::ListEventsRequest { moderator: true, ..list(&[], &[], &[]) };
     assert_eq!(read(moderator).await, Err(Code::Unauthorized));
+}
+
+/// Repeats a request until it has this outcome.
+async fn until<T: PartialEq + std::fmt::Debug>(expected: T, mut repeat: impl AsyncFnMut() -> T) {
+    let mut last = None;
+    let repeating = async {
+        while last.as_ref() != Some(&expected) {
+            last = Some(repeat().await);
+            tokio::task::yield_now().await;
+        }
+    };
+    let ended = tokio::time::timeout(std::time::Duration::from_secs(10), repeating).await;
+    assert!(ended.is_ok(), "{last:?}");
+}
+
+#[tokio::test]
+async fn a_credential_that_cannot_be_verified_delays_only_its_own_events() {
+    let keys = Arc::<SlowKeys>::default();
+    let fixture = Fixture::guarded(callers(keys.transport())).await;
+    let (ada, eve, slow) = (credential(ADA), credential(EVE), Credential::of_key(&server_key(), Some(EVE)));
+    let [room, other] = [(); 2].map(|()| Uuid::now_v7());
+    let events = vec![
+        from(ADA, room, "1", &ada),
+        from(EVE, room, "2", &slow),
+        from(ADA, room, "3", &ada),
+        from(EVE, room, "4", &eve),
+        from(EVE, other, "5", &eve),
+    ];
+    let outcomes = append(&fixture, events.clone(), &[&ada, &slow, &eve]).await;
+    assert_eq!(outcomes, ["1", "unavailable", "3", "unavailable", "5"], "an event waits for those of its sender");
+    keys.release();
+    let held = || [1, 3].map(|index| events[index].clone()).to_vec();
+    until(vec!["2".to_owned(), "4".to_owned()], async || append(&fixture, held(), &[&slow]).await).await;
+    assert_eq!(keys.lookups(), 1, "the repeat finds the outcome of the first verification");
+    assert_eq!(contents(&fixture, room).await, ["1", "3", "2", "4"]);
+}
+
+#[tokio::test]
+async fn a_malformed_credential_fails_its_own_events_only() {
+    let fixture = Fixture::guarded(callers(auth())).await;
+    let (room, ada) = (Uuid::now_v7(), credential(ADA));
+    let malformed = pb::Credential { key: "no key".into(), ..pb::Credential::default() };
+    let credential = confab_identity::credential::digest_of(&malformed).to_vec();
+    let events = vec![pb::NewEvent { credential, ..from(ADA, room, "1", &ada) }, from(ADA, Uuid::now_v7(), "2", &ada)];
+    let request = pb::AppendRequest { events, credentials: vec![malformed, message_credential(&ada)] };
+    let outcomes = fixture.client.clone().append(request).await.unwrap().into_inner().outcomes;
+    let codes = outcomes.into_iter().map(|it| outcome(it).map_or_else(|(code, _)| code, |(event, _)| event.content));
+    assert_eq!(codes.collect::<Vec<_>>(), ["unauthorized", "not_found"]);
+}
+
+#[tokio::test]
+async fn a_reader_whose_credential_cannot_be_verified_is_named() {
+    let keys = Arc::<SlowKeys>::default();
+    let fixture = Fixture::guarded(callers(keys.transport())).await;
+    let (room, ada, slow) = (Uuid::now_v7(), credential(ADA), Credential::of_key(&server_key(), Some(EVE)));
+    assert_eq!(append(&fixture, vec![from(ADA, room, "1", &ada)], &[&ada]).await, ["1"]);
+    let read = async |readers: &[(Uuid, &Credential)]| {
+        let names = readers.iter().map(|(_, credential)| credential.digest().unwrap().to_vec());
+        let list = pb::ListEventsRequest {
+            room_id: room.to_string(),
+            limit: 10,
+            readers: readers.iter().map(|(user, _)| user.to_string()).collect(),
+            reader_credentials: names.collect(),
+            credentials: readers.iter().map(|(_, credential)| message_credential(credential)).collect(),
+            ..Default::default()
+        };
+        let page = fixture.list(list).await.unwrap();
+        (page.credentials_unknown, page.refused_readers, page.events.len())
+    };
+    let both = [(ADA, &ada), (EVE, &slow)];
+    assert_eq!(read(&both).await, (true, vec![EVE.to_string()], 0));
+    assert_eq!(read(&both[1..]).await, (true, vec![EVE.to_string()], 0));
+    assert_eq!(read(&both[..1]).await, (false, Vec::new(), 1));
+    keys.release();
+    until((false, Vec::new(), 1), async || read(&both).await).await;
+    assert_eq!(keys.lookups(), 1);
 }

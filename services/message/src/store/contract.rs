@@ -7,6 +7,7 @@ mod members;
 mod opening;
 mod privileges;
 mod reading;
+mod reopening;
 mod upgrading;
 
 use std::path::PathBuf;

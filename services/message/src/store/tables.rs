@@ -24,12 +24,21 @@ pub static SCHEMA: Schema = Schema {
                 ("private", Flag),
                 ("opened", Flag),
                 ("opened_in", Id),
+                ("opening_in", Id),
+                ("opening_seq", Number),
             ],
         ),
         Table::new(
             "room_members",
             3,
-            &[("partition", Number), ("room_id", Id), ("user_id", Id), ("role", Number), ("since_seq", Number)],
+            &[
+                ("partition", Number),
+                ("room_id", Id),
+                ("user_id", Id),
+                ("role", Number),
+                ("since_seq", Number),
+                ("opened_in", Id),
+            ],
         ),
         Table::new(
             "events",

@@ -41,6 +41,11 @@ impl Author {
         if self.is_moderator { Viewer::Moderator } else { Viewer::User(self.user.id) }
     }
 
+    /// Returns who adds a user to a room by this change, if that is another user.
+    pub fn adds(&self, user: Uuid) -> Option<Uuid> {
+        Some(self.user.id).filter(|author| *author != user && !self.is_moderator)
+    }
+
     /// Returns the role that decides about the change, from the author's own role.
     pub fn role(&self, own: Option<Role>) -> Option<Role> {
         if self.is_moderator { Some(Role::Owner) } else { own }

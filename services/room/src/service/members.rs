@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::{Author, EVENT_WAIT_LIMIT, Rooms, Viewer, overtaken, page_limit, rights, unknown};
 use crate::event;
-use crate::store::{Member, MemberChange, MemberPosition, Role, Seen, SeenWithMember, User};
+use crate::store::{Joining, Member, MemberChange, MemberPosition, Role, Seen, SeenWithMember, User};
 
 /// A page of the list of members.
 pub struct MemberPage {
@@ -66,7 +66,7 @@ impl Rooms {
             self.require_members_in_log().await?;
             // If the user becomes the owner, the present owner becomes an admin.
             let former = if member.role == Role::Owner { Some(self.owner(room).await?) } else { None };
-            let change = addition(seen, &author.user, &member, former, created)?;
+            let change = addition(seen, author, &member, former, created)?;
             if self.store.change_members(change).await? {
                 break (number + 1, member, created);
             }
@@ -138,15 +138,22 @@ impl Rooms {
 }
 
 /// Returns the change that gives a user a role. `former` is the present owner, if the user becomes the owner.
-fn addition(seen: Seen, sender: &User, member: &Member, former: Option<Member>, created: bool) -> Result<MemberChange> {
+fn addition(
+    seen: Seen,
+    author: &Author,
+    member: &Member,
+    former: Option<Member>,
+    created: bool,
+) -> Result<MemberChange> {
     let mut room = seen.room;
     room.revision += 1;
     let others = former.map(|owner| Member { role: Role::Admin, ..owner }).into_iter().collect::<Vec<_>>();
     let set = [std::slice::from_ref(member), &others].concat();
     let event = if created {
-        event::joined(&room, sender, member, &others)?
+        event::joined(&room, &author.user, member, &others)?
     } else {
-        event::roles_changed(&room, sender, &set)?
+        event::roles_changed(&room, &author.user, &set)?
     };
-    Ok(MemberChange { set, removed: None, joins: created.then_some(member.user.id), event })
+    let joining = Joining { user: member.user.id, added_by: author.adds(member.user.id) };
+    Ok(MemberChange { set, removed: None, joins: created.then_some(joining), event })
 }

@@ -147,9 +147,18 @@ pub struct MemberChange {
     /// Users who become members or get another role. A present member keeps its name and its time of joining.
     pub set: Vec<Member>,
     pub removed: Option<Uuid>,
-    /// The user in `set` who is not a member yet. It counts against the user's maximum number of rooms.
-    pub joins: Option<Uuid>,
+    pub joins: Option<Joining>,
     pub event: RoomEvent,
+}
+
+/// The user in the `set` of a change who is not a member yet. The room counts against the user's maximum number of
+/// rooms.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Joining {
+    pub user: Uuid,
+    /// The other user who adds the user; `None` if the user joins, or if a server key without a user adds the user.
+    /// Such rooms may be at most half of the maximum.
+    pub added_by: Option<Uuid>,
 }
 
 /// An event to append to the log: a row of the outbox, written in one transaction with the change.
@@ -186,8 +195,10 @@ pub struct Owed {
 pub struct Opening {
     /// Whether the room is private; `None` for a room that is deleted.
     pub private: Option<bool>,
-    /// At most 1000 members, those with the highest roles first.
+    /// At most 1000 members.
     pub members: Vec<(Uuid, Role)>,
+    /// Whether the room has further members.
+    pub more: bool,
     /// The log's epoch in which the room must be opened again.
     pub epoch: Option<Uuid>,
 }
@@ -196,9 +207,11 @@ pub struct Opening {
 pub type OpeningRow = (Option<bool>, Option<Uuid>, Option<(Uuid, Role)>);
 
 impl Opening {
-    /// Builds an opening from its rows, with a member each; no rows mean that the room is open.
-    pub fn of(rows: Vec<OpeningRow>) -> Option<Self> {
+    /// Builds an opening from the first `limit` of its rows, with a member each; no rows mean that the room is open.
+    pub fn of(rows: Vec<OpeningRow>, limit: u32) -> Option<Self> {
         let (private, epoch, _) = *rows.first()?;
-        Some(Self { private, members: rows.into_iter().filter_map(|(_, _, member)| member).collect(), epoch })
+        let more = rows.len() > limit as usize;
+        let members = rows.into_iter().take(limit as usize).filter_map(|(_, _, member)| member).collect();
+        Some(Self { private, members, more, epoch })
     }
 }

@@ -14,8 +14,8 @@ use rusqlite::{Connection, Params, Row, params};
 use uuid::Uuid;
 
 use super::{
-    Position, Role, Room, RoomEvent, RoomStore, SEARCH_BOUNDS, SearchBounds, Seen, Stored, User, name_taken,
-    newest_first, pieces, search_took_too_long, too_many_rooms,
+    Joining, Position, Role, Room, RoomEvent, RoomStore, SEARCH_BOUNDS, SearchBounds, Seen, Stored, User,
+    added_to_too_many_rooms, name_taken, newest_first, pieces, search_took_too_long, share_of_others, too_many_rooms,
 };
 use outbox::owe;
 
@@ -70,12 +70,23 @@ fn id(row: &Row, column: usize) -> rusqlite::Result<Uuid> {
     Ok(Uuid::from_bytes(row.get(column)?))
 }
 
-const COUNT: &str = "/* count */ SELECT count(*) FROM (SELECT 1 FROM members WHERE user_id = ?1 LIMIT ?2)";
+const COUNT: &str = "/* count */
+    SELECT count(*), count(added_by) FROM (SELECT added_by FROM members WHERE user_id = ?1 LIMIT ?2)";
 
-/// Rejects a further room of a user who is in the maximum number of rooms; 0 means no limit.
-fn check_place(connection: &Connection, user: Uuid, max_rooms: u32) -> Result<()> {
-    let count = || query(connection, COUNT, params![user.as_bytes(), max_rooms], |row| row.get::<_, u32>(0));
-    if max_rooms > 0 && count()?.pop() >= Some(max_rooms) { Err(too_many_rooms(max_rooms)) } else { Ok(()) }
+/// Rejects a further room of a user who is in the maximum number of rooms; 0 means no limit. If another user adds the
+/// user, also rejects it if other users have added the user to half as many.
+fn check_place(connection: &Connection, Joining { user, added_by }: Joining, max_rooms: u32) -> Result<()> {
+    if max_rooms == 0 {
+        return Ok(());
+    }
+    let mut count = connection.prepare_cached(COUNT)?;
+    let counts = |row: &Row| Ok((row.get::<_, u32>(0)?, row.get::<_, u32>(1)?));
+    let (rooms, added) = count.query_row(params![user.as_bytes(), max_rooms], counts)?;
+    if rooms >= max_rooms {
+        return Err(too_many_rooms(max_rooms));
+    }
+    let is_full = added_by.is_some() && added >= share_of_others(max_rooms);
+    if is_full { Err(added_to_too_many_rooms(max_rooms)) } else { Ok(()) }
 }
 
 /// Converts the id of a reader to a parameter; no row has the id NULL of an anonymous reader.
@@ -189,7 +200,7 @@ impl RoomStore for SqliteStore {
             if execute(connection, TAKE_ID, [id.as_bytes()])? == 0 {
                 return Ok(false);
             }
-            check_place(connection, creator.id, max_rooms)?;
+            check_place(connection, Joining { user: creator.id, added_by: None }, max_rooms)?;
             let values = params![
                 id.as_bytes(),
                 name,

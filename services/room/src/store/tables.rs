@@ -27,7 +27,14 @@ pub static SCHEMA: Schema = Schema {
         Table::new(
             "members",
             2,
-            &[("room_id", Id), ("user_id", Id), ("username", Text), ("role", Number), ("joined_at_ms", Number)],
+            &[
+                ("room_id", Id),
+                ("user_id", Id),
+                ("username", Text),
+                ("role", Number),
+                ("joined_at_ms", Number),
+                ("added_by", Id),
+            ],
         ),
         Table::new("openings", 1, &[("room_id", Id), ("epoch", Id)]),
         Table::new("log_epoch", 1, &[("one", Flag), ("epoch", Id)]),

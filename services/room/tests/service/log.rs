@@ -1,5 +1,6 @@
 //! A fake message service that records the openings and events, and can be made unreachable.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -160,6 +161,21 @@ fn apply(roles: &mut BTreeMap<String, Role>, access: &AccessChange) {
     }
 }
 
+/// Opens a room, or adds a page of members to a room that is being opened.
+fn continue_opening(openings: &mut BTreeMap<String, OpenRoomRequest>, open: OpenRoomRequest) {
+    match openings.entry(open.room_id.clone()) {
+        Entry::Vacant(entry) => {
+            entry.insert(open);
+        }
+        Entry::Occupied(mut entry) if entry.get().partial => {
+            let opening = entry.get_mut();
+            opening.members.extend(open.members);
+            opening.partial = open.partial;
+        }
+        Entry::Occupied(_) => {}
+    }
+}
+
 fn has_events(state: &State, room: &str) -> bool {
     state.events.iter().any(|event| event.room_id == room)
 }
@@ -216,8 +232,9 @@ impl MessageService for Log {
             _ => {}
         }
         let is_late = !open.epoch.is_empty() && open.epoch != state.epoch.to_string();
+        assert!(open.members.len() <= 1000, "the log rejects more members in one call");
         if !has_events(&state, &open.room_id) && !is_late {
-            state.openings.entry(open.room_id.clone()).or_insert(open);
+            continue_opening(&mut state.openings, open);
         }
         match state.mood {
             Mood::Mute => Err(Status::unknown("connection reset")),

@@ -1,6 +1,7 @@
 //! The log opens each room before it appends the room's events; a log in an earlier format has no members.
 
 use confab_common::Code;
+use tokio_postgres::NoTls;
 
 use super::log::Mood;
 use super::*;
@@ -13,6 +14,7 @@ on_both_stores![
     log_of_the_release_before_needs_no_openings,
     members_require_a_log_with_members,
     restored_log_receives_all_rooms_again,
+    restored_log_receives_every_member_of_a_large_room,
 ];
 
 async fn room_is_opened_before_its_creation_is_answered(location: Location) {
@@ -144,10 +146,7 @@ async fn restored_log_receives_all_rooms_again(location: Location) {
     service.set(&ada, &tea, &bob, Role::Member).await.unwrap();
     let gone = service.create(&ada, "Gone").await.unwrap().id;
     service.delete(&ada, &gone).await.unwrap();
-    // From now on, only the comparison of epochs reads the heads, every 5 s. Before the second time, the first one has
-    // recorded the epoch.
-    let before = log.heads();
-    eventually(async || (log.heads() >= before + 2).then_some(())).await;
+    epoch_is_recorded(&log).await;
     service.stop();
     log.restore();
 
@@ -158,5 +157,52 @@ async fn restored_log_receives_all_rooms_again(location: Location) {
     let hidden = log.opening(&gone).unwrap();
     assert_eq!((hidden.visibility(), hidden.members.len()), (Visibility::Private, 0), "no user sees a deleted room");
     service.rename(&ada, &tea, "Green tea").await.unwrap();
+    assert_eq!(log.of_room(&tea).len(), 1);
+}
+
+/// Returns when the service has recorded the epoch, if no call makes it read the heads from now on.
+async fn epoch_is_recorded(log: &Log) {
+    // The comparison of epochs reads the heads every 5 s. Before the second time, the first one has recorded the epoch.
+    let before = log.heads();
+    eventually(async || (log.heads() >= before + 2).then_some(())).await;
+}
+
+/// Adds this many members to a room in the database.
+async fn fill(location: &Location, room: &str, count: usize) {
+    let room = Uuid::try_parse(room).unwrap();
+    match &location.url {
+        Some(url) => {
+            let (client, connection) = tokio_postgres::connect(url.expose(), NoTls).await.unwrap();
+            tokio::spawn(connection);
+            let insert = "INSERT INTO room.members (room_id, user_id, username, role, joined_at_ms)
+                SELECT $1::uuid, gen_random_uuid(), 'user', 1, 1000 FROM generate_series(1, $2::bigint)";
+            client.execute(insert, &[&room, &(count as i64)]).await.unwrap();
+        }
+        None => {
+            let database = rusqlite::Connection::open(location.directory.join("room.db")).unwrap();
+            let insert = "INSERT INTO members (room_id, user_id, username, role, joined_at_ms)
+                WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < ?2)
+                SELECT ?1, randomblob(16), 'user', 1, 1000 FROM numbers";
+            database.execute(insert, rusqlite::params![room.as_bytes(), count as i64]).unwrap();
+        }
+    }
+}
+
+async fn restored_log_receives_every_member_of_a_large_room(location: Location) {
+    let (log, ada) = (Log::default(), user("ada"));
+    let service = Service::start(&location, &log).await;
+    let tea = service.create_private(&ada, "Tea").await.unwrap().id;
+    epoch_is_recorded(&log).await;
+    service.stop();
+    fill(&location, &tea, 2300).await;
+    log.restore();
+
+    let service = Service::start(&location, &log).await;
+    eventually(async || log.opening(&tea)).await;
+    // The event of a change waits until the log has all members.
+    service.rename(&ada, &tea, "Green tea").await.unwrap();
+    assert!(!log.opening(&tea).unwrap().partial);
+    let (visibility, roles) = log.room(&tea);
+    assert_eq!((visibility, roles.len(), roles.get(&ada.id)), (Visibility::Private, 2301, Some(&Role::Owner)));
     assert_eq!(log.of_room(&tea).len(), 1);
 }

@@ -9,6 +9,7 @@ on_both_stores![
     a_user_at_the_maximum_creates_and_joins_no_further_room,
     neither_admins_nor_keys_add_a_user_at_the_maximum,
     a_room_passes_to_an_heir_at_the_maximum,
+    other_users_take_at_most_half_of_the_places,
 ];
 
 /// Starts a service with at most 2 rooms for each user.
@@ -73,4 +74,28 @@ async fn a_room_passes_to_an_heir_at_the_maximum(location: Location) {
 
     assert!(!service.remove_user(&ada).await.unwrap());
     assert_eq!(service.members(&bob, &tea).await, [(bob.clone(), Role::Owner)]);
+}
+
+async fn other_users_take_at_most_half_of_the_places(location: Location) {
+    let (service, _log) = start(location).await;
+    let (ada, bob, cleo) = (user("ada"), user("bob"), user("cleo"));
+    let tea = service.create(&ada, "Tea").await.unwrap().id;
+    let coffee = service.create(&cleo, "Coffee").await.unwrap().id;
+    let milk = service.create(&cleo, "Milk").await.unwrap().id;
+    service.set(&ada, &tea, &bob, Role::Unspecified).await.unwrap();
+    let rejected = service.set(&cleo, &coffee, &bob, Role::Admin).await.unwrap_err();
+    let detail = "other users may add the user to 1 of 2 rooms; the user can still join rooms";
+    assert_eq!((rejected.code, &*rejected.detail), (Code::Conflict, detail));
+    assert_eq!(service.set(&cleo, &coffee, &bob, Role::Owner).await.unwrap_err().detail, detail);
+    service.join(&bob, &coffee).await.unwrap();
+    service.remove(&bob, &coffee, &bob.id).await.unwrap();
+    service.create(&bob, "Water").await.unwrap();
+    assert_eq!(service.join(&bob, &coffee).await.unwrap_err().code, Code::Conflict);
+
+    // A server key is no other user.
+    let dan = user("dan");
+    for room in [&coffee, &milk] {
+        service.moderate(&key(), room, &dan, Role::Member).await.unwrap();
+    }
+    assert_eq!(service.moderate(&key(), &tea, &dan, Role::Member).await.unwrap_err().code, Code::Conflict);
 }

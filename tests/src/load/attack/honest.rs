@@ -3,6 +3,7 @@
 mod acts;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -25,6 +26,9 @@ const LOGINS: Duration = Duration::from_millis(1000);
 const TRANSFERS: Duration = Duration::from_millis(500);
 const ADMIN_REQUESTS: Duration = Duration::from_millis(500);
 
+/// Logins of each account: with the session of its signup less than 50, at which the server ends the oldest session.
+const MAX_LOGINS: u64 = 45;
+
 /// Time limit for acts that are not instant.
 pub const ACT_LIMIT: Duration = Duration::from_secs(5);
 
@@ -35,8 +39,10 @@ pub struct People {
     pub route: Route,
     /// The route to its admin port.
     pub admin: Route,
-    /// At least one.
+    /// At least one. Their sessions stay open, so the honest clients do not log in to them.
     pub accounts: Vec<Account>,
+    /// The accounts that log in, in turn: as many as [`login_accounts`] returns.
+    pub login_accounts: Vec<Account>,
     /// The room in which they chat.
     pub hall: String,
     /// Rooms that are joined and left.
@@ -82,6 +88,12 @@ impl Honest {
     }
 }
 
+/// Returns the number of accounts that log in for this time, so that no login ends a session.
+pub fn login_accounts(time: Duration) -> usize {
+    let logins = time.as_millis().div_ceil(LOGINS.as_millis()) as u64 + 1;
+    logins.div_ceil(MAX_LOGINS) as usize
+}
+
 fn everything(people: People, tally: &Arc<Tally>) -> JoinSet<()> {
     let people = Arc::new(people);
     let mut tasks = JoinSet::new();
@@ -94,7 +106,9 @@ fn everything(people: People, tally: &Arc<Tally>) -> JoinSet<()> {
     tasks.spawn(acts::join(people.clone(), tally.clone(), JOINS));
     tasks.spawn(acts::transfer(people.clone(), tally.clone(), TRANSFERS));
     tasks.spawn(acts::again("connect", tally.clone(), CONNECTS, people.clone(), acts::connect));
-    tasks.spawn(acts::again("login", tally.clone(), LOGINS, people.clone(), acts::login));
+    let logins = AtomicUsize::new(0);
+    let login = move |people| acts::login(people, logins.fetch_add(1, Ordering::Relaxed));
+    tasks.spawn(acts::again("login", tally.clone(), LOGINS, people.clone(), login));
     tasks.spawn(acts::again(
         "upload by a newcomer",
         tally.clone(),
@@ -104,4 +118,20 @@ fn everything(people: People, tally: &Arc<Tally>) -> JoinSet<()> {
     ));
     tasks.spawn(acts::again("admin port", tally.clone(), ADMIN_REQUESTS, people, acts::look));
     tasks
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_account_logs_in_more_often_than_it_may_have_sessions() {
+        for seconds in [0, 1, 44, 45, 90, 3600] {
+            let accounts = login_accounts(Duration::from_secs(seconds)) as u64;
+            // The first login is at once, and one follows each second.
+            let logins_of_one = (seconds + 1).div_ceil(accounts);
+            assert!(logins_of_one <= MAX_LOGINS, "{seconds} s: {logins_of_one} logins of one account");
+        }
+        assert_eq!([0, 44, 45, 90].map(|seconds| login_accounts(Duration::from_secs(seconds))), [1, 1, 2, 3]);
+    }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use super::super::figures::Figures;
-use super::honest::Honest;
+use super::honest::{Honest, login_accounts};
 use super::hostile::Hostile;
 use super::say;
 use super::scenarios::Scenario;
@@ -20,6 +20,8 @@ const FINAL_PHASE: Duration = Duration::from_secs(10);
 const CHECK_INTERVAL: Duration = Duration::from_millis(200);
 /// How many samples it takes to see the memory that a process keeps.
 const KEPT_LOOKS: usize = 25;
+/// Time of the honest clients beyond the phases: for the samples before and after the attack, and for delays.
+const MARGIN: Duration = Duration::from_secs(60);
 /// Maximum log lines that are shown.
 const SHOWN: usize = 3;
 
@@ -30,6 +32,13 @@ pub struct Times {
     pub attack: u64,
     /// After the attack.
     pub after: u64,
+}
+
+impl Times {
+    /// At least the time for which the honest clients run.
+    fn of_honest_clients(&self) -> Duration {
+        WARM_UP + Duration::from_secs(self.base + self.attack + self.after) + MARGIN
+    }
 }
 
 /// The resource use of a measured process.
@@ -69,7 +78,7 @@ pub struct Outcome {
 /// # Errors
 /// When the server does not start, or honest clients are rejected before the attack.
 pub async fn run(scenario: &Scenario, times: &Times, one_address: bool) -> anyhow::Result<Outcome> {
-    let stage = Stage::set(scenario.kind, one_address).await?;
+    let stage = Stage::set(scenario.kind, one_address, login_accounts(times.of_honest_clients())).await?;
     let field = scenario.attack.prepare(&stage).await?;
     let honest = Honest::begin(stage.people.clone())?;
     sleep(WARM_UP).await;

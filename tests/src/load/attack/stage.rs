@@ -90,7 +90,7 @@ impl Stage {
     ///
     /// # Errors
     /// When it does not become ready.
-    pub async fn set(kind: Kind, one_address: bool) -> anyhow::Result<Self> {
+    pub async fn set(kind: Kind, one_address: bool, login_accounts: usize) -> anyhow::Result<Self> {
         let (server, url, victims) = match kind {
             Kind::Embedded | Kind::Narrow => {
                 let descriptors = (kind == Kind::Narrow).then_some(FEW_DESCRIPTORS);
@@ -113,9 +113,12 @@ impl Stage {
             }
         };
         let api = Api::new(&url);
-        let mut accounts = Vec::new();
+        let (mut accounts, mut logging_in) = (Vec::new(), Vec::new());
         for _ in 0..4 {
             accounts.push(api.signup().await?);
+        }
+        for _ in 0..login_accounts {
+            logging_in.push(api.signup().await?);
         }
         let hall = api.room(&accounts[0]).await?;
         let mut rooms = Vec::new();
@@ -130,6 +133,7 @@ impl Stage {
             route: Route { to, from: honest },
             admin: Route { to: admin, from: Ipv4Addr::LOCALHOST },
             accounts,
+            login_accounts: logging_in,
             hall,
             rooms,
         };

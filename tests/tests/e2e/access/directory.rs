@@ -296,4 +296,29 @@ async fn look_ups_of_users_are_limited() {
         assert!(rejected.header("retry-after").parse::<u32>().is_ok_and(|seconds| seconds > 0), "{path}");
     }
     assert_eq!(api.get(&paths[0], &bob).await.unwrap().status, 200, "each user has a limit of its own");
+    // To add a user by name is a look-up, too.
+    let room = api.post("/api/rooms", &ada, json!({"name": unique("room")})).await.unwrap().expect(201).unwrap();
+    let add = async |user: &str| {
+        let member = format!("/api/rooms/{}/members/{user}", room["id"].as_str().unwrap());
+        api.call(Method::PUT, &member, Some(&ada), None).await.unwrap()
+    };
+    fails(&add(&format!("@{}", bob.username)).await, 429, "rate_limited");
+    assert_eq!(add(&bob.id).await.status, 201);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_hidden_users_each_addition_to_a_room_is_a_look_up() {
+    let settings = [("CONFAB_LIMIT_USER_DIRECTORY", "1,1/h"), ("CONFAB_USER_DIRECTORY", "shared")];
+    let server = Embedded::start(&settings).await.unwrap();
+    let api = Api::new(server.url());
+    let (ada, bob) = (api.signup().await.unwrap(), api.signup().await.unwrap());
+    let room = api.room(&ada).await.unwrap();
+    let add = async |user: &str| {
+        api.call(Method::PUT, &format!("/api/rooms/{room}/members/{user}"), Some(&ada), None).await.unwrap()
+    };
+    assert_eq!(add(&bob.id).await.status, 201);
+    for user in [bob.id.clone(), Uuid::now_v7().to_string(), format!("@{}", bob.username)] {
+        fails(&add(&user).await, 429, "rate_limited");
+    }
+    assert_eq!(add("me").await.status, 200);
 }

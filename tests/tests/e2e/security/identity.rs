@@ -1,5 +1,7 @@
 //! The server alone decides who the caller is, and what it assigns itself.
 
+use std::time::{Duration, Instant};
+
 use confab_tests::api::{Account, Api, PASSWORD, unique};
 use confab_tests::embedded::Embedded;
 use confab_tests::raw::{Client, WebSocket};
@@ -55,15 +57,18 @@ async fn addresses_in_headers_do_not_count_without_a_trusted_proxy() {
     let sessions = api.get("/api/auth/sessions", &account).await.unwrap().expect(200).unwrap();
     assert_eq!(sessions["items"][0]["address"], "127.0.0.0/24", "{sessions}");
     // Four logins that claim four addresses are four logins of one address.
-    let mut answers = Vec::new();
+    let (mut answers, mut took) = (Vec::new(), Duration::ZERO);
     for host in 1..=4 {
         let login = api.request(Method::POST, "/api/auth/login").json(&credentials);
+        let began = Instant::now();
         answers.push(api.send(from(login, host)).await.unwrap());
+        took = began.elapsed();
     }
     let statuses = answers.iter().map(|answer| answer.status).collect::<Vec<_>>();
     assert_eq!(statuses, [200, 200, 200, 429]);
     fails(&answers[3], 429, "rate_limited");
     assert!(!answers[3].header("retry-after").is_empty());
+    assert!(took >= Duration::from_secs(1), "the rejection is delayed");
 }
 
 #[tokio::test]

@@ -2,9 +2,11 @@
 
 use std::io::ErrorKind;
 use std::net::TcpListener;
+use std::time::{Duration, Instant};
 
 use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine};
-use confab_tests::api::{Account, Api};
+use confab_tests::api::{Account, Api, PASSWORD, unique};
+use confab_tests::embedded::Embedded;
 use confab_tests::raw::{WebSocket, connect};
 use serde_json::{Value, json};
 
@@ -83,4 +85,35 @@ async fn tokens_of_any_size_and_form_are_rejected() {
     let cookie = format!("token={token}; access_token={token}; session={token}");
     let answer = api.send(api.request(reqwest::Method::GET, "/api/auth/me").header("cookie", cookie)).await.unwrap();
     fails(&answer, 401, "unauthorized");
+}
+
+#[tokio::test]
+async fn wrong_refresh_and_reset_tokens_of_an_address_are_limited() {
+    let server = Embedded::start(&[("CONFAB_LIMIT_WRONG_TOKEN", "3,1/h")]).await.unwrap();
+    let api = Api::new(server.url());
+    let post = async |path: &str, body: Value| api.call(reqwest::Method::POST, path, None, Some(body)).await.unwrap();
+    let refresh = async |token: &Value| post("/api/auth/refresh", json!({ "refreshToken": token })).await;
+    let (wrong, reset) = (json!("cfr_none"), json!({"token": "cfp_none", "newPassword": PASSWORD}));
+    let credentials = json!({"username": unique("ada"), "password": PASSWORD, "refresh": true});
+    let mut session = post("/api/auth/signup", credentials).await.expect(201).unwrap();
+    // Correct tokens neither count nor end the count.
+    for _ in 0..5 {
+        session = refresh(&session["refreshToken"]).await.expect(200).unwrap();
+    }
+    fails(&refresh(&wrong).await, 401, "unauthorized");
+    fails(&post("/api/auth/reset-password", reset.clone()).await, 403, "forbidden");
+    session = refresh(&session["refreshToken"]).await.expect(200).unwrap();
+    fails(&refresh(&wrong).await, 401, "unauthorized");
+
+    for is_reset in [false, true] {
+        let began = Instant::now();
+        let rejected =
+            if is_reset { post("/api/auth/reset-password", reset.clone()).await } else { refresh(&wrong).await };
+        fails(&rejected, 429, "rate_limited");
+        assert!(!rejected.header("retry-after").is_empty());
+        assert!(began.elapsed() >= Duration::from_secs(1), "the rejection is delayed");
+    }
+    // Tokens that the gateway verifies itself are not affected.
+    let account = Account::of(&session).unwrap();
+    api.get("/api/auth/me", &account).await.unwrap().expect(200).unwrap();
 }

@@ -10,7 +10,7 @@ use rusqlite::{Connection, params};
 use super::opening;
 use super::rooms::{self, Head};
 use super::rows::{self, INSERT};
-use crate::store::{AccessChange, Appended, Event, EventData, FORMAT, Kind, Outcome, RoomKey};
+use crate::store::{AccessChange, Appended, Event, EventData, FORMAT, Kind, Opened, Outcome, RoomKey};
 
 /// The heads that an append has read and updates at its end.
 #[derive(Default)]
@@ -22,7 +22,8 @@ struct Moving {
 }
 
 pub fn append(connection: &Connection, batch: &[Arc<EventData>], created_at_ms: i64) -> Result<Appended> {
-    let mut moving = Moving { only_open: opening::format(connection)? >= FORMAT, ..Moving::default() };
+    let Opened { epoch, format } = opening::opened(connection)?;
+    let mut moving = Moving { only_open: format >= FORMAT, ..Moving::default() };
     let mut outcomes = batch
         .iter()
         .map(|data| append_one(connection, data, created_at_ms, &mut moving))
@@ -39,7 +40,7 @@ pub fn append(connection: &Connection, batch: &[Arc<EventData>], created_at_ms: 
         upsert.execute(params![partition, room.as_bytes(), head.seq, head.closed, head.private])?;
     }
     rows::mark_deleted(connection, outcomes.iter_mut().filter_map(Outcome::event_mut))?;
-    Ok(Appended { epoch: rows::epoch(connection)?, outcomes })
+    Ok(Appended { epoch, outcomes })
 }
 
 fn append_one(

@@ -43,11 +43,18 @@ pub fn open_or_renew(connection: &Connection, fingerprint: &str, wanted: Option<
     Ok(Opened { epoch: renewed.unwrap_or(epoch), format })
 }
 
+/// Returns the log's epoch and format, in one statement.
+pub fn opened(connection: &Connection) -> Result<Opened> {
+    let opened = connection
+        .prepare_cached("/* opened */ SELECT epoch, format FROM log")?
+        .query_row([], |row| Ok(Opened { epoch: row.get(0).map(Uuid::from_bytes)?, format: row.get(1)? }))
+        .optional()?;
+    opened.ok_or_else(|| Error::not_found("log"))
+}
+
 /// Returns the log's format.
 pub fn format(connection: &Connection) -> Result<u32> {
-    let format =
-        connection.prepare_cached("/* format */ SELECT format FROM log")?.query_row([], |row| row.get(0)).optional()?;
-    format.ok_or_else(|| Error::not_found("log"))
+    opened(connection).map(|opened| opened.format)
 }
 
 /// Raises the log to the newest format.

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use confab_common::Result;
+use confab_common::{Error, Result};
 use rusqlite::{Connection, OptionalExtension, params};
 use uuid::Uuid;
 
@@ -82,33 +82,80 @@ pub fn grant(connection: &Connection, (partition, room): RoomKey, members: &[Mem
     Ok(())
 }
 
-/// Gives a room its visibility and members again, once in this epoch.
+/// Gives a room its visibility and members again, once in this epoch, in one call or in several. Members that no call
+/// has named leave with the last one. The events after the first call win over the calls, which may be older.
 pub fn reopen(connection: &Connection, (partition, room): RoomKey, again: &Reopening) -> Result<()> {
-    let Reopening { epoch, private, members, partial } = again;
-    let reopen = "/* reopen_room */ INSERT INTO room_heads AS h (partition, room_id, seq, private, opened, opened_in)
-        SELECT ?1, ?2, 0, ?3, 1, epoch FROM log WHERE epoch = ?4
-        ON CONFLICT (partition, room_id) DO UPDATE SET private = excluded.private, opened = 1, opened_in = excluded.opened_in
-        WHERE h.opened_in IS NOT excluded.opened_in";
-    let values = params![partition, room.as_bytes(), private, epoch.as_bytes()];
-    if connection.prepare_cached(reopen)?.execute(values)? == 0 {
-        return Ok(());
+    let Some((since, head)) = begin_reopening(connection, (partition, room), again)? else { return Ok(()) };
+    let changed = changed_since(connection, (partition, room), since)?;
+    let name = "/* reopen_room */
+        INSERT INTO room_members (partition, room_id, user_id, role, since_seq, opened_in)
+        VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+        ON CONFLICT (partition, room_id, user_id) DO UPDATE SET role = excluded.role, opened_in = excluded.opened_in";
+    let mut name = connection.prepare_cached(name)?;
+    for Member { user, role } in again.members.iter().filter(|member| !changed.contains(&member.user)) {
+        let epoch = again.epoch.as_bytes();
+        name.execute(params![partition, room.as_bytes(), user.as_bytes(), *role as i64, head, epoch])?;
     }
-    if !partial {
-        let read = "/* reopen_room */ SELECT user_id FROM room_members WHERE partition = ?1 AND room_id = ?2";
-        let users = connection
-            .prepare_cached(read)?
-            .query_map(params![partition, room.as_bytes()], |row| row.get(0).map(Uuid::from_bytes))?
-            .collect::<rusqlite::Result<Vec<_>>>()?;
-        let present = members.iter().map(|member| member.user).collect::<HashSet<_>>();
-        let remove =
-            "/* reopen_room */ DELETE FROM room_members WHERE partition = ?1 AND room_id = ?2 AND user_id = ?3";
-        let mut remove = connection.prepare_cached(remove)?;
-        for user in users.into_iter().filter(|user| !present.contains(user)) {
-            remove.execute(params![partition, room.as_bytes(), user.as_bytes()])?;
-        }
+    if again.partial { Ok(()) } else { end_reopening(connection, (partition, room), again.epoch, &changed) }
+}
+
+/// Returns the room's newest `seq` at the first call of this epoch, and at present; `None` after the last call, and in
+/// another epoch.
+fn begin_reopening(
+    connection: &Connection,
+    (partition, room): RoomKey,
+    Reopening { epoch, private, .. }: &Reopening,
+) -> Result<Option<(i64, i64)>> {
+    let begin = "/* reopen_room */
+        INSERT INTO room_heads AS h (partition, room_id, seq, private, opened, opening_in, opening_seq)
+        SELECT ?1, ?2, 0, ?4, 1, epoch, 0 FROM log WHERE epoch = ?3
+        ON CONFLICT (partition, room_id) DO UPDATE
+        SET private = excluded.private, opened = 1, opening_in = excluded.opening_in, opening_seq = h.seq
+        WHERE h.opened_in IS NOT excluded.opening_in AND h.opening_in IS NOT excluded.opening_in";
+    connection.prepare_cached(begin)?.execute(params![partition, room.as_bytes(), epoch.as_bytes(), private])?;
+    let read = "/* reopen_room */ SELECT h.opening_seq, h.seq FROM room_heads h JOIN log ON log.epoch = ?3
+        WHERE h.partition = ?1 AND h.room_id = ?2 AND h.opening_in = ?3 AND h.opened_in IS NOT ?3";
+    let values = params![partition, room.as_bytes(), epoch.as_bytes()];
+    Ok(connection.prepare_cached(read)?.query_row(values, |row| Ok((row.get(0)?, row.get(1)?))).optional()?)
+}
+
+/// Removes the members that no call of this epoch has named, except those that events have `changed`.
+fn end_reopening(
+    connection: &Connection,
+    (partition, room): RoomKey,
+    epoch: Uuid,
+    changed: &HashSet<Uuid>,
+) -> Result<()> {
+    let read = "/* reopen_room */ SELECT user_id FROM room_members
+        WHERE partition = ?1 AND room_id = ?2 AND opened_in IS NOT ?3";
+    let values = params![partition, room.as_bytes(), epoch.as_bytes()];
+    let unnamed = connection
+        .prepare_cached(read)?
+        .query_map(values, |row| row.get(0).map(Uuid::from_bytes))?
+        .collect::<rusqlite::Result<Vec<_>>>()?;
+    let remove = "/* reopen_room */ DELETE FROM room_members WHERE partition = ?1 AND room_id = ?2 AND user_id = ?3";
+    let mut remove = connection.prepare_cached(remove)?;
+    for user in unnamed.into_iter().filter(|user| !changed.contains(user)) {
+        remove.execute(params![partition, room.as_bytes(), user.as_bytes()])?;
     }
-    let head = head(connection, (partition, room))?;
-    grant(connection, (partition, room), members, head.seq)
+    let end = "/* reopen_room */ UPDATE room_heads SET opened_in = ?3 WHERE partition = ?1 AND room_id = ?2";
+    connection.prepare_cached(end)?.execute(values)?;
+    Ok(())
+}
+
+/// Returns the users whose membership or role the events of a room above `seq` have changed.
+fn changed_since(connection: &Connection, (partition, room): RoomKey, seq: i64) -> Result<HashSet<Uuid>> {
+    let read = "/* reopen_room */
+        SELECT json_extract(added.value, '$.user') FROM events e, json_each(e.body, '$.access.members') added
+        WHERE e.partition = ?1 AND e.room_id = ?2 AND e.seq > ?3 AND e.kind = 3
+        UNION
+        SELECT removed.value FROM events e, json_each(e.body, '$.access.removed') removed
+        WHERE e.partition = ?1 AND e.room_id = ?2 AND e.seq > ?3 AND e.kind = 3";
+    let users = connection
+        .prepare_cached(read)?
+        .query_map(params![partition, room.as_bytes(), seq], |row| row.get::<_, String>(0))?
+        .collect::<rusqlite::Result<Vec<_>>>()?;
+    users.iter().map(|user| Uuid::try_parse(user).map_err(Error::internal)).collect()
 }
 
 /// Opens a room, unless it was opened before: a late repeat must not bring a removed member back.

@@ -23,6 +23,7 @@ pub(super) fn member(role: Role, joined_at_ms: i64) -> Member {
 /// Returns the next change of a room, which gives users a role.
 pub(super) fn set(room: &Room, set: Vec<Member>, joins: Option<Uuid>) -> MemberChange {
     let event = RoomEvent { event: "memberJoined".into(), closes_room: false, ..deletion(room) };
+    let joins = joins.map(|user| Joining { user, added_by: None });
     MemberChange { set, removed: None, joins, event: RoomEvent { access: Some("{\"members\":[]}".into()), ..event } }
 }
 

@@ -41,7 +41,8 @@ fn on_sqlite(id: Uuid) -> String {
 async fn is_complete(store: &Arc<dyn Store>, room: &Room) {
     let owner = Member { user: room.creator.clone(), role: Role::Owner, joined_at_ms: room.created_at_ms };
     assert_eq!(store.members(room.id, MemberPosition::START, 10).await.unwrap(), [owner]);
-    let opening = Opening { private: Some(false), members: vec![(room.creator.id, Role::Owner)], epoch: None };
+    let members = vec![(room.creator.id, Role::Owner)];
+    let opening = Opening { private: Some(false), members, more: false, epoch: None };
     assert_eq!(store.opening(room.id).await.unwrap(), Some(opening));
     let role = store.get(room.id, Some(room.creator.id)).await.unwrap().unwrap().role;
     assert_eq!((get(store, room.id).await, role), (Some(room.clone()), Some(Role::Owner)));
@@ -78,7 +79,7 @@ async fn is_deleted(store: &Arc<dyn Store>, room: &Room) {
     assert_eq!(store.members(room.id, MemberPosition::START, 10).await.unwrap(), []);
     assert_eq!(
         store.opening(room.id).await.unwrap(),
-        Some(Opening { private: None, members: Vec::new(), epoch: None })
+        Some(Opening { private: None, members: Vec::new(), more: false, epoch: None })
     );
 }
 

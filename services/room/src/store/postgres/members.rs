@@ -9,8 +9,8 @@ use uuid::Uuid;
 use super::outbox::values;
 use super::{PostgresStore, seen};
 use crate::store::{
-    Member, MemberChange, MemberPosition, MemberStore, Position, Role, Seen, SeenWithMember, User, too_many_rooms,
-    user_gone,
+    Member, MemberChange, MemberPosition, MemberStore, Position, Role, Seen, SeenWithMember, User,
+    added_to_too_many_rooms, too_many_rooms, user_gone,
 };
 
 fn member_at(row: &Row, column: usize) -> Member {
@@ -78,17 +78,18 @@ const READ_OWN: &str = "/* read_own */
 // Counts no rooms unless a user joins: with a parameter NULL, the function does not run.
 const CHANGE_MEMBERS: &str = "/* change_members */
     WITH place AS MATERIALIZED (
-        SELECT coalesce(has_place($10::uuid, $2::uuid, $11::bigint), true) AS free
+        SELECT coalesce(missing_place($10::uuid, $2::uuid, $11::bigint, $17::uuid IS NOT NULL), 0) AS missing
     ), changed AS (
         UPDATE rooms SET revision = $3::bigint
-        WHERE id = $2::uuid AND revision = $3::bigint - 1 AND (SELECT free FROM place)
+        WHERE id = $2::uuid AND revision = $3::bigint - 1 AND (SELECT missing = 0 FROM place)
           AND NOT EXISTS (SELECT 1 FROM gone_users WHERE user_id = $10::uuid)
         RETURNING id
     ), removed AS (
         DELETE FROM members WHERE room_id = $2::uuid AND user_id = $12::uuid AND EXISTS (SELECT 1 FROM changed)
     ), given AS (
-        INSERT INTO members (room_id, user_id, username, role, joined_at_ms)
-        SELECT changed.id, users.id, users.username, users.role, users.joined_at_ms
+        INSERT INTO members (room_id, user_id, username, role, joined_at_ms, added_by)
+        SELECT changed.id, users.id, users.username, users.role, users.joined_at_ms,
+               CASE WHEN users.id = $10::uuid THEN $17::uuid END
         FROM changed, unnest($13::uuid[], $14::text[], $15::smallint[], $16::bigint[])
             AS users (id, username, role, joined_at_ms)
         ON CONFLICT (room_id, user_id) DO UPDATE SET role = excluded.role
@@ -96,7 +97,7 @@ const CHANGE_MEMBERS: &str = "/* change_members */
         INSERT INTO outbox (id, room_id, number, sender_id, sender_name, event, data, closes_room, access)
         SELECT $1::uuid, id, $3::bigint, $4::uuid, $5, $6, $7, $8::boolean, $9 FROM changed RETURNING id
     )
-    SELECT EXISTS (SELECT 1 FROM owed), NOT free, EXISTS (SELECT 1 FROM gone_users WHERE user_id = $10::uuid)
+    SELECT EXISTS (SELECT 1 FROM owed), missing, EXISTS (SELECT 1 FROM gone_users WHERE user_id = $10::uuid)
     FROM place";
 
 impl MemberStore for PostgresStore {
@@ -142,13 +143,15 @@ impl MemberStore for PostgresStore {
             let roles = set.iter().map(|member| member.role.number()).collect::<Vec<_>>();
             let times = set.iter().map(|member| member.joined_at_ms).collect::<Vec<_>>();
             let maximum = self.maximum();
+            let (user, added_by) = (joins.map(|joins| joins.user), joins.and_then(|joins| joins.added_by));
             let mut values = values(event).to_vec();
-            values.extend([joins as &(dyn ToSql + Sync), &maximum, removed, &users, &names, &roles, &times]);
-            let outcome = |row: &Row| (row.get::<_, bool>(0), row.get::<_, bool>(1), row.get::<_, bool>(2));
+            values.extend([&user as &(dyn ToSql + Sync), &maximum, removed, &users, &names, &roles, &times, &added_by]);
+            let outcome = |row: &Row| (row.get::<_, bool>(0), row.get::<_, i32>(1), row.get::<_, bool>(2));
             match self.query(CHANGE_MEMBERS, &values, outcome).await?[..] {
                 [(true, _, _)] => Ok(true),
                 [(false, _, true)] => Err(user_gone()),
-                [(false, true, false)] => Err(too_many_rooms(self.max_rooms)),
+                [(false, 1, false)] => Err(too_many_rooms(self.max_rooms)),
+                [(false, 2, false)] => Err(added_to_too_many_rooms(self.max_rooms)),
                 _ => Ok(false),
             }
         }

@@ -64,6 +64,9 @@ const OPENING: &str = "/* opening */
     FROM openings LEFT JOIN rooms ON rooms.id = openings.room_id LEFT JOIN members ON members.room_id = openings.room_id
     WHERE openings.room_id = $1 ORDER BY members.role DESC, members.joined_at_ms, members.user_id LIMIT $2";
 
+const MEMBERS_BY_ID: &str = "/* members_by_id */
+    SELECT user_id, role FROM members WHERE room_id = $1 AND user_id > $2 ORDER BY user_id LIMIT $3";
+
 const REMOVE_OPENING: &str = "/* opened */
     DELETE FROM openings WHERE room_id = $1 AND epoch IS NOT DISTINCT FROM $2::uuid";
 
@@ -103,10 +106,15 @@ impl OutboxStore for PostgresStore {
 
     fn opening(&self, room: Uuid) -> BoxFuture<'_, Result<Option<Opening>>> {
         async move {
-            let rows = self.query(OPENING, &[&room, &i64::from(MAX_OPENING_MEMBERS)], opening_row).await?;
-            Ok(Opening::of(rows))
+            let rows = self.query(OPENING, &[&room, &i64::from(MAX_OPENING_MEMBERS + 1)], opening_row).await?;
+            Ok(Opening::of(rows, MAX_OPENING_MEMBERS))
         }
         .boxed()
+    }
+
+    fn members_by_id(&self, room: Uuid, after: Uuid, limit: u32) -> BoxFuture<'_, Result<Vec<(Uuid, Role)>>> {
+        let member = |row: &Row| (row.get(0), Role::of(row.get(1)));
+        async move { self.query(MEMBERS_BY_ID, &[&room, &after, &i64::from(limit)], member).await }.boxed()
     }
 
     fn remove_opening(&self, room: Uuid, epoch: Option<Uuid>) -> BoxFuture<'_, Result<()>> {

@@ -81,7 +81,7 @@ const RAISE: &str = "/* change_members */ UPDATE rooms SET revision = ?2 WHERE i
 const REMOVE: &str = "/* change_members */ DELETE FROM members WHERE room_id = ?1 AND user_id = ?2";
 
 const SET: &str = "/* change_members */
-    INSERT INTO members (room_id, user_id, username, role, joined_at_ms) VALUES (?1, ?2, ?3, ?4, ?5)
+    INSERT INTO members (room_id, user_id, username, role, joined_at_ms, added_by) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
     ON CONFLICT (room_id, user_id) DO UPDATE SET role = excluded.role";
 
 /// Applies a change; after an error, the savepoint is rolled back.
@@ -91,17 +91,19 @@ fn apply(connection: &Connection, change: &MemberChange, max_rooms: u32) -> Resu
     if execute(connection, RAISE, params![room, event.number])? == 0 {
         return Ok(false);
     }
-    if let Some(user) = joins {
-        if connection.prepare_cached(IS_GONE)?.exists([user.as_bytes()])? {
+    if let Some(joins) = joins {
+        if connection.prepare_cached(IS_GONE)?.exists([joins.user.as_bytes()])? {
             return Err(user_gone());
         }
-        check_place(connection, *user, max_rooms)?;
+        check_place(connection, *joins, max_rooms)?;
     }
     if let Some(user) = removed {
         execute(connection, REMOVE, params![room, user.as_bytes()])?;
     }
     for Member { user, role, joined_at_ms } in set {
-        execute(connection, SET, params![room, user.id.as_bytes(), user.username, role.number(), joined_at_ms])?;
+        let added_by = joins.filter(|joins| joins.user == user.id).and_then(|joins| joins.added_by);
+        let (id, added_by) = (user.id.as_bytes(), parameter(added_by));
+        execute(connection, SET, params![room, id, user.username, role.number(), joined_at_ms, added_by])?;
     }
     owe(connection, event)?;
     Ok(true)

@@ -65,6 +65,9 @@ const OPENING: &str = "/* opening */
     FROM openings LEFT JOIN rooms ON rooms.id = openings.room_id LEFT JOIN members ON members.room_id = openings.room_id
     WHERE openings.room_id = ?1 ORDER BY members.role DESC, members.joined_at_ms, members.user_id LIMIT ?2";
 
+const MEMBERS_BY_ID: &str = "/* members_by_id */
+    SELECT user_id, role FROM members WHERE room_id = ?1 AND user_id > ?2 ORDER BY user_id LIMIT ?3";
+
 const REMOVE_OPENING: &str = "/* opened */ DELETE FROM openings WHERE room_id = ?1 AND epoch IS ?2";
 
 const LOG_EPOCH: &str = "/* log_epoch */ SELECT epoch FROM log_epoch";
@@ -127,8 +130,16 @@ impl OutboxStore for SqliteStore {
 
     fn opening(&self, room: Uuid) -> BoxFuture<'_, Result<Option<Opening>>> {
         let read = move |connection: &Connection| {
-            let rows = query(connection, OPENING, params![room.as_bytes(), MAX_OPENING_MEMBERS], opening_row)?;
-            Ok(Opening::of(rows))
+            let rows = query(connection, OPENING, params![room.as_bytes(), MAX_OPENING_MEMBERS + 1], opening_row)?;
+            Ok(Opening::of(rows, MAX_OPENING_MEMBERS))
+        };
+        self.database.read(read).boxed()
+    }
+
+    fn members_by_id(&self, room: Uuid, after: Uuid, limit: u32) -> BoxFuture<'_, Result<Vec<(Uuid, Role)>>> {
+        let read = move |connection: &Connection| {
+            let values = params![room.as_bytes(), after.as_bytes(), limit];
+            query(connection, MEMBERS_BY_ID, values, |row| Ok((id(row, 0)?, Role::of(row.get(1)?))))
         };
         self.database.read(read).boxed()
     }

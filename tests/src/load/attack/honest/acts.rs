@@ -226,9 +226,10 @@ pub async fn connect(people: Arc<People>) -> anyhow::Result<()> {
     line.must("joinRoom", &json!(people.hall)).await.map(drop)
 }
 
-/// Logs in with the correct password.
-pub async fn login(people: Arc<People>) -> anyhow::Result<()> {
-    let body = json!({"username": people.accounts[0].username, "password": PASSWORD}).to_string();
+/// Logs in with the correct password, to each account in turn.
+pub async fn login(people: Arc<People>, turn: usize) -> anyhow::Result<()> {
+    let account = &people.login_accounts[turn % people.login_accounts.len()];
+    let body = json!({"username": account.username, "password": PASSWORD}).to_string();
     let mut http = people.route.http().await?;
     http.post("/api/auth/login", "Content-Type: application/json\r\n", body.as_bytes()).await?.expect(200).map(drop)
 }

@@ -49,6 +49,9 @@ impl Servers {
         let settings = [
             ("CONFAB_ISSUERS", &*issuers),
             ("CONFAB_LIMIT_FILE_LINK", "0"),
+            // The owner adds the target to each of hundreds of rooms.
+            ("CONFAB_MAX_ROOMS_PER_USER", "0"),
+            ("CONFAB_LIMIT_WRONG_TOKEN", "0"),
             ("CONFAB_USER_DIRECTORY", "shared"),
             ("CONFAB_ANONYMOUS_READ", &*open),
         ];
@@ -61,8 +64,13 @@ impl Servers {
     async fn start_cluster() -> anyhow::Result<Self> {
         let issuer = issuer()?;
         let issuers = json!([issuer.entry()]).to_string();
-        let settings =
-            [("CONFAB_ISSUERS", &*issuers), ("CONFAB_LIMIT_FILE_LINK", "0"), ("CONFAB_USER_DIRECTORY", "shared")];
+        let settings = [
+            ("CONFAB_ISSUERS", &*issuers),
+            ("CONFAB_LIMIT_FILE_LINK", "0"),
+            ("CONFAB_MAX_ROOMS_PER_USER", "0"),
+            ("CONFAB_LIMIT_WRONG_TOKEN", "0"),
+            ("CONFAB_USER_DIRECTORY", "shared"),
+        ];
         let cluster = Cluster::scratch(2, 1, &settings).await?;
         let key = server_keys::of_cluster(&cluster, server_keys::ALL).await?;
         let urls = [1, 2].map(|n| cluster.plan.url((Role::Gateway, n)));

@@ -1,0 +1,168 @@
+//! A read of a room's history, and the parts of it that its readers requested.
+
+use std::collections::HashSet;
+use std::ops::Range;
+use std::sync::Arc;
+
+use confab_common::{Error, Result};
+use confab_identity::tokens;
+use confab_proto::message::v1::ListEventsResponse;
+use uuid::Uuid;
+
+use crate::rooms::event::Entry;
+
+/// The part of a room's history that a reader requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wanted {
+    /// Only the newest `seq`, without events.
+    End,
+    /// The messages and room events after the `seq` `after`. With `changed_from`, also the messages from this `seq` to
+    /// `after` that were changed after `after`.
+    After { after: u64, changed_from: Option<u64> },
+    /// This many of the newest events.
+    Last(u32),
+}
+
+/// A part of a room's history, read after the reader's request. Its reader may read the room at its `last_seq`.
+#[derive(Debug, Clone)]
+pub struct Page {
+    pub(super) read: Arc<Read>,
+    pub(super) part: Range<usize>,
+    pub(super) more: bool,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Read {
+    epoch: String,
+    last_seq: u64,
+    /// The events after this `seq`, unless the newest ones were requested.
+    pub(super) after: u64,
+    pub(super) events: Vec<Entry>,
+    /// Whether there are further events in the direction of reading.
+    pub(super) more: bool,
+    /// The lowest `seq` of changed messages.
+    pub(super) changed_from: Option<u64>,
+    /// The messages up to `after` that were changed after it, in rising `revision`.
+    changed: Vec<Entry>,
+    more_changed: bool,
+    /// Of a private room: the users of the readers who are members.
+    members: Option<HashSet<Uuid>>,
+    /// The users of the readers whose credentials are not valid.
+    refused: HashSet<Uuid>,
+}
+
+impl Page {
+    pub fn epoch(&self) -> &str {
+        &self.read.epoch
+    }
+
+    /// The room's newest `seq`.
+    pub fn last_seq(&self) -> u64 {
+        self.read.last_seq
+    }
+
+    /// The events in rising `seq`.
+    pub fn events(&self) -> &[Entry] {
+        &self.read.events[self.part.clone()]
+    }
+
+    /// Whether there are further events in the direction of reading.
+    pub fn more(&self) -> bool {
+        self.more
+    }
+
+    /// The messages from the `seq` `from` to `after` that were changed after `after`, in rising `revision`; and whether
+    /// these are all. The reader must have requested them.
+    pub fn changed(&self, after: u64, from: u64) -> (Vec<&Entry>, bool) {
+        self.read.changed(after, from)
+    }
+}
+
+impl Wanted {
+    /// The `seq` to read after, capped at the database's largest integer.
+    pub(super) fn after(self) -> Option<u64> {
+        match self {
+            Self::After { after, .. } => Some(after.min(i64::MAX as u64)),
+            Self::End | Self::Last(_) => None,
+        }
+    }
+
+    /// The lowest `seq` of the changed messages, if they are requested.
+    pub(super) fn changed_from(self) -> Option<u64> {
+        match self {
+            Self::After { changed_from, .. } => changed_from,
+            Self::End | Self::Last(_) => None,
+        }
+    }
+}
+
+impl Read {
+    /// Checks whether a user may read the room at the page's `last_seq`.
+    pub(super) fn check(&self, user: Option<Uuid>) -> Result<()> {
+        if user.is_some_and(|user| self.refused.contains(&user)) {
+            return Err(tokens::refused());
+        }
+        let is_member = |members: &HashSet<Uuid>| user.is_some_and(|user| members.contains(&user));
+        if self.members.as_ref().is_none_or(is_member) { Ok(()) } else { Err(Error::not_found("room")) }
+    }
+
+    /// The requested range of this page, and whether there are further events. `None` when the page ends so early that
+    /// a separate read would return many more events, or when only a separate read can return all changed messages.
+    pub(super) fn part(&self, wanted: Wanted) -> Option<(Range<usize>, bool)> {
+        let all = self.events.len();
+        match wanted {
+            Wanted::End => Some((all..all, false)),
+            Wanted::Last(count) => Some((all.saturating_sub(count as usize)..all, self.more)),
+            Wanted::After { after, changed_from } => {
+                let begin = self.begin(after);
+                let more = self.more && after < self.last_seq;
+                let own = after == self.after && changed_from == self.changed_from;
+                let changed = own || changed_from.is_none_or(|from| self.changed(after, from).1);
+                (changed && after >= self.after && (!more || begin <= all / 2)).then_some((begin..all, more))
+            }
+        }
+    }
+
+    /// The index of the first event after this `seq`.
+    fn begin(&self, after: u64) -> usize {
+        self.events.partition_point(|event| event.seq <= after)
+    }
+
+    /// The messages from the `seq` `from` to `after` that were changed after `after`, in rising `revision`; and whether
+    /// these are all. Some of them may be events of this page, which begins at a lower `seq`.
+    fn changed(&self, after: u64, from: u64) -> (Vec<&Entry>, bool) {
+        if after >= self.last_seq {
+            return (Vec::new(), true);
+        }
+        // Messages that were changed later may be missing.
+        let known = match self.changed.last() {
+            _ if !self.more_changed => u64::MAX,
+            Some(last) => last.revision,
+            None => self.after,
+        };
+        let is_wanted = |entry: &&Entry| entry.seq >= from && (after + 1..=known).contains(&entry.revision);
+        let events = self.events[..self.begin(after)].iter();
+        let mut changed = self.changed.iter().chain(events).filter(is_wanted).collect::<Vec<_>>();
+        changed.sort_unstable_by_key(|entry| entry.revision);
+        let lowest = self.changed_from.unwrap_or(self.after + 1);
+        (changed, !self.more_changed && from >= lowest)
+    }
+}
+
+impl From<ListEventsResponse> for Read {
+    fn from(page: ListEventsResponse) -> Self {
+        let ids = |ids: &[String]| ids.iter().filter_map(|id| id.parse().ok()).collect();
+        Self {
+            members: page.private.then(|| ids(&page.readers)),
+            refused: ids(&page.refused_readers),
+            events: page.events.iter().filter_map(Entry::new).collect(),
+            more: page.more,
+            changed: page.changed.iter().filter_map(Entry::new).collect(),
+            more_changed: page.more_changed,
+            epoch: page.epoch,
+            last_seq: page.last_seq,
+            after: 0,
+            changed_from: None,
+        }
+    }
+}

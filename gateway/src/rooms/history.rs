@@ -215,7 +215,7 @@ impl History {
             METRICS.history_reads.increment(1);
             self.clients.deleted.hide_in_events(&mut page.events);
             self.clients.deleted.hide_in_events(&mut page.changed);
-            return Ok(Read { after: after.unwrap_or_default(), changed_from, ..Read::from(page) });
+            return Ok(Read::new(after.unwrap_or_default(), changed_from, &page));
         }
         Err(unavailable())
     }

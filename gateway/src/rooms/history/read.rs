@@ -36,12 +36,12 @@ pub(super) struct Read {
     epoch: String,
     last_seq: u64,
     /// The events after this `seq`, unless the newest ones were requested.
-    pub(super) after: u64,
-    pub(super) events: Vec<Entry>,
+    after: u64,
+    events: Vec<Entry>,
     /// Whether there are further events in the direction of reading.
     pub(super) more: bool,
     /// The lowest `seq` of changed messages.
-    pub(super) changed_from: Option<u64>,
+    changed_from: Option<u64>,
     /// The messages up to `after` that were changed after it, in rising `revision`.
     changed: Vec<Entry>,
     more_changed: bool,
@@ -97,6 +97,29 @@ impl Wanted {
 }
 
 impl Read {
+    /// The answer to a request for the events after `after`, and for the changed messages from `changed_from` on.
+    pub(super) fn new(after: u64, changed_from: Option<u64>, page: &ListEventsResponse) -> Self {
+        let ids = |ids: &[String]| ids.iter().filter_map(|id| id.parse().ok()).collect();
+        Self {
+            epoch: page.epoch.clone(),
+            last_seq: page.last_seq,
+            after,
+            events: page.events.iter().filter_map(Entry::new).collect(),
+            more: page.more,
+            changed_from,
+            changed: page.changed.iter().filter_map(Entry::new).collect(),
+            more_changed: page.more_changed,
+            members: page.private.then(|| ids(&page.readers)),
+            refused: ids(&page.refused_readers),
+        }
+    }
+
+    /// The range of the whole page.
+    #[cfg(test)]
+    pub(super) fn all(&self) -> Range<usize> {
+        0..self.events.len()
+    }
+
     /// Checks whether a user may read the room at the page's `last_seq`.
     pub(super) fn check(&self, user: Option<Uuid>) -> Result<()> {
         if user.is_some_and(|user| self.refused.contains(&user)) {
@@ -146,23 +169,5 @@ impl Read {
         changed.sort_unstable_by_key(|entry| entry.revision);
         let lowest = self.changed_from.unwrap_or(self.after + 1);
         (changed, !self.more_changed && from >= lowest)
-    }
-}
-
-impl From<ListEventsResponse> for Read {
-    fn from(page: ListEventsResponse) -> Self {
-        let ids = |ids: &[String]| ids.iter().filter_map(|id| id.parse().ok()).collect();
-        Self {
-            members: page.private.then(|| ids(&page.readers)),
-            refused: ids(&page.refused_readers),
-            events: page.events.iter().filter_map(Entry::new).collect(),
-            more: page.more,
-            changed: page.changed.iter().filter_map(Entry::new).collect(),
-            more_changed: page.more_changed,
-            epoch: page.epoch,
-            last_seq: page.last_seq,
-            after: 0,
-            changed_from: None,
-        }
     }
 }

@@ -18,16 +18,16 @@ use crate::testing::{eventually, fake};
 
 impl From<ListEventsResponse> for Page {
     fn from(page: ListEventsResponse) -> Self {
-        let read = Read::from(page);
-        Self { part: 0..read.events.len(), more: read.more, read: read.into() }
+        let read = Read::new(0, None, &page);
+        Self { part: read.all(), more: read.more, read: read.into() }
     }
 }
 
 impl Page {
     /// The page of a read with these numbers.
     pub fn after(after: u64, from: u64, page: ListEventsResponse) -> Self {
-        let read = Read { after, changed_from: Some(from), ..Read::from(page) };
-        Self { part: 0..read.events.len(), more: read.more, read: read.into() }
+        let read = Read::new(after, Some(from), &page);
+        Self { part: read.all(), more: read.more, read: read.into() }
     }
 }
 

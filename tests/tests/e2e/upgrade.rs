@@ -96,6 +96,22 @@ async fn members_come_with_the_new_format(api: &Api, past: &Value, ada: &Account
     assert_eq!(api.get(&path, &stranger).await.unwrap().status, 404);
 }
 
+/// Edits the first message of that time, as its author.
+async fn edit_the_first_message(api: &Api, past: &Value, (ada, bob): (&Account, &Account)) -> Answer {
+    let first = &past["history"][0];
+    let author = if first["sender"]["id"] == json!(ada.id) { ada } else { bob };
+    let path = format!("/api/rooms/{}/messages/{}", past["rooms"][0].as_str().unwrap(), first["seq"]);
+    api.call(Method::PATCH, &path, Some(author), Some(json!({"content": "changed"}))).await.unwrap()
+}
+
+/// Checks that the messages of that time can be changed.
+async fn changes_come_with_the_new_format(api: &Api, past: &Value, ada: &Account, bob: &Account) {
+    let edited = edit_the_first_message(api, past, (ada, bob)).await.expect(200).unwrap();
+    assert_eq!((&edited["content"], &edited["id"]), (&json!("changed"), &past["history"][0]["id"]));
+    let history = api.history(past["rooms"][0].as_str().unwrap(), ada, 200).await.unwrap();
+    assert_eq!(history[0], edited);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn data_directory_of_the_release_before_opens() {
     let guard = Guard::new("former").unwrap();
@@ -110,6 +126,7 @@ async fn data_directory_of_the_release_before_opens() {
     let created = async || (new_private_room(&api, &ada).await.status == 201).then_some(());
     eventually("private rooms exist", Duration::from_secs(20), created).await.unwrap();
     members_come_with_the_new_format(&api, &past, &ada, &bob).await;
+    changes_come_with_the_new_format(&api, &past, &ada, &bob).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -141,6 +158,8 @@ async fn database_of_the_release_before_opens() {
     let refused = new_private_room(&api, &ada).await;
     assert_eq!((refused.status, refused.code()), (503, "unavailable"));
     assert!(!refused.header("retry-after").is_empty());
+    let refused = edit_the_first_message(&api, &past, (&ada, &bob)).await;
+    assert_eq!((refused.status, refused.code(), refused.header("retry-after")), (503, "unavailable", "30"));
     let finish = async || {
         let mut command = Command::new(programs().join("confab"));
         command.arg("finish-upgrade").envs(settings).current_dir(directory);
@@ -154,4 +173,5 @@ async fn database_of_the_release_before_opens() {
     let created = async || (new_private_room(&api, &ada).await.status == 201).then_some(());
     eventually("private rooms exist", Duration::from_secs(20), created).await.unwrap();
     members_come_with_the_new_format(&api, &past, &ada, &bob).await;
+    changes_come_with_the_new_format(&api, &past, &ada, &bob).await;
 }

@@ -198,3 +198,6 @@ impl<'a> Accepted<'a> {
         Self { ok: true, message: (&sent.message).into(), duplicate }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -34,6 +34,8 @@ pub struct Log {
     pub heads: AtomicU64,
     pub reads: AtomicU64,
     pub lists: AtomicU64,
+    /// The calls that append, each with its events.
+    pub appends: Mutex<Vec<Vec<NewEvent>>>,
     /// Runs once, during the next read of the room's history.
     pub meanwhile: Mutex<Option<Box<dyn FnOnce() + Send>>>,
 }
@@ -52,6 +54,7 @@ impl Log {
             heads: AtomicU64::new(0),
             reads: AtomicU64::new(0),
             lists: AtomicU64::new(0),
+            appends: Mutex::default(),
             meanwhile: Mutex::default(),
         }
     }
@@ -112,6 +115,23 @@ impl Log {
         (after + 1..=head).map(|seq| self.event(seq)).take_while(within).collect()
     }
 
+    /// The outcome of an event: a message is stored, an edit is the repeat of an earlier one, and other changes would
+    /// change nothing.
+    fn outcome(&self, new: NewEvent) -> Outcome {
+        let Some(change) = new.change else {
+            let event = Event { id: new.id, content: new.content, ..self.event(1) };
+            return Outcome { result: Some(outcome::Result::Event(event)), duplicate: false };
+        };
+        let message = self.event(change.target);
+        if change.op() != Op::Edit {
+            return Outcome { result: Some(outcome::Result::Unchanged(message)), duplicate: false };
+        }
+        let message = Some(Box::new(Event { content: new.content, ..message }));
+        let change = Some(Box::new(Change { target: change.target, op: change.op, message }));
+        let event = Event { kind: Kind::Change.into(), change, ..Event::default() };
+        Outcome { result: Some(outcome::Result::Event(event)), duplicate: true }
+    }
+
     /// Answers a call of the message service.
     pub fn answer(&self, method: &str, body: Bytes) -> Result<Vec<u8>, Error> {
         let (epoch, head) = (self.epoch.lock().to_string(), self.head.load(Ordering::SeqCst));
@@ -124,6 +144,12 @@ impl Log {
                 let heads =
                     partitions.into_iter().map(|partition| Head { partition, position: position(partition) }).collect();
                 Ok(GetHeadsResponse { epoch, partition_count: PARTITIONS, heads }.encode_to_vec())
+            }
+            "Append" => {
+                let events = AppendRequest::decode(body).unwrap().events;
+                self.appends.lock().push(events.clone());
+                let outcomes = events.into_iter().map(|event| self.outcome(event)).collect();
+                Ok(AppendResponse { epoch, outcomes }.encode_to_vec())
             }
             "ReadLog" => {
                 self.reads.fetch_add(1, Ordering::SeqCst);

@@ -156,7 +156,7 @@ impl History {
         }
     }
 
-    /// Reads the events for as many readers as possible; at least for the first one that waits for its own read. The
+    /// Reads the events for as many readers as possible; if some wait since an earlier read, at least for one of them. The
     /// failures of users whose credentials are at fault are added to `refused`: they must not fail the read of the other
     /// readers.
     async fn list(
@@ -166,8 +166,9 @@ impl History {
         mut users: Users,
         refused: &mut HashMap<Uuid, Failure>,
     ) -> Result<Read> {
-        let waiting = readers.iter().position(|reader| reader.is_waiting);
-        let leading = waiting.map_or(readers, |at| &readers[at..=at]);
+        let waiting = readers.iter().filter(|reader| reader.is_waiting);
+        let lowest = waiting.min_by_key(|reader| (reader.wanted.after(), reader.wanted.changed_from()));
+        let leading = lowest.map_or(readers, std::slice::from_ref);
         let after = leading.iter().filter_map(|reader| reader.wanted.after()).min();
         // Messages above `after` are on the page.
         let changed_from = leading.iter().filter_map(|reader| reader.wanted.changed_from()).min();

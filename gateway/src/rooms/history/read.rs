@@ -129,8 +129,8 @@ impl Read {
         if self.members.as_ref().is_none_or(is_member) { Ok(()) } else { Err(Error::not_found("room")) }
     }
 
-    /// The requested range of this page, and whether there are further events. `None` when the page ends so early that
-    /// a separate read would return many more events, or when only a separate read can return all changed messages.
+    /// The requested range of this page, and whether there are further events. `None` when a separate read would return
+    /// many more events or changed messages.
     pub(super) fn part(&self, wanted: Wanted) -> Option<(Range<usize>, bool)> {
         let all = self.events.len();
         match wanted {
@@ -139,11 +139,23 @@ impl Read {
             Wanted::After { after, changed_from } => {
                 let begin = self.begin(after);
                 let more = self.more && after < self.last_seq;
-                let own = after == self.after && changed_from == self.changed_from;
-                let changed = own || changed_from.is_none_or(|from| self.changed(after, from).1);
-                (changed && after >= self.after && (!more || begin <= all / 2)).then_some((begin..all, more))
+                let has_events = after >= self.after && (!more || begin <= all / 2);
+                let has_changed = changed_from.is_none_or(|from| self.has_changed(after, from));
+                (has_events && has_changed).then_some((begin..all, more))
             }
         }
+    }
+
+    /// Whether the changed messages of this reader are all here, or the first ones and at least half of those here.
+    fn has_changed(&self, after: u64, from: u64) -> bool {
+        let is_own = |entry: &&Entry| entry.seq >= from && entry.revision > after;
+        let has_half = || 2 * self.changed.iter().filter(is_own).count() >= self.changed.len();
+        after >= self.last_seq || (from >= self.lowest() && (!self.more_changed || has_half()))
+    }
+
+    /// The lowest `seq` of the messages whose changes are here.
+    fn lowest(&self) -> u64 {
+        self.changed_from.unwrap_or(self.after + 1)
     }
 
     /// The index of the first event after this `seq`.
@@ -167,7 +179,6 @@ impl Read {
         let events = self.events[..self.begin(after)].iter();
         let mut changed = self.changed.iter().chain(events).filter(is_wanted).collect::<Vec<_>>();
         changed.sort_unstable_by_key(|entry| entry.revision);
-        let lowest = self.changed_from.unwrap_or(self.after + 1);
-        (changed, !self.more_changed && from >= lowest)
+        (changed, !self.more_changed)
     }
 }

@@ -27,12 +27,11 @@ fn has_test(text: &str, name: &str) -> bool {
 
 /// The names in the invocations of macros that stand at the beginning of a line.
 fn listed(text: &str) -> impl Iterator<Item = &str> {
-    let begins = |line: &str| {
-        line.split_once("!(").is_some_and(|(name, _)| name.chars().all(|c| c == '_' || c.is_ascii_lowercase()))
-    };
-    let invocations = text.match_indices("!(").filter_map(move |(at, _)| {
+    let is_name = |name: &str| name.chars().all(|c| c == '_' || c.is_ascii_lowercase());
+    let invocations = text.match_indices(['(', '[']).filter_map(move |(at, _)| {
         let line = text[..at].rfind('\n').map_or(0, |end| end + 1);
-        begins(&text[line..at + 2]).then(|| text[at + 2..].split(')').next().unwrap_or_default())
+        let begins = text[line..at].strip_suffix('!').is_some_and(is_name);
+        begins.then(|| text[at + 1..].split([')', ']']).next().unwrap_or_default())
     });
     invocations.flat_map(|names| names.split(',')).map(str::trim)
 }

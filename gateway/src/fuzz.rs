@@ -16,7 +16,7 @@ use crate::chat::recovery::Offset;
 use crate::rest::files::multipart::{FILE, Form};
 use crate::rooms::effect::Effect;
 use crate::rooms::partition::read_hint;
-use crate::views::history::Position;
+use crate::views::history::{Changes, Position};
 
 /// Most parts of a form, and most bytes of a field.
 const MAX_FORM: (usize, usize) = (20, 1024);
@@ -41,12 +41,15 @@ pub fn hint(data: &[u8]) {
     }
 }
 
-/// Decodes a cursor of a room's history.
+/// Decodes a cursor of a room's history, or of its changed messages.
 pub fn page(data: &[u8]) {
     let room = Uuid::from_u128(0x0193_a4c0_7d50_7cc3_98a5_2f6b_8e1d_0c01);
     let Ok(text) = std::str::from_utf8(data) else { return };
     if let Ok(position) = Position::of_cursor(room, text) {
         assert_eq!(Position::of_cursor(room, &cursor::encode(&(room, position))).ok(), Some(position));
+    }
+    if let Ok(changes) = Changes::of_cursor(room, text) {
+        assert_eq!(Changes::of_cursor(room, &cursor::encode(&(room, changes))).ok(), Some(changes));
     }
 }
 

@@ -10,6 +10,7 @@ pub mod edge;
 pub mod fuzz;
 pub mod limits;
 mod metrics;
+pub mod new_change;
 pub mod new_message;
 mod payload;
 pub mod problem;

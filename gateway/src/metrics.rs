@@ -18,6 +18,9 @@ pub struct Metrics {
     pub joins: Outcomes,
     pub leaves: Outcomes,
     pub messages: Outcomes,
+    pub edits: Outcomes,
+    pub removals: Outcomes,
+    pub pins: Outcomes,
     pub uploads: Outcomes,
     pub renewals: Outcomes,
     pub recoveries: Counters,
@@ -43,8 +46,8 @@ impl Metrics {
         );
         LIMITS.exist(&["origin", "pages", "rooms_per_socket", "sockets_per_user", "sockets_per_address"]);
         confab_socketio::METRICS.outbox_waits.exist(&["join", "page", "recovery", "send"]);
-        let events = ["joinRoom", "leaveRoom", "message", "fileUpload", "auth"];
-        let [joins, leaves, messages, uploads, renewals] = events.map(|event| {
+        let events = ["joinRoom", "leaveRoom", "message", "edit", "remove", "pin", "fileUpload", "auth"];
+        let [joins, leaves, messages, edits, removals, pins, uploads, renewals] = events.map(|event| {
             let help = "Duration of Socket.IO events from arrival to acknowledgement; refused: the client's error, failed: the server's";
             Outcomes::new("confab_event_seconds", help, &[("event", event)])
         });
@@ -58,6 +61,9 @@ impl Metrics {
             joins,
             leaves,
             messages,
+            edits,
+            removals,
+            pins,
             uploads,
             renewals,
             recoveries: Counters::new(

@@ -3,6 +3,7 @@
 mod admin;
 mod auth;
 mod avatars;
+mod changes;
 mod directory;
 mod docs;
 mod extract;
@@ -14,8 +15,11 @@ mod openapi;
 pub mod outdated;
 mod password;
 mod profile;
+mod reading;
+mod revision;
 mod rooms;
 mod sessions;
+mod states;
 mod users;
 
 use std::sync::Arc;
@@ -62,6 +66,8 @@ fn operations() -> OpenApiRouter<Arc<App>> {
         rooms::routes(),
         members::routes(),
         messages::routes(),
+        changes::routes(),
+        states::routes(),
         files::routes(),
         avatars::routes(),
         admin::routes(),

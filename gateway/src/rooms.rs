@@ -9,3 +9,4 @@ pub mod hub;
 mod lag;
 mod log;
 pub mod partition;
+pub mod replay;

@@ -15,10 +15,11 @@ mod lane;
 use std::sync::Arc;
 use std::time::Duration;
 
+use confab_common::grpc::{self, Call, Uncertain};
 use confab_common::telemetry::trace::Span;
-use confab_common::{Error, Result};
+use confab_common::{Code, Error, Result};
 use confab_identity::credential::Credential;
-use confab_proto::message::v1::NewEvent;
+use confab_proto::message::v1::{AppendRequest, NewEvent};
 use confab_proto::partition;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
@@ -27,6 +28,7 @@ use uuid::Uuid;
 use crate::clients::Clients;
 use crate::metrics::METRICS;
 use job::{Job, Load, QUEUE};
+use lane::{ATTEMPT, sent};
 
 pub use job::Sent;
 
@@ -37,6 +39,7 @@ const LANES: u32 = 8;
 #[derive(Clone)]
 pub struct Sender {
     lanes: Arc<[Lane]>,
+    clients: Clients,
 }
 
 struct Lane {
@@ -72,7 +75,7 @@ impl Sender {
             tokio::spawn(lane::run(number, queue, clients.clone()));
             Lane { jobs, load: Arc::default() }
         };
-        Self { lanes: (0..LANES).map(lane).collect() }
+        Self { lanes: (0..LANES).map(lane).collect(), clients: clients.clone() }
     }
 
     /// Queues an event behind all earlier events of the same sender in the same room.
@@ -98,6 +101,24 @@ impl Sender {
     /// As [`begin`](Self::begin) and [`outcome`](Sending::outcome).
     pub async fn send(&self, room: Uuid, event: NewEvent, credential: Credential, timeout: Duration) -> Result<Sent> {
         self.begin(room, event, credential, timeout)?.outcome().await
+    }
+
+    /// Sends a change that a server key makes without a user, outside of the lanes: the key itself is the credential of
+    /// the call, and the acts of different requests have no order.
+    ///
+    /// # Errors
+    /// The reason why the message service rejected the change; `timeout` when the outcome is unknown.
+    pub async fn send_alone(&self, event: NewEvent, key: &Credential, timeout: Duration) -> Result<Sent> {
+        let events = vec![NewEvent { timeout_ms: timeout.as_millis().max(1) as u32, ..event }];
+        let request = AppendRequest { events, credentials: Vec::new() };
+        let request = key.attach(grpc::request(request, Call::within(timeout).attempt(ATTEMPT)));
+        let response = self.clients.message.clone().append(request).await?;
+        let is_uncertain = response.extensions().get::<Uncertain>().is_some();
+        let outcome = response.into_inner().outcomes.pop().unwrap_or_default();
+        match sent(outcome, &self.clients.deleted) {
+            Err(error) if error.code == Code::Unavailable && is_uncertain => Err(Error::timeout()),
+            sent => sent,
+        }
     }
 }
 

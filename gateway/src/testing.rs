@@ -2,6 +2,7 @@
 
 pub mod files;
 pub mod keys;
+pub mod messages;
 pub mod services;
 
 use axum::Router;

@@ -1,6 +1,7 @@
 //! The public response types. REST and Socket.IO return the same JSON objects.
 
 mod admin;
+mod change;
 mod file;
 pub mod history;
 mod message;
@@ -9,6 +10,7 @@ mod room;
 mod user;
 
 pub use admin::{CreatedKey, EntryJson, InviteJson, Keys, ScopeJson};
+pub use change::{ChangedJson, ItemJson, Versions};
 pub use file::{FileJson, FileUrl, LinkJson, PresentFile};
 pub use message::{MessageJson, Repeated};
 pub use page::{Page, Time};

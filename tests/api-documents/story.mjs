@@ -9,6 +9,7 @@ export const variables = {
   token: "",
   otherToken: "",
   roomId: "",
+  seq: "",
   fileId: "",
   userId: "",
   refreshToken: "",
@@ -78,6 +79,19 @@ export const folders = [
   {
     name: "Messages",
     steps: {
+      send_room_message: {
+        status: 201, body: { content: "Milk first?", clientMessageId: "{{$guid}}" }, keep: { seq: "seq" },
+      },
+      get_message: { status: 200 },
+      edit_message: { status: 200, body: { content: "Milk last.", clientMessageId: "{{$guid}}" } },
+      list_versions: { status: 200 },
+      pin_message: { status: 200 },
+      list_pins: { status: 200 },
+      unpin_message: { status: 200 },
+      delete_message: { status: 200 },
+      list_room_messages: { status: 200 },
+      // The page sends no optional parameters, and one of two is needed.
+      list_changes: { status: 200, page: 400, query: { after: "0" } },
       send_message: { status: 201, body: { roomId: "{{roomId}}", content: "Milk first?", clientMessageId: "{{$guid}}" } },
       list_messages: { status: 200 },
     },

@@ -49,7 +49,7 @@ try {
     const name = operation.operationId;
     for (const { name: parameter, in: place, required, schema } of operation.parameters ?? []) {
       const input = at.locator(`tr[data-param-name="${parameter}"][data-param-in="${place}"]`).locator("input, select");
-      if (required) await input.fill(known[parameter]);
+      if (required) await input.fill(String(known[parameter]));
       else expected(["", String(schema.default)].includes(await input.inputValue()), `${name}: ${parameter} is prefilled`);
     }
     const content = operation.requestBody?.content ?? {};

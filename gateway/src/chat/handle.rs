@@ -2,7 +2,11 @@
 
 use std::sync::Arc;
 
+use confab_common::metrics::Outcomes;
+use confab_common::telemetry::trace::Span;
 use confab_common::{Code, Error, Result};
+use confab_identity::tokens::Identity;
+use confab_proto::message::v1::{NewEvent, Op};
 use confab_socketio::Frame;
 use serde::Serialize;
 use serde_json::json;
@@ -16,9 +20,8 @@ use super::context::Chat;
 use super::lanes::Pending;
 use super::request::Request;
 use super::{file_upload, join, renew};
-use crate::limits::Act;
+use crate::limits;
 use crate::metrics::METRICS;
-use crate::new_message::NewMessage;
 use crate::send::{Sending, Sent};
 use crate::views::MessageJson;
 
@@ -34,8 +37,21 @@ pub async fn handle(chat: &Arc<Chat>, socket: &Arc<Socket>, room: Uuid, events: 
     for event in events {
         match event.request {
             Request::Send(message) => {
-                let sending = event.span.in_scope(|| begin_send(chat, socket, message, event.deadline));
-                sends.push((event.ack, event.span, sending, event.deadline));
+                let into_event = |sender: &Identity| message.into_event(sender);
+                let sending = event.span.in_scope(|| begin_send(chat, socket, event.deadline, into_event));
+                sends.push(Begun {
+                    ack: event.ack,
+                    span: event.span,
+                    sending,
+                    deadline: event.deadline,
+                    act: Act::Message,
+                });
+            }
+            Request::Change(change) => {
+                let (act, room) = (Act::of(change.op), change.room);
+                let into_event = |sender: &Identity| Ok((room, change.into_event(sender.user.clone(), false)?));
+                let sending = event.span.in_scope(|| begin_send(chat, socket, event.deadline, into_event));
+                sends.push(Begun { ack: event.ack, span: event.span, sending, deadline: event.deadline, act });
             }
             Request::Join(join) => {
                 let joined = event.span.instrument(join::join(chat, socket, event.ack, join, event.deadline)).await;
@@ -76,17 +92,17 @@ pub async fn handle(chat: &Arc<Chat>, socket: &Arc<Socket>, room: Uuid, events: 
     // Acknowledgements of sends that were appended together are queued together, unless they are large: then the
     // client's task can write some of them in between.
     let (mut answers, mut bytes) = (Vec::with_capacity(sends.len()), 0);
-    for (ack, span, sending, deadline) in sends {
+    for Begun { ack, span, sending, deadline, act } in sends {
         let outcome = match sending {
             Ok(sending) => sending.outcome().await,
             Err(error) => Err(error),
         };
-        METRICS.messages.record(&outcome, took(deadline));
+        act.metric().record(&outcome, took(deadline));
         if let Err(error) = &outcome {
             span.fail(error.code.as_str());
         }
         let answer = match (outcome, ack) {
-            (Ok(sent), Some(id)) => Frame::ack(id, &Accepted::from(&sent)),
+            (Ok(sent), Some(id)) => Frame::ack(id, &Accepted::new(&sent, act)),
             (Ok(_), None) => continue,
             (Err(error), Some(id)) => refusal(id, &error),
             (Err(error), None) => {
@@ -105,10 +121,58 @@ pub async fn handle(chat: &Arc<Chat>, socket: &Arc<Socket>, room: Uuid, events: 
     socket.outbox.answer(&answers);
 }
 
-fn begin_send(chat: &Chat, socket: &Socket, message: NewMessage, deadline: Instant) -> Result<Sending> {
+/// A send whose answer is pending.
+struct Begun {
+    ack: Option<u64>,
+    span: Span,
+    sending: Result<Sending>,
+    deadline: Instant,
+    act: Act,
+}
+
+/// What a send does.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Act {
+    Message,
+    Edit,
+    Remove,
+    Pin,
+}
+
+impl Act {
+    fn of(op: Op) -> Self {
+        match op {
+            Op::Delete => Self::Remove,
+            Op::Pin | Op::Unpin => Self::Pin,
+            Op::Edit | Op::Unspecified => Self::Edit,
+        }
+    }
+
+    fn metric(self) -> &'static Outcomes {
+        match self {
+            Self::Message => &METRICS.messages,
+            Self::Edit => &METRICS.edits,
+            Self::Remove => &METRICS.removals,
+            Self::Pin => &METRICS.pins,
+        }
+    }
+
+    /// Whether the acknowledgement says that the event is a repeat. A second deletion or pin changes nothing, so a
+    /// client need not tell the two apart.
+    fn states_repeats(self) -> bool {
+        matches!(self, Self::Message | Self::Edit)
+    }
+}
+
+fn begin_send(
+    chat: &Chat,
+    socket: &Socket,
+    deadline: Instant,
+    into_event: impl FnOnce(&Identity) -> Result<(Uuid, NewEvent)>,
+) -> Result<Sending> {
     let identity = socket.client.identity().ok_or_else(|| Error::new(Code::Unauthorized, "not connected"))?;
-    let (room, event) = message.into_event(identity)?;
-    chat.limits.take(Act::Send, identity.user_id)?;
+    let (room, event) = into_event(identity)?;
+    chat.limits.take(limits::Act::Send, identity.user_id)?;
     let credential = socket.client.credential.present();
     chat.sender.begin(room, event, credential, deadline.saturating_duration_since(Instant::now()))
 }
@@ -124,11 +188,16 @@ async fn leave(chat: &Chat, socket: &Socket, room: Uuid, ack: Option<u64>) {
 struct Accepted<'a> {
     ok: bool,
     message: MessageJson<'a>,
-    duplicate: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    duplicate: Option<bool>,
 }
 
-impl<'a> From<&'a Sent> for Accepted<'a> {
-    fn from(sent: &'a Sent) -> Self {
-        Self { ok: true, message: (&sent.event).into(), duplicate: sent.duplicate }
+impl<'a> Accepted<'a> {
+    fn new(sent: &'a Sent, act: Act) -> Self {
+        let duplicate = act.states_repeats().then_some(sent.duplicate);
+        Self { ok: true, message: (&sent.message).into(), duplicate }
     }
 }
+
+#[cfg(test)]
+mod tests;

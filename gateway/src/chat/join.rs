@@ -33,6 +33,8 @@ struct Answer<'a> {
     epoch: &'a str,
     messages: Vec<&'a RawValue>,
     complete: bool,
+    changed: Vec<&'a RawValue>,
+    changed_complete: bool,
     reset: bool,
 }
 
@@ -120,7 +122,7 @@ async fn go_live(
 fn answer<'a>(join: &Join, room: &'a Room, page: &'a Page) -> Answer<'a> {
     let (epoch, last_seq) = (page.epoch(), page.last_seq());
     let reset = match join.history {
-        Wanted::After(after) if after > last_seq => true,
+        Wanted::After { after, .. } if after > last_seq => true,
         _ => join.epoch.as_ref().is_some_and(|named| named != epoch),
     };
     let mut bytes = 0;
@@ -129,13 +131,20 @@ fn answer<'a>(join: &Join, room: &'a Room, page: &'a Page) -> Answer<'a> {
         bytes <= MAX_BYTES
     };
     let events = page.events();
+    // Without `after`, a client requests no changes. With `reset`, it drops the messages that may have been changed.
+    let (mut changed, mut changed_complete) = (Vec::new(), true);
     let (messages, complete) = match join.history {
         _ if reset => (Vec::new(), last_seq == 0),
         Wanted::End => (Vec::new(), true),
-        Wanted::After(after) => {
+        Wanted::After { after, changed_from } => {
             let taken = events.iter().map(|event| &*event.json).take_while(|json| within(json)).collect::<Vec<_>>();
-            let read_to = taken.len().checked_sub(1).map_or(after, |last| events[last].seq);
-            (taken, read_to == last_seq)
+            let complete = taken.len() == events.len() && !page.more();
+            if let Some(from) = changed_from {
+                let (all, is_all) = page.changed(after, from);
+                changed = all.iter().map(|event| &*event.json).take_while(|json| within(json)).collect();
+                changed_complete = is_all && changed.len() == all.len();
+            }
+            (taken, complete)
         }
         Wanted::Last(_) => {
             let mut taken =
@@ -144,7 +153,8 @@ fn answer<'a>(join: &Join, room: &'a Room, page: &'a Page) -> Answer<'a> {
             (taken, true)
         }
     };
-    Answer { ok: true, room: RoomJson::new(room, last_seq, Viewer::User), last_seq, epoch, messages, complete, reset }
+    let room = RoomJson::new(room, last_seq, Viewer::User);
+    Answer { ok: true, room, last_seq, epoch, messages, complete, changed, changed_complete, reset }
 }
 
 #[cfg(test)]

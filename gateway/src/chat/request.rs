@@ -2,11 +2,13 @@
 
 use bytes::Bytes;
 use confab_common::{Code, Error, Result, text};
+use confab_proto::message::v1::Op;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
+use crate::new_change::NewChange;
 use crate::new_message::{NewMessage, check_client_message_id};
 use crate::payload::{RoomOr, read_room, read_text};
 use crate::rooms::history::{MAX_MESSAGES, Wanted};
@@ -18,6 +20,7 @@ pub enum Request {
     Join(Join),
     Leave,
     Send(NewMessage),
+    Change(NewChange),
     Upload(FileUpload),
     /// A new token.
     Auth(String),
@@ -30,6 +33,11 @@ impl Request {
             Self::Join(_) => "joinRoom",
             Self::Leave => "leaveRoom",
             Self::Send(_) => "message",
+            Self::Change(change) => match change.op {
+                Op::Delete => "remove",
+                Op::Pin | Op::Unpin => "pin",
+                Op::Edit | Op::Unspecified => "edit",
+            },
             Self::Upload(_) => "fileUpload",
             Self::Auth(_) => "auth",
         }
@@ -37,12 +45,12 @@ impl Request {
 
     /// Whether the request may share an append with others.
     pub fn is_send(&self) -> bool {
-        matches!(self, Self::Send(_))
+        matches!(self, Self::Send(_) | Self::Change(_))
     }
 
     /// Whether the request needs a permit, because the number in flight per socket is bounded.
     pub fn needs_permit(&self) -> bool {
-        matches!(self, Self::Send(_) | Self::Upload(_))
+        self.is_send() || matches!(self, Self::Upload(_))
     }
 }
 
@@ -78,6 +86,10 @@ pub fn parse(name: &str, argument: Option<&RawValue>, attachments: &[Bytes]) -> 
             let message: NewMessage = read_text(argument, "{ roomId, content, clientMessageId?, fileIds? }")?;
             Ok((text::id("roomId", &message.room_id)?, Request::Send(message)))
         }
+        "edit" | "remove" | "pin" => {
+            let change = parse_change(name, argument)?;
+            Ok((change.room, Request::Change(change)))
+        }
         "fileUpload" => {
             let file = FileUpload::parse(argument, attachments)?;
             Ok((file.room, Request::Upload(file)))
@@ -90,6 +102,36 @@ pub fn parse(name: &str, argument: Option<&RawValue>, attachments: &[Bytes]) -> 
     }
 }
 
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ChangeArgument {
+    room_id: String,
+    seq: u64,
+    id: Option<String>,
+    content: Option<String>,
+    client_message_id: Option<String>,
+    on: Option<bool>,
+}
+
+/// Parses `edit`, `remove` or `pin`.
+fn parse_change(name: &str, argument: &str) -> Result<NewChange> {
+    let shape = match name {
+        "edit" => "{ roomId, seq, content, id?, clientMessageId? }",
+        "remove" => "{ roomId, seq, id?, clientMessageId? }",
+        _ => "{ roomId, seq, on, id? }",
+    };
+    let given: ChangeArgument = read_text(argument, shape)?;
+    let (room, target) = (text::id("roomId", &given.room_id)?, given.seq);
+    let (change, client_message_id) = match (name, given.on) {
+        ("edit", _) => (NewChange::edit(room, target, given.content)?, given.client_message_id),
+        ("remove", _) => (NewChange::new(room, target, Op::Delete), given.client_message_id),
+        (_, None) => return Err(Error::field("on", "must be given")),
+        // A pin is a state: a client that repeats the event sets it again.
+        (_, Some(on)) => (NewChange::new(room, target, if on { Op::Pin } else { Op::Unpin }), None),
+    };
+    Ok(NewChange { target_id: given.id, client_message_id, ..change })
+}
+
 /// A valid `joinRoom`: with `after`, `last`, or neither.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Join {
@@ -98,11 +140,12 @@ pub struct Join {
     pub epoch: Option<String>,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct JoinArgument {
     room_id: String,
     after: Option<u64>,
+    from: Option<u64>,
     last: Option<u32>,
     epoch: Option<String>,
 }
@@ -113,19 +156,22 @@ impl Join {
     /// # Errors
     /// `invalid_request` with the name of the field.
     pub fn parse(argument: &str) -> Result<Self> {
-        let (room, after, last, epoch) =
-            match read_room(argument, "a room id or { roomId, after?, epoch? } or { roomId, last? }")? {
-                RoomOr::Id(room) => (room, None, None, None),
-                RoomOr::Object(JoinArgument { room_id, after, last, epoch }) => (room_id, after, last, epoch),
+        let JoinArgument { room_id, after, from, last, epoch } =
+            match read_room(argument, "a room id or { roomId, after?, from?, epoch? } or { roomId, last? }")? {
+                RoomOr::Id(room_id) => JoinArgument { room_id, ..JoinArgument::default() },
+                RoomOr::Object(argument) => argument,
             };
+        if from.is_some() && after.is_none() {
+            return Err(Error::field("from", "must go together with after"));
+        }
         let history = match (after, last) {
             (None, None) => Wanted::End,
-            (Some(after), None) => Wanted::After(after),
+            (Some(after), None) => Wanted::After { after, changed_from: Some(from.unwrap_or(1)) },
             (None, Some(last @ 1..=MAX_MESSAGES)) => Wanted::Last(last),
             (None, Some(_)) => return Err(Error::field("last", "must be from 1 to 200")),
             (Some(_), Some(_)) => return Err(Error::field("last", "cannot go together with after")),
         };
-        Ok(Self { room: text::id("roomId", &room)?, history, epoch })
+        Ok(Self { room: text::id("roomId", &room_id)?, history, epoch })
     }
 }
 

@@ -18,8 +18,9 @@ use super::context::Chat;
 use super::join::{BEHIND, begin};
 use super::recovery::Offset;
 use crate::metrics::METRICS;
-use crate::rooms::history::Wanted;
+use crate::rooms::history::{User, Wanted};
 use crate::rooms::hub::{Arrival, Joining, NotLive};
+use crate::rooms::replay;
 use crate::turns::restore_permit;
 
 /// Maximum number of events of one recovery, and of their bytes with offsets: less than the outbox's bound for answers.
@@ -128,29 +129,58 @@ impl Room {
     /// Reads the missed events up to the room's newest one, if the user may read the room at that one.
     async fn read_on(&mut self, chat: &Chat, socket: &Socket, epoch: Uuid, budget: &Budget) -> Result<(), Inexact> {
         loop {
-            let page = chat
-                .history
-                .read(self.joining.room, Wanted::After(self.seq), socket.client.credential.reader())
-                .await?;
-            if page.epoch().parse() != Ok(epoch) || page.last_seq() < self.seq {
-                return Err(Inexact);
-            }
+            let user = socket.client.credential.reader();
+            let wanted = Wanted::After { after: self.seq, changed_from: None };
+            let page = chat.history.read(self.joining.room, wanted, user.clone()).await?;
+            self.check(page.epoch(), page.last_seq(), epoch)?;
             for event in page.events() {
                 if event.seq != self.seq + 1 {
-                    return Err(Inexact);
+                    break;
                 }
-                let frame = event.frame();
-                budget.take(frame.cost())?;
-                self.missed.push(frame);
-                self.seq = event.seq;
+                self.add(event.seq, event.frame(), budget)?;
             }
             if self.seq >= page.last_seq() {
                 return Ok(());
             }
-            if page.events().is_empty() {
-                return Err(Inexact);
+            let continues = page.more() && page.events().last().is_some_and(|last| last.seq == self.seq);
+            if !continues {
+                self.read_changes(chat, user.as_ref(), epoch, budget).await?;
             }
         }
+    }
+
+    /// Reads the next missed events, one for each number of the room: history has no changes of messages.
+    async fn read_changes(
+        &mut self,
+        chat: &Chat,
+        user: Option<&User>,
+        epoch: Uuid,
+        budget: &Budget,
+    ) -> Result<(), Inexact> {
+        let replay = replay::read(&chat.clients, self.joining.room, self.seq, user).await?;
+        self.check(&replay.epoch, replay.last_seq, epoch)?;
+        if replay.frames.is_empty() {
+            return Err(Inexact);
+        }
+        for (seq, frame) in replay.frames {
+            if seq != self.seq + 1 {
+                return Err(Inexact);
+            }
+            self.add(seq, frame, budget)?;
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, seq: u64, frame: Frame, budget: &Budget) -> Result<(), Inexact> {
+        budget.take(frame.cost())?;
+        self.missed.push(frame);
+        self.seq = seq;
+        Ok(())
+    }
+
+    /// Whether the numbers of a page continue those that the client has.
+    fn check(&self, epoch: &str, last_seq: u64, expected: Uuid) -> Result<(), Inexact> {
+        if epoch.parse() == Ok(expected) && last_seq >= self.seq { Ok(()) } else { Err(Inexact) }
     }
 
     async fn go_live(mut self, chat: &Chat, socket: &Arc<Socket>, epoch: Uuid, budget: &Budget) -> Result<(), Inexact> {

@@ -1,9 +1,10 @@
 //! A chat over a scripted log, and clients of it without a network.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod log;
+
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::http::HeaderMap;
@@ -17,14 +18,11 @@ use confab_identity::revocations::Revocations;
 use confab_identity::testing::signed;
 use confab_identity::tokens::{Identity, Tokens};
 use confab_proto::auth::v1::{ListRevocationsRequest, ListRevocationsResponse, Revocation};
-use confab_proto::message::v1::{AccessChange, Event, GetHeadsRequest, GetHeadsResponse, Head, Hint, Kind, RoomMember};
-use confab_proto::message::v1::{ListEventsRequest, ListEventsResponse, ReadLogRequest, ReadLogResponse};
-use confab_proto::room::v1::{Role, Visibility};
-use confab_proto::{channel, partition};
+use confab_proto::channel;
+use confab_proto::message::v1::Hint;
 use confab_socketio::budget::Budget;
 use confab_socketio::net::ClientAddress;
 use confab_socketio::{Server, Transport};
-use parking_lot::Mutex;
 use prost::Message;
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -39,148 +37,15 @@ use crate::send::Sender;
 use crate::testing::services::{self, ROOM};
 use crate::testing::{SESSION, claims, eventually, fake, identity};
 
-pub const EPOCH: &str = "01930000-0000-7000-8000-000000000001";
+pub use log::{EPOCH, Log, access, hide, partition};
+
 pub const NEXT_EPOCH: &str = "01940000-0000-7000-8000-000000000001";
-const PARTITIONS: u32 = 64;
 const RECEIVE_LIMIT: Duration = Duration::from_secs(30);
 
 #[derive(clap::Parser)]
 struct Settings {
     #[command(flatten)]
     gateway: crate::config::GatewayConfig,
-}
-
-/// The log of one room, whose events have equal numbers in the room and in the partition.
-pub struct Log {
-    pub epoch: Mutex<&'static str>,
-    pub head: AtomicU64,
-    content: String,
-    /// The changes of the room's visibility and members, with the names of their events, by `seq`.
-    changes: Mutex<BTreeMap<u64, (&'static str, AccessChange)>>,
-    /// Whether all calls fail with `unavailable`.
-    pub away: AtomicBool,
-    /// Whether the partition can be read.
-    pub readable: AtomicBool,
-    /// The number of polls of heads, of reads of the partition, and of reads of the room's history.
-    pub heads: AtomicU64,
-    pub reads: AtomicU64,
-    pub lists: AtomicU64,
-    /// Runs once, during the next read of the room's history.
-    pub meanwhile: Mutex<Option<Box<dyn FnOnce() + Send>>>,
-}
-
-impl Log {
-    pub fn event(&self, seq: u64) -> Event {
-        let event = Event { partition: partition(), position: seq, room_id: ROOM.into(), seq, ..Event::default() };
-        match self.changes.lock().get(&seq) {
-            None => Event { content: self.content.clone(), ..event },
-            Some((name, access)) => {
-                let (kind, name) = (Kind::System.into(), (*name).into());
-                Event { kind, event: name, data: "{}".into(), access: Some(access.clone()), ..event }
-            }
-        }
-    }
-
-    /// Appends a change of the room's visibility or members, without a hint; returns its number.
-    pub fn change(&self, name: &'static str, access: AccessChange) -> u64 {
-        let seq = self.head.load(Ordering::SeqCst) + 1;
-        self.changes.lock().insert(seq, (name, access));
-        self.head.store(seq, Ordering::SeqCst);
-        seq
-    }
-
-    /// The members at this `seq`, if the room is private then.
-    fn members(&self, seq: u64) -> Option<BTreeSet<String>> {
-        let (mut private, mut members) = (false, BTreeSet::new());
-        for (_, (_, change)) in self.changes.lock().range(..=seq) {
-            private = change.visibility() == Visibility::Private;
-            members.extend(change.members.iter().map(|member| member.user_id.clone()));
-            members.retain(|user| !change.removed.contains(user));
-        }
-        private.then_some(members)
-    }
-
-    /// The events after `after` up to `head`, within `max_bytes`.
-    fn events(&self, after: u64, head: u64, max_bytes: u32) -> Vec<Event> {
-        let mut bytes = 0;
-        let within = |event: &Event| {
-            bytes += event.encoded_len();
-            bytes <= max_bytes as usize
-        };
-        (after + 1..=head).map(|seq| self.event(seq)).take_while(within).collect()
-    }
-
-    fn answer(&self, method: &str, body: Bytes) -> Result<Vec<u8>, Error> {
-        let (epoch, head) = (self.epoch.lock().to_string(), self.head.load(Ordering::SeqCst));
-        match method {
-            _ if self.away.load(Ordering::SeqCst) => Err(Error::new(Code::Unavailable, "not now")),
-            "GetHeads" => {
-                self.heads.fetch_add(1, Ordering::SeqCst);
-                let partitions = GetHeadsRequest::decode(body).unwrap().partitions;
-                let position = |wanted| if wanted == partition() { head } else { 0 };
-                let heads =
-                    partitions.into_iter().map(|partition| Head { partition, position: position(partition) }).collect();
-                Ok(GetHeadsResponse { epoch, partition_count: PARTITIONS, heads }.encode_to_vec())
-            }
-            "ReadLog" => {
-                self.reads.fetch_add(1, Ordering::SeqCst);
-                if !self.readable.load(Ordering::SeqCst) {
-                    return Err(Error::new(Code::Unavailable, "not now"));
-                }
-                let request = ReadLogRequest::decode(body).unwrap();
-                Ok(ReadLogResponse { epoch, head, events: self.events(request.after, head, request.max_bytes) }
-                    .encode_to_vec())
-            }
-            "ListEvents" => {
-                self.lists.fetch_add(1, Ordering::SeqCst);
-                if let Some(meanwhile) = self.meanwhile.lock().take() {
-                    meanwhile();
-                }
-                let request = ListEventsRequest::decode(body).unwrap();
-                let mut events =
-                    request.after.map_or_else(Vec::new, |after| self.events(after, head, request.max_bytes));
-                events.truncate(request.limit as usize);
-                let (mut readers, members) = (request.readers, self.members(head));
-                readers.retain(|reader| members.as_ref().is_some_and(|members| members.contains(reader)));
-                let private = members.is_some();
-                if private && readers.is_empty() {
-                    return Err(Error::new(Code::NotFound, "the room is not open to the readers"));
-                }
-                Ok(ListEventsResponse {
-                    epoch,
-                    last_seq: head,
-                    events,
-                    private,
-                    readers,
-                    ..ListEventsResponse::default()
-                }
-                .encode_to_vec())
-            }
-            _ => Err(Error::internal("unexpected call")),
-        }
-    }
-}
-
-/// The partition of the room.
-pub fn partition() -> u32 {
-    partition::of_room(ROOM.parse().unwrap(), PARTITIONS)
-}
-
-/// A change of the members of a private room.
-pub fn access(members: &[u128], removed: &[u128]) -> AccessChange {
-    let id = |user: &u128| Uuid::from_u128(*user).to_string();
-    let member = |user: &u128| RoomMember { user_id: id(user), role: Role::Member.into() };
-    AccessChange {
-        members: members.iter().map(member).collect(),
-        removed: removed.iter().map(id).collect(),
-        visibility: Visibility::Private.into(),
-        changes_visibility: false,
-    }
-}
-
-/// A change that makes the room private, with these members.
-pub fn hide(members: &[u128]) -> AccessChange {
-    AccessChange { changes_visibility: true, ..access(members, &[]) }
 }
 
 /// The address 192.0.2.`last`.
@@ -220,18 +85,7 @@ impl World {
     /// A world with these settings, and events whose content has `content` bytes.
     pub async fn with(bus: Bus, settings: &[&str], content: usize) -> Self {
         let config = Settings::parse_from(["test"].iter().chain(settings)).gateway;
-        let log = Arc::new(Log {
-            epoch: Mutex::new(EPOCH),
-            head: AtomicU64::new(7),
-            content: "x".repeat(content),
-            changes: Mutex::default(),
-            away: AtomicBool::new(false),
-            readable: AtomicBool::new(true),
-            heads: AtomicU64::new(0),
-            reads: AtomicU64::new(0),
-            lists: AtomicU64::new(0),
-            meanwhile: Mutex::default(),
-        });
+        let log = Arc::new(Log::new(content));
         let revoked = Arc::<AtomicU64>::default();
         let (answering, revocations) = (log.clone(), revoked.clone());
         let auth = fake(move |method, body: Bytes| match (method, revocations.load(Ordering::SeqCst)) {

@@ -110,6 +110,20 @@ impl<S: Send + Sync> FromRequestParts<S> for KeyId {
     }
 }
 
+/// The number of a message in a path. A malformed number gets the same response as an unknown one.
+pub(super) struct Seq(pub u64);
+
+impl<S: Send + Sync> FromRequestParts<S> for Seq {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let path = RawPathParams::from_request_parts(parts, state).await.ok();
+        let text = path.as_ref().and_then(|path| path.iter().find(|(key, _)| *key == "seq")).map(|(_, text)| text);
+        let seq = text.and_then(number).filter(|seq| (1..=i64::MAX as u64).contains(seq));
+        seq.map(Self).ok_or_else(|| Problem(Error::not_found("message")))
+    }
+}
+
 /// A malformed id gets the same response as an unknown id.
 async fn path_id<S: Send + Sync>(parts: &mut Parts, state: &S, name: &str, what: &str) -> Result<Uuid, Problem> {
     let path = RawPathParams::from_request_parts(parts, state).await;

@@ -17,9 +17,9 @@ use utoipa_axum::routes;
 
 use super::Deadline;
 use super::extract::{Actor, OptionalJson, Params, Reader, RoomId, Turns, by};
-use super::messages::hidden_room;
 use super::openapi::problems::{Body, ByKey, Called, Conflict, Unauthorized};
 use super::openapi::{examples, params};
+use super::reading::hidden_room;
 use super::rooms::check_change;
 use super::users::{UserPath, resolve_id, resolve_user};
 use crate::App;

@@ -6,34 +6,83 @@ use axum::Json as Answer;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use confab_common::grpc::request;
 use confab_common::{Code, Error};
-use confab_proto::message::v1::{ListEventsRequest, ListEventsResponse};
-use confab_proto::room::v1::{GetRoomRequest, Room};
-use tonic::Status;
+use confab_identity::tokens::Identity;
+use serde::Deserialize;
+use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
-use super::extract::{Actor, Caller, Json, Params, Reader, RoomId, Turns, by};
+use super::extract::{Caller, Json, Params, Reader, RoomId, Turns};
 use super::openapi::problems::{Body, ByKey, Called, Conflict, Unauthorized};
 use super::openapi::{examples, params};
+use super::reading::{every_event, readable_events};
 use crate::App;
 use crate::edge::cors::IDEMPOTENCY_KEY;
 use crate::limits::{Act, RequestLimits};
 use crate::new_message::NewMessage;
 use crate::problem::Problem;
-use crate::views::history::{self, Position};
-use crate::views::{MessageJson, Page, Repeated};
+use crate::views::history::{self, History, Part, Position};
+use crate::views::{ItemJson, MessageJson, Repeated};
 
 pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
-    OpenApiRouter::default().routes(routes!(post)).routes(routes!(list))
+    let routes = OpenApiRouter::default().routes(routes!(list, post));
+    routes.routes(routes!(post_by_body)).routes(routes!(list_by_id))
+}
+
+/// A message to send to the room in the path. Fields that the server assigns are ignored.
+#[derive(Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct RoomMessage {
+    /// 1 to 16,384 bytes of UTF-8. May be empty when `fileIds` names at least one file.
+    #[schema(max_length = 16_384)]
+    content: String,
+    /// An id that the client chooses for the message, 1 to 128 bytes. A second request with the same id in the same
+    /// room returns the first message and sends nothing.
+    #[schema(min_length = 1, max_length = 128)]
+    client_message_id: Option<String>,
+    /// At most 10 files to attach. A file without a room is moved to this room.
+    #[schema(max_items = 10)]
+    file_ids: Option<Vec<String>>,
+}
+
+/// Send a message to a room
+///
+/// Sends a message and returns it once it is committed. With a `clientMessageId` the request can be repeated after any
+/// failure; the message is sent once.
+#[utoipa::path(
+    post,
+    path = "/api/rooms/{roomId}/messages",
+    operation_id = "send_room_message",
+    tag = "Messages",
+    params(params::Room, params::IdempotencyKey),
+    request_body(content = RoomMessage, example = json!({"content": "Milk first?"})),
+    responses(
+        (status = 201, description = "The message is committed", body = MessageJson, example = json!(examples::message())),
+        (status = 200,
+            description = "A repeat of this `clientMessageId`: the first message, whatever this request contains",
+            body = Repeated<MessageJson>, example = json!(Repeated::from(examples::message()))),
+        Body, Unauthorized, Conflict, ByKey, Called
+    ),
+    security(("bearer" = []), ("key" = []))
+)]
+async fn post(
+    State(app): State<Arc<App>>,
+    Caller(caller): Caller,
+    RoomId(room): RoomId,
+    headers: HeaderMap,
+    limits: RequestLimits,
+    Json(message): Json<RoomMessage>,
+) -> Result<Response, Problem> {
+    let RoomMessage { content, client_message_id, file_ids } = message;
+    let message = NewMessage { room_id: room.to_string(), content, client_message_id, file_ids };
+    send(&app, caller, &headers, &limits, message).await
 }
 
 /// Send a message
 ///
-/// Sends a message and returns it once it is committed. With a `clientMessageId` the request can be repeated after any
-/// failure; the message is sent once.
+/// The same as `POST /api/rooms/{roomId}/messages`, with the room in the body.
 #[utoipa::path(
     post,
     path = "/api/messages",
@@ -53,18 +102,28 @@ pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
     ),
     security(("bearer" = []), ("key" = []))
 )]
-async fn post(
+async fn post_by_body(
     State(app): State<Arc<App>>,
     Caller(caller): Caller,
     headers: HeaderMap,
     limits: RequestLimits,
-    Json(mut message): Json<NewMessage>,
+    Json(message): Json<NewMessage>,
 ) -> Result<Response, Problem> {
-    message.client_message_id = client_message_id(&headers, message.client_message_id)?;
+    send(&app, caller, &headers, &limits, message).await
+}
+
+async fn send(
+    app: &App,
+    caller: Identity,
+    headers: &HeaderMap,
+    limits: &RequestLimits,
+    mut message: NewMessage,
+) -> Result<Response, Problem> {
+    message.client_message_id = client_message_id(headers, message.client_message_id)?;
     let (room, event) = message.into_event(&caller)?;
     limits.take(Act::Send, caller.user_id)?;
     let sent = app.sender.send(room, event, caller.credential, app.config.request_timeout).await?;
-    let message = MessageJson::from(&sent.event);
+    let message = MessageJson::from(&sent.message);
     Ok(if sent.duplicate {
         Answer(Repeated::from(message)).into_response()
     } else {
@@ -86,84 +145,109 @@ pub(super) fn client_message_id(headers: &HeaderMap, field: Option<String>) -> R
 
 /// List the messages of a room
 ///
-/// Returns the latest page, the page before a `seq` or the page after a `seq`. Items are in rising `seq` on all pages.
-/// `nextCursor` continues in the same direction.
+/// Returns the latest page, the page before a `seq`, the page after a `seq` or the page around a `seq`. Items are in
+/// rising `seq` on all pages: messages in their present state, and room events. `nextCursor` continues in the same
+/// direction; of a page around a `seq`, towards newer messages. With `events=true`, changes of messages are items, too,
+/// so that every number of the room has an item.
 #[utoipa::path(
     get,
-    path = "/api/messages/{roomId}",
-    operation_id = "list_messages",
+    path = "/api/rooms/{roomId}/messages",
+    operation_id = "list_room_messages",
     tag = "Messages",
-    params(params::Room, params::Limit, params::Before, params::After, params::Cursor),
+    params(params::Room, params::Limit, params::Before, params::After, params::Around, params::Events, params::Cursor),
     responses(
-        (status = 200, description = "A page of messages", body = Page<MessageJson>, example = json!(examples::messages())),
+        (status = 200, description = "A page of messages", body = History<ItemJson>,
+            example = json!(examples::messages())),
         Unauthorized, ByKey, Called
     ),
     security(("bearer" = []), ("key" = []))
 )]
 async fn list(
     State(app): State<Arc<App>>,
-    Reader(reader): Reader,
-    RoomId(room): RoomId,
+    reader: Reader,
+    room: RoomId,
     params: Params,
     turns: Turns,
 ) -> Result<Response, Problem> {
-    let limit = params.limit()?;
-    let position = position(room, &params)?;
-    let _turn = turns.next().await?;
-    let (_, events) = readable_events(&app, reader.as_ref(), room, position, limit).await?;
-    Ok(Answer(history::page(room, position, &events)).into_response())
+    page(&app, reader, room, &params, &turns).await
 }
 
-/// The place of the page that the parameters request.
-fn position(room: Uuid, params: &Params) -> Result<Position, Error> {
-    let cursor = params.text("cursor").map(|text| Position::of_cursor(room, text)).transpose()?;
-    match (params.seq("before", 1)?, params.seq("after", 0)?, cursor) {
-        (None, None, None) => Ok(Position::Latest),
-        (Some(seq), None, None) => Ok(Position::Before(seq)),
-        (None, Some(seq), None) => Ok(Position::After(seq)),
-        (None, None, Some(position)) => Ok(position),
-        _ => Err(Error::new(Code::InvalidRequest, "only one of before, after and cursor can be given")),
-    }
+/// List the messages of a room
+///
+/// The same as `GET /api/rooms/{roomId}/messages`.
+#[utoipa::path(
+    get,
+    path = "/api/messages/{roomId}",
+    operation_id = "list_messages",
+    tag = "Messages",
+    params(params::Room, params::Limit, params::Before, params::After, params::Around, params::Events, params::Cursor),
+    responses(
+        (status = 200, description = "A page of messages", body = History<ItemJson>,
+            example = json!(examples::messages())),
+        Unauthorized, ByKey, Called
+    ),
+    security(("bearer" = []), ("key" = []))
+)]
+async fn list_by_id(
+    State(app): State<Arc<App>>,
+    reader: Reader,
+    room: RoomId,
+    params: Params,
+    turns: Turns,
+) -> Result<Response, Problem> {
+    page(&app, reader, room, &params, &turns).await
 }
 
-/// The room and a page of its log, if the reader may read it. Both services check this. A room that is hidden from the
-/// reader gets the same response as a room that does not exist, whichever service rejects the reader first. A server
-/// key without the scope `messages` gets an empty page.
-pub(super) async fn readable_events(
+async fn page(
     app: &App,
-    reader: Option<&Actor>,
-    room: Uuid,
-    position: Position,
-    limit: u32,
-) -> Result<(Room, ListEventsResponse), Problem> {
-    let (before, after) = match position {
-        Position::Latest => (None, None),
-        Position::Before(seq) => (Some(seq), None),
-        Position::After(seq) => (None, Some(seq)),
+    Reader(reader): Reader,
+    RoomId(room): RoomId,
+    params: &Params,
+    turns: &Turns,
+) -> Result<Response, Problem> {
+    let limit = params.limit()?;
+    let (wanted, is_raw) = (wanted(room, params)?, params.flag("events")?);
+    let _turn = turns.next().await?;
+    let reader = reader.as_ref();
+    let read = async |position, limit| {
+        if is_raw {
+            every_event(app, reader, room, position, limit).await
+        } else {
+            Ok(readable_events(app, reader, room, position, limit).await?.1)
+        }
     };
-    let moderator = reader.is_some_and(Actor::is_moderator);
-    let limit = if reader.is_none_or(Actor::may_see_messages) { limit } else { 0 };
-    let get = GetRoomRequest { caller: reader.map(Actor::caller), id: room.to_string(), moderator };
-    let readers = reader.and_then(Actor::user).map(|user| user.user.id.clone()).into_iter().collect();
-    let room_id = room.to_string();
-    let list = ListEventsRequest { room_id, before, after, limit, readers, moderator, ..ListEventsRequest::default() };
-    let (mut rooms, mut messages) = (app.clients.room.clone(), app.clients.message.clone());
-    let read = tokio::try_join!(
-        rooms.get_room(by(reader, request(get, app.clients.read))),
-        messages.list_events(by(reader, request(list, app.clients.read)))
-    );
-    let (room, events) = read.map_err(hidden_room)?;
-    let (mut room, mut events) = (room.into_inner(), events.into_inner());
-    app.clients.deleted.hide_in_room(&mut room);
-    app.clients.deleted.hide_in_events(&mut events.events);
-    Ok((room, events))
+    let (position, part) = match wanted {
+        Wanted::Page(position) => (position, read(position, limit).await?),
+        Wanted::Around(seq) => {
+            let mut older = if limit > 1 { read(Position::Before(seq), limit / 2).await? } else { Part::default() };
+            let position = Position::After(seq - 1);
+            // The newer part fills the page, so that a page with fewer items is the last one.
+            let newer = read(position, limit - older.events.len() as u32).await?;
+            older.events.extend(newer.events);
+            (position, Part { events: older.events, ..newer })
+        }
+    };
+    Ok(Answer(history::page::<ItemJson<'_>>(room, position, &part)).into_response())
 }
 
-/// The error of a call that reads a room, with the same words for every reason why the caller may not see the room.
-pub(super) fn hidden_room(status: Status) -> Problem {
-    match Error::from(status) {
-        error if error.code == Code::NotFound => Error::not_found("room").into(),
-        error => error.into(),
+/// The page that a client requests.
+enum Wanted {
+    Page(Position),
+    /// The page around this `seq`.
+    Around(u64),
+}
+
+/// The page that the parameters request.
+fn wanted(room: Uuid, params: &Params) -> Result<Wanted, Error> {
+    let cursor = params.text("cursor").map(|text| Position::of_cursor(room, text)).transpose()?;
+    let (before, after, around) = (params.seq("before", 1)?, params.seq("after", 0)?, params.seq("around", 1)?);
+    match (before, after, around, cursor) {
+        (None, None, None, None) => Ok(Wanted::Page(Position::Latest)),
+        (Some(seq), None, None, None) => Ok(Wanted::Page(Position::Before(seq))),
+        (None, Some(seq), None, None) => Ok(Wanted::Page(Position::After(seq))),
+        (None, None, Some(seq), None) => Ok(Wanted::Around(seq)),
+        (None, None, None, Some(position)) => Ok(Wanted::Page(position)),
+        _ => Err(Error::new(Code::InvalidRequest, "only one of before, after, around and cursor can be given")),
     }
 }
 

@@ -22,8 +22,8 @@ The back end of an app sends a server key in place of a token, never from a web 
 `Confab-User: <user id>` it has exactly the rights of that user: with the scope `rooms` in the operations on rooms and \
 members, with the scope `messages` in those on messages and files, with the scope `users` in those that find users. \
 Without the header, it may read, change and delete \
-any room and its members (`rooms`), find all users (`users`), and read any room's messages and files and delete the files (`messages`); an \
-operation that needs an author returns 400. A missing scope is 403.
+any room and its members (`rooms`), find all users (`users`), and read and delete any room's messages and files and pin \
+messages (`messages`); an operation that needs an author returns 400. A missing scope is 403.
 
 Times are RFC 3339 in UTC with milliseconds; ids are UUIDv7. Unknown fields of a request are ignored. Every response \
 has the id of its request in the header `X-Request-Id`. Every error is a Problem: an unknown route returns 404 \

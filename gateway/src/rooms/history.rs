@@ -1,27 +1,26 @@
 //! Reads the history of rooms for clients that join or recover. When many clients arrive at once, as after the end of
 //! another gateway, one read serves all requests that arrived before the read began.
 
-use std::collections::{BTreeMap, HashMap, HashSet, hash_map};
-use std::ops::Range;
+mod read;
+
+use std::collections::{BTreeMap, HashMap, hash_map};
 use std::sync::Arc;
 
 use confab_common::telemetry::trace::{Batch, Span};
 use confab_common::{Code, Error, Result, grpc};
 use confab_identity::credential::{Credential, message_credential};
-use confab_identity::tokens;
-use confab_proto::message::v1::{Event, ListEventsRequest, ListEventsResponse};
-use confab_socketio::Frame;
+use confab_proto::message::v1::{ListEventsRequest, ListEventsResponse};
 use parking_lot::Mutex;
-use serde_json::value::{RawValue, to_raw_value};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
-use super::event::name;
 use crate::backoff::{is_worth_it, pauses};
 use crate::clients::Clients;
 use crate::metrics::METRICS;
-use crate::views::MessageJson;
+use read::Read;
+
+pub use read::{Page, Wanted};
 
 /// Most events, and most encoded bytes, in one answer to a client.
 pub const MAX_MESSAGES: u32 = 200;
@@ -37,70 +36,6 @@ const ATTEMPTS: usize = 4;
 pub struct User {
     pub id: Uuid,
     pub credential: Credential,
-}
-
-/// The part of a room's history that a reader requests.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wanted {
-    /// Only the newest `seq`, without events.
-    End,
-    /// The events after this `seq`.
-    After(u64),
-    /// This many of the newest events.
-    Last(u32),
-}
-
-/// A part of a room's history, read after the reader's request. Its reader may read the room at its `last_seq`.
-#[derive(Debug, Clone)]
-pub struct Page {
-    read: Arc<Read>,
-    part: Range<usize>,
-}
-
-#[derive(Debug, Default)]
-struct Read {
-    epoch: String,
-    last_seq: u64,
-    events: Vec<Entry>,
-    /// Of a private room: the users of the readers who are members.
-    members: Option<HashSet<Uuid>>,
-    /// The users of the readers whose credentials are not valid.
-    refused: HashSet<Uuid>,
-}
-
-/// An event, encoded once for all clients.
-#[derive(Debug)]
-pub struct Entry {
-    pub seq: u64,
-    pub json: Box<RawValue>,
-    name: Box<str>,
-}
-
-impl Entry {
-    fn new(event: &Event) -> Option<Self> {
-        Some(Self { seq: event.seq, json: to_raw_value(&MessageJson::from(event)).ok()?, name: name(event).into() })
-    }
-
-    /// The same frame that members receive when the event is fanned out.
-    pub fn frame(&self) -> Frame {
-        Frame::event(&self.name, &self.json)
-    }
-}
-
-impl Page {
-    pub fn epoch(&self) -> &str {
-        &self.read.epoch
-    }
-
-    /// The room's newest `seq`.
-    pub fn last_seq(&self) -> u64 {
-        self.read.last_seq
-    }
-
-    /// The events in rising `seq`.
-    pub fn events(&self) -> &[Entry] {
-        &self.read.events[self.part.clone()]
-    }
 }
 
 /// Combines the requests of readers into shared reads.
@@ -130,6 +65,8 @@ struct Reader {
     answer: oneshot::Sender<Result<Page, Failure>>,
     /// The trace span of the reader's request.
     span: Span,
+    /// Whether a read for other readers could not serve this one.
+    is_waiting: bool,
 }
 
 impl History {
@@ -165,7 +102,7 @@ impl History {
     async fn read_once(self: &Arc<Self>, room: Uuid, wanted: Wanted, user: Option<User>) -> Result<Page, Failure> {
         let (answer, answered) = oneshot::channel();
         let key = (room, matches!(wanted, Wanted::Last(_)));
-        let reader = Reader { wanted, user, answer, span: Span::current() };
+        let reader = Reader { wanted, user, answer, span: Span::current(), is_waiting: false };
         match self.waiting.lock().entry(key) {
             // The task that serves the earlier readers serves this reader next.
             hash_map::Entry::Occupied(mut waiting) => waiting.get_mut().push(reader),
@@ -193,8 +130,7 @@ impl History {
             };
             let spans = Batch::begin("read history", readers.iter().map(|reader| &reader.span));
             let mut refused = HashMap::new();
-            let listed = spans.lead().instrument(self.list(key.0, &readers, users, &mut refused)).await;
-            let listed = listed.map(|(from, read)| (from, Arc::new(read)));
+            let listed = spans.lead().instrument(self.list(key.0, &readers, users, &mut refused)).await.map(Arc::new);
             let mut others = Vec::new();
             for reader in readers {
                 let user = reader.user.as_ref().map(|user| user.id);
@@ -202,13 +138,15 @@ impl History {
                     Some(failure) => Err(failure.clone()),
                     None => listed.as_ref().map_err(|error| Failure::Error(error.clone())),
                 };
-                let checked = page.and_then(|(from, read)| match read.check(user) {
-                    Ok(()) => Ok((read, read.part(*from, reader.wanted))),
+                let checked = page.and_then(|read| match read.check(user) {
+                    Ok(()) => Ok((read, read.part(reader.wanted))),
                     Err(error) => Err(Failure::Error(error)),
                 });
                 match checked {
-                    Ok((read, Some(part))) => _ = reader.answer.send(Ok(Page { read: read.clone(), part })),
-                    Ok((_, None)) => others.push(reader),
+                    Ok((read, Some((part, more)))) => {
+                        let _ = reader.answer.send(Ok(Page { read: read.clone(), part, more }));
+                    }
+                    Ok((_, None)) => others.push(Reader { is_waiting: true, ..reader }),
                     Err(failure) => _ = reader.answer.send(Err(failure)),
                 }
             }
@@ -218,17 +156,23 @@ impl History {
         }
     }
 
-    /// Reads the events for the first reader, and as many as possible for the other readers. Also returns the `seq`
-    /// after which the events begin, if the readers requested events after a `seq`. The failures of users whose
-    /// credentials are at fault are added to `refused`: they must not fail the read of the other readers.
+    /// Reads the events for as many readers as possible; if some wait since an earlier read, at least for one of them. The
+    /// failures of users whose credentials are at fault are added to `refused`: they must not fail the read of the other
+    /// readers.
     async fn list(
         &self,
         room: Uuid,
         readers: &[Reader],
         mut users: Users,
         refused: &mut HashMap<Uuid, Failure>,
-    ) -> Result<(u64, Read)> {
-        let after = readers.iter().filter_map(|reader| reader.wanted.after()).min();
+    ) -> Result<Read> {
+        let waiting = readers.iter().filter(|reader| reader.is_waiting);
+        let lowest = waiting.min_by_key(|reader| (reader.wanted.after(), reader.wanted.changed_from()));
+        let leading = lowest.map_or(readers, std::slice::from_ref);
+        let after = leading.iter().filter_map(|reader| reader.wanted.after()).min();
+        // Messages above `after` are on the page.
+        let changed_from = leading.iter().filter_map(|reader| reader.wanted.changed_from()).min();
+        let changed_from = changed_from.filter(|from| after.is_some_and(|after| *from <= after));
         let newest = readers.iter().map(|reader| if let Wanted::Last(count) = reader.wanted { count } else { 0 }).max();
         let limit = if after.is_some() { MAX_MESSAGES } else { newest.unwrap_or_default() };
         let request = |users: &Users, is_first| ListEventsRequest {
@@ -242,6 +186,7 @@ impl History {
             reader_credentials: users.values().map(|user| user.digest().map_or_else(Vec::new, Vec::from)).collect(),
             // The service seldom needs more than the digests.
             credentials: if is_first { Vec::new() } else { users.values().map(message_credential).collect() },
+            changed_from,
         };
         let has_anonymous = readers.iter().any(|reader| reader.user.is_none());
         for attempt in 0..ATTEMPTS {
@@ -270,7 +215,8 @@ impl History {
             }
             METRICS.history_reads.increment(1);
             self.clients.deleted.hide_in_events(&mut page.events);
-            return Ok((after.unwrap_or_default(), page.into()));
+            self.clients.deleted.hide_in_events(&mut page.changed);
+            return Ok(Read::new(after.unwrap_or_default(), changed_from, &page));
         }
         Err(unavailable())
     }
@@ -313,56 +259,6 @@ fn next_readers(waiting: &mut Vec<Reader>) -> (Vec<Reader>, Users) {
     let (next, later) = std::mem::take(waiting).into_iter().partition(is_next);
     *waiting = later;
     (next, users)
-}
-
-impl Wanted {
-    /// The `seq` to read after, capped at the database's largest integer.
-    fn after(self) -> Option<u64> {
-        match self {
-            Self::After(after) => Some(after.min(i64::MAX as u64)),
-            Self::End | Self::Last(_) => None,
-        }
-    }
-}
-
-impl Read {
-    /// Checks whether a user may read the room at the page's `last_seq`.
-    fn check(&self, user: Option<Uuid>) -> Result<()> {
-        if user.is_some_and(|user| self.refused.contains(&user)) {
-            return Err(tokens::refused());
-        }
-        let is_member = |members: &HashSet<Uuid>| user.is_some_and(|user| members.contains(&user));
-        if self.members.as_ref().is_none_or(is_member) { Ok(()) } else { Err(Error::not_found("room")) }
-    }
-
-    /// The requested range of this page. `None` when the page ends so early that a separate read would return many more
-    /// events.
-    fn part(&self, from: u64, wanted: Wanted) -> Option<Range<usize>> {
-        let all = self.events.len();
-        match wanted {
-            Wanted::End => Some(all..all),
-            Wanted::Last(count) => Some(all.saturating_sub(count as usize)..all),
-            Wanted::After(after) => {
-                let begin = self.events.partition_point(|event| event.seq <= after);
-                let complete =
-                    self.events.last().map_or(from, |event| event.seq) >= self.last_seq || after >= self.last_seq;
-                (complete || begin <= all / 2).then_some(begin..all)
-            }
-        }
-    }
-}
-
-impl From<ListEventsResponse> for Read {
-    fn from(page: ListEventsResponse) -> Self {
-        let ids = |ids: &[String]| ids.iter().filter_map(|id| id.parse().ok()).collect();
-        Self {
-            members: page.private.then(|| ids(&page.readers)),
-            refused: ids(&page.refused_readers),
-            events: page.events.iter().filter_map(Entry::new).collect(),
-            epoch: page.epoch,
-            last_seq: page.last_seq,
-        }
-    }
 }
 
 #[cfg(test)]

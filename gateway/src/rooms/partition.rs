@@ -320,7 +320,8 @@ fn is_sound(hint: &Hint, partition: u32) -> bool {
     // The database's largest integer.
     let bounded = (1..i64::MAX as u64).contains(&hint.first_position);
     let mut positions = (hint.first_position..).zip(&hint.events);
-    let sound = |(position, event): (u64, &Event)| event.position == position && event.seq > 0;
+    let is_whole = |event: &Event| event.change.as_ref().is_none_or(|change| change.message.is_some());
+    let sound = |(position, event): (u64, &Event)| event.position == position && event.seq > 0 && is_whole(event);
     bounded && hint.partition == partition && !hint.events.is_empty() && positions.all(sound)
 }
 

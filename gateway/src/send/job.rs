@@ -21,11 +21,11 @@ const BATCH_BYTES: usize = 256 * 1024;
 /// Bytes counted for an attached file: about the size of its metadata in the answer.
 const FILE: usize = 1024;
 
-/// A committed event.
+/// The outcome of an event that is committed, or of a change that would change nothing.
 #[derive(Debug, Clone)]
 pub struct Sent {
-    /// The event as the log stores it.
-    pub event: Event,
+    /// The message as the log stores it; of a change, the message in a state at or after the change.
+    pub message: Event,
     /// `true` when an earlier send with the same id had already stored the event.
     pub duplicate: bool,
 }
@@ -58,7 +58,12 @@ impl Job {
 
     /// Answers that the service is unavailable, which means that nothing was stored; or that the outcome is unknown.
     pub fn refuse(self) {
-        let error = if self.is_uncertain { Error::timeout() } else { Error::unavailable("the message service") };
+        self.refuse_with(Error::unavailable("the message service"));
+    }
+
+    /// Answers with this error, which means that the last attempt stored nothing; or that the outcome is unknown.
+    pub fn refuse_with(self, error: Error) {
+        let error = if self.is_uncertain { Error::timeout() } else { error };
         let _ = self.answer.send(Err(error));
     }
 }

@@ -9,7 +9,7 @@ use confab_common::telemetry::trace::Span;
 use confab_common::{Code, Error, Result};
 use confab_identity::credential::{self, Credential, message_credential};
 use confab_identity::deleted::DeletedUsers;
-use confab_proto::message::v1::{AppendRequest, NewEvent, Outcome, outcome};
+use confab_proto::message::v1::{AppendRequest, Event, NewEvent, Outcome, Refusal, outcome};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -19,7 +19,11 @@ use crate::clients::Clients;
 use crate::metrics::METRICS;
 
 /// How long a replica may take before the append also goes to another one.
-const ATTEMPT: Duration = Duration::from_secs(1);
+pub const ATTEMPT: Duration = Duration::from_secs(1);
+/// How the message service begins the reason of a refusal that lasts until an upgrade of the log is finished.
+const UPGRADING: &str = "the log is being upgraded";
+/// When a client may repeat such an event.
+const AFTER_UPGRADE: Duration = Duration::from_secs(30);
 
 /// Runs a lane until its queue is closed.
 pub async fn run(lane: u32, mut queue: mpsc::Receiver<Job>, clients: Clients) {
@@ -126,14 +130,15 @@ fn answer(outcomes: Vec<(Job, Result<Sent>)>) -> Vec<Job> {
     let (mut rejected, mut stored) = (Vec::new(), HashSet::new());
     for (mut job, outcome) in outcomes.into_iter().rev() {
         match outcome {
-            Err(Error { code: code @ (Code::Unavailable | Code::Unauthorized), .. }) => {
-                job.refusals += u32::from(code == Code::Unauthorized);
+            Err(error) if can_be_repeated(&error) => {
+                job.refusals += u32::from(error.code == Code::Unauthorized);
                 if stored.contains(&job.line) {
                     job.refuse();
                 } else {
                     rejected.push(job);
                 }
             }
+            Err(error) if error.code == Code::Unavailable => job.refuse_with(error),
             outcome => {
                 if may_be_stored(&outcome) {
                     stored.insert(job.line);
@@ -146,6 +151,15 @@ fn answer(outcomes: Vec<(Job, Result<Sent>)>) -> Vec<Job> {
     rejected
 }
 
+/// Whether a rejected event is repeated before its deadline: not if it must wait for an upgrade.
+fn can_be_repeated(error: &Error) -> bool {
+    match error.code {
+        Code::Unavailable => error.retry_after.is_none_or(|time| time < AFTER_UPGRADE),
+        Code::Unauthorized => true,
+        _ => false,
+    }
+}
+
 fn may_be_stored(outcome: &Result<Sent>) -> bool {
     outcome.as_ref().err().is_none_or(|error| matches!(error.code, Code::Timeout | Code::Internal))
 }
@@ -154,17 +168,69 @@ fn is_unknown(outcome: &Outcome) -> bool {
     matches!(&outcome.result, Some(outcome::Result::Refusal(refusal)) if refusal.code == credential::UNKNOWN)
 }
 
-fn sent(outcome: Outcome, deleted: &DeletedUsers) -> Result<Sent> {
-    match outcome.result {
-        Some(outcome::Result::Event(mut event)) => {
-            // A repeated message may have files of other users.
-            deleted.hide_in_events(std::slice::from_mut(&mut event));
-            Ok(Sent { event, duplicate: outcome.duplicate })
+/// The message of an outcome.
+///
+/// # Errors
+/// The reason of a refusal.
+pub fn sent(outcome: Outcome, deleted: &DeletedUsers) -> Result<Sent> {
+    let mut message = match outcome.result {
+        Some(outcome::Result::Event(Event { change: Some(change), .. })) => {
+            *change.message.ok_or_else(|| Error::internal("a change without its message"))?
         }
-        Some(outcome::Result::Refusal(refusal)) => match Code::parse(&refusal.code).unwrap_or(Code::Internal) {
-            Code::Unavailable => Err(Error::unavailable("the message service")),
-            code => Err(Error::new(code, refusal.detail)),
-        },
-        None => Err(Error::internal("an append without an outcome")),
+        Some(outcome::Result::Event(message) | outcome::Result::Unchanged(message)) => message,
+        Some(outcome::Result::Refusal(refusal)) => return Err(refused(refusal)),
+        None => return Err(Error::internal("an append without an outcome")),
+    };
+    // A repeated message may have files of other users.
+    deleted.hide_in_events(std::slice::from_mut(&mut message));
+    Ok(Sent { message, duplicate: outcome.duplicate })
+}
+
+fn refused(refusal: Refusal) -> Error {
+    match Code::parse(&refusal.code).unwrap_or(Code::Internal) {
+        Code::Unavailable if refusal.detail.starts_with(UPGRADING) => {
+            Error::new(Code::Unavailable, refusal.detail).retry_in(AFTER_UPGRADE)
+        }
+        Code::Unavailable => Error::unavailable("the message service"),
+        code => Error::new(code, refusal.detail),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use confab_proto::message::v1::{Change, Op};
+
+    use super::*;
+
+    fn refused(code: &str, detail: &str) -> Error {
+        let refusal = Refusal { code: code.into(), detail: detail.into() };
+        sent(outcome(outcome::Result::Refusal(refusal)), &DeletedUsers::default()).unwrap_err()
+    }
+
+    fn outcome(result: outcome::Result) -> Outcome {
+        Outcome { result: Some(result), duplicate: false }
+    }
+
+    #[test]
+    fn an_event_that_needs_an_upgrade_is_not_repeated() {
+        let upgrading = refused("unavailable", "the log is being upgraded; finish it");
+        assert_eq!((upgrading.code, upgrading.retry_after), (Code::Unavailable, Some(AFTER_UPGRADE)));
+        assert!(!can_be_repeated(&upgrading));
+        for (code, is_repeated) in [("unavailable", true), ("unauthorized", true), ("forbidden", false)] {
+            assert_eq!(can_be_repeated(&refused(code, "not now")), is_repeated, "{code}");
+        }
+    }
+
+    #[test]
+    fn the_outcome_of_a_change_is_its_message() {
+        let message = Event { seq: 5, ..Event::default() };
+        let of = |result| sent(outcome(result), &DeletedUsers::default()).map(|sent| sent.message.seq);
+        let change = |message| {
+            let change = Change { target: 5, op: Op::Pin.into(), message };
+            outcome::Result::Event(Event { seq: 8, change: Some(Box::new(change)), ..Event::default() })
+        };
+        assert_eq!(of(change(Some(Box::new(message.clone())))).unwrap(), 5);
+        assert_eq!(of(outcome::Result::Unchanged(message)).unwrap(), 5);
+        assert_eq!(of(change(None)).unwrap_err().code, Code::Internal);
     }
 }

@@ -82,7 +82,7 @@ async fn a_send_that_is_rejected_for_now_is_repeated_with_its_id() {
         let (sender, log) = sender(move |_| if is_early() { refused } else { Verdict::Stored });
         let sent = begin(&sender, 1, "tea").unwrap().outcome().await.unwrap();
         let log = log.lock();
-        assert_eq!(log.attempts, vec![("tea".to_owned(), sent.event.id); 4]);
+        assert_eq!(log.attempts, vec![("tea".to_owned(), sent.message.id); 4]);
         assert_eq!(log.stored, ["tea"]);
     }
 }

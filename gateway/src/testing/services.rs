@@ -4,21 +4,14 @@ use bytes::Bytes;
 use confab_common::{Code, Error};
 use confab_identity::testing::jwks;
 use confab_proto::auth::v1::*;
-use confab_proto::file::v1::File;
-use confab_proto::message::v1::{
-    AppendRequest, AppendResponse, Event, ListEventsRequest, ListEventsResponse, Outcome, outcome,
-};
-use confab_proto::message::v1::{
-    GetHeadsRequest, GetHeadsResponse, GetRoomHeadsRequest, GetRoomHeadsResponse, Head, RoomHead,
-};
 use confab_proto::room::v1::{
     CreateRoomRequest, GetRoomRequest, ListMembersRequest, ListMembersResponse, ListOwnRoomsRequest, ListRoomsResponse,
     Member, RemoveMemberRequest, RemoveMemberResponse, Role, Room, SetMemberRequest, SetMemberResponse,
     UpdateRoomRequest, Visibility,
 };
-use parking_lot::Mutex;
 use prost::Message;
 
+pub use crate::testing::messages::message;
 use crate::testing::{identity, keys};
 
 /// The public room.
@@ -181,61 +174,6 @@ fn members(method: &str, body: Bytes) -> Result<Vec<u8>, Error> {
                 id if id == identity().user.id => Err(Error::new(Code::Conflict, "the owner stays")),
                 _ => Err(Error::not_found("member")),
             }
-        }
-    }
-}
-
-/// A message service with an empty log.
-pub fn message() -> impl Fn(&str, Bytes) -> Result<Vec<u8>, Error> {
-    let log = Mutex::new(Vec::<Event>::new());
-    move |method, body| {
-        let mut log = log.lock();
-        match method {
-            "Append" => {
-                let mut append = |new: confab_proto::message::v1::NewEvent| {
-                    let first = log.iter().find(|event| {
-                        new.client_message_id.is_some() && event.client_message_id == new.client_message_id
-                    });
-                    let duplicate = first.is_some();
-                    let event = first.cloned().unwrap_or_else(|| {
-                        let seq = log.len() as u64 + 1;
-                        let (id, room_id, content, sender, kind) =
-                            (new.id, new.room_id, new.content, new.sender, new.kind);
-                        let files = new.file_ids.into_iter().map(|id| File { id, ..File::default() }).collect();
-                        let client_message_id = new.client_message_id;
-                        Event { id, room_id, content, sender, kind, files, client_message_id, seq, ..Event::default() }
-                    });
-                    if !duplicate {
-                        log.push(event.clone());
-                    }
-                    Outcome { result: Some(outcome::Result::Event(event)), duplicate }
-                };
-                let outcomes = AppendRequest::decode(body).unwrap().events.into_iter().map(&mut append).collect();
-                Ok(AppendResponse { epoch: "e".into(), outcomes }.encode_to_vec())
-            }
-            "ListEvents" => {
-                let list = ListEventsRequest::decode(body).unwrap();
-                if list.room_id == PRIVATE && list.readers != [identity().user.id] {
-                    return Err(Error::new(Code::NotFound, "the room is not open to the readers"));
-                }
-                Ok(ListEventsResponse { last_seq: log.len() as u64, events: log.clone(), more: true, ..<_>::default() }
-                    .encode_to_vec())
-            }
-            "GetRoomHeads" => {
-                let heads = GetRoomHeadsRequest::decode(body).unwrap().room_ids.into_iter().map(|room_id| RoomHead {
-                    room_id,
-                    seq: 3,
-                    ..RoomHead::default()
-                });
-                let heads = heads.collect();
-                Ok(GetRoomHeadsResponse { epoch: "e".into(), heads, format: 2, ..<_>::default() }.encode_to_vec())
-            }
-            "GetHeads" => {
-                let partitions = GetHeadsRequest::decode(body).unwrap().partitions;
-                let heads = partitions.into_iter().map(|partition| Head { partition, position: 0 }).collect();
-                Ok(GetHeadsResponse { epoch: "e".into(), partition_count: 64, heads }.encode_to_vec())
-            }
-            _ => Err(Error::internal("unexpected call")),
         }
     }
 }

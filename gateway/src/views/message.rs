@@ -10,7 +10,7 @@ use super::file::FileJson;
 use super::page::Time;
 use super::user::UserJson;
 
-/// A message or a room event, as an entry of the room's log.
+/// A message in its present state, or a room event, as an entry of the room's log.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = Message)]
@@ -33,6 +33,19 @@ pub struct MessageJson<'a> {
     #[schema(required)]
     client_message_id: Option<&'a str>,
     created_at: Time,
+    /// The `seq` of the message's last change; its own `seq` if it was never changed.
+    #[schema(minimum = 1)]
+    revision: u64,
+    /// When the text was last edited; null if it never was.
+    #[schema(required)]
+    edited_at: Option<Time>,
+    /// Whether the message is deleted. A deleted message has no text and no files.
+    deleted: bool,
+    /// The user who deleted the message. A server key without a user has its id and the name `system`.
+    #[schema(required)]
+    deleted_by: Option<UserJson<'a>>,
+    /// Whether the message is pinned.
+    pinned: bool,
     /// The name of the room event; only present with type `system`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
@@ -56,6 +69,8 @@ enum TypeJson {
 impl<'a> From<&'a Event> for MessageJson<'a> {
     fn from(event: &'a Event) -> Self {
         let system = event.kind() == Kind::System;
+        let state = event.state.as_ref();
+        let deleted_by = state.and_then(|state| state.deleted_by.as_ref()).map(UserJson::from);
         Self {
             id: &event.id,
             room_id: &event.room_id,
@@ -63,13 +78,18 @@ impl<'a> From<&'a Event> for MessageJson<'a> {
             r#type: match event.kind() {
                 Kind::System => TypeJson::System,
                 Kind::File => TypeJson::File,
-                Kind::Message | Kind::Unspecified => TypeJson::Message,
+                Kind::Message | Kind::Change | Kind::Unspecified => TypeJson::Message,
             },
             sender: event.sender.as_ref().map(UserJson::from),
             content: &event.content,
             files: Files(&event.files),
             client_message_id: event.client_message_id.as_deref(),
             created_at: Time(event.created_at_ms),
+            revision: state.map_or(event.seq, |state| state.revision),
+            edited_at: state.and_then(|state| state.edited_at_ms).map(Time),
+            deleted: deleted_by.is_some(),
+            deleted_by,
+            pinned: state.is_some_and(|state| state.pinned),
             event: system.then_some(&event.event),
             data: system.then(|| serde_json::from_str(&event.data).ok()).flatten(),
         }

@@ -5,8 +5,9 @@ use confab_proto::room::v1::{Member, Role, Room, Visibility};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::history::History;
 use super::message::MessageJson;
-use super::page::{Page, Time};
+use super::page::Time;
 use super::user::UserJson;
 
 /// A room.
@@ -30,7 +31,7 @@ pub struct RoomJson<'a> {
     #[schema(required)]
     created_by: Option<UserJson<'a>>,
     created_at: Time,
-    /// The `seq` of the room's newest message; 0 while the room has no messages.
+    /// The `seq` of the room's newest event, changes of messages included; 0 while the room has no events.
     last_seq: u64,
 }
 
@@ -130,7 +131,7 @@ impl<'a> RoomJson<'a> {
 pub struct Details<'a> {
     #[serde(flatten)]
     pub room: RoomJson<'a>,
-    pub messages: Page<MessageJson<'a>>,
+    pub messages: History<MessageJson<'a>>,
 }
 
 /// A member of a room.

@@ -1,6 +1,6 @@
 use confab_proto::auth::v1::UserRef;
 use confab_proto::file::v1::File;
-use confab_proto::message::v1::{Event, Kind};
+use confab_proto::message::v1::{Change, Event, Kind, Op, State};
 
 use super::*;
 
@@ -19,7 +19,7 @@ fn messages_match_the_contract() {
     let json = serde_json::to_string(&MessageJson::from(&event)).unwrap();
     assert_eq!(
         json,
-        r#"{"id":"m","roomId":"r","seq":7,"type":"message","sender":{"id":"u","username":"Zoë"},"content":"hi\n","files":[],"clientMessageId":null,"createdAt":"2026-11-22T21:24:05.120Z"}"#
+        r#"{"id":"m","roomId":"r","seq":7,"type":"message","sender":{"id":"u","username":"Zoë"},"content":"hi\n","files":[],"clientMessageId":null,"createdAt":"2026-11-22T21:24:05.120Z","revision":7,"editedAt":null,"deleted":false,"deletedBy":null,"pinned":false}"#
     );
     event.kind = Kind::File.into();
     event.files = vec![
@@ -53,4 +53,26 @@ fn messages_match_the_contract() {
         json.contains(r#""type":"system""#) && json.ends_with(r#""event":"roomUpdated","data":{"name":"Tea"}}"#),
         "{json}"
     );
+}
+
+#[test]
+fn a_changed_message_shows_its_state() {
+    let ada = UserRef { id: "u".into(), username: "ada".into() };
+    let state = State { revision: 9, edited_at_ms: Some(1), deleted_by: None, pinned: true };
+    let mut event = Event { seq: 7, state: Some(state), ..Event::default() };
+    let json = serde_json::to_string(&MessageJson::from(&event)).unwrap();
+    let edited =
+        r#""revision":9,"editedAt":"1970-01-01T00:00:00.001Z","deleted":false,"deletedBy":null,"pinned":true}"#;
+    assert!(json.ends_with(edited), "{json}");
+    event.state = Some(State { revision: 9, deleted_by: Some(ada.clone()), ..State::default() });
+    let json = serde_json::to_string(&MessageJson::from(&event)).unwrap();
+    let deleted =
+        r#""revision":9,"editedAt":null,"deleted":true,"deletedBy":{"id":"u","username":"ada"},"pinned":false}"#;
+    assert!(json.ends_with(deleted), "{json}");
+
+    let change = Some(Box::new(Change { target: 7, op: Op::Unpin.into(), message: None }));
+    let event = Event { id: "c".into(), seq: 9, kind: Kind::Change.into(), sender: Some(ada), change, ..event };
+    let json = serde_json::to_string(&ItemJson::from(&event)).unwrap();
+    let item = r#"{"seq":9,"id":"c","type":"change","op":"unpin","target":7,"sender":{"id":"u","username":"ada"},"createdAt":"1970-01-01T00:00:00.000Z"}"#;
+    assert_eq!(json, item);
 }

@@ -65,6 +65,12 @@ impl DeletedUsers {
     fn hide_in_event(&self, event: &mut Event) {
         self.hide_in(&mut event.sender);
         event.files.iter_mut().for_each(|file| self.hide_in_file(file));
+        if let Some(state) = &mut event.state {
+            self.hide_in(&mut state.deleted_by);
+        }
+        if let Some(message) = event.change.as_mut().and_then(|change| change.message.as_mut()) {
+            self.hide_in_event(message);
+        }
         // Room events name users in their data.
         if !event.data.is_empty()
             && let Ok(mut data) = serde_json::from_str(&event.data)
@@ -102,6 +108,8 @@ impl DeletedUsers {
 
 #[cfg(test)]
 mod tests {
+    use confab_proto::message::v1::{Change, State};
+
     use super::*;
 
     const ADA: Uuid = Uuid::from_u128(1);
@@ -140,6 +148,21 @@ mod tests {
         let mut room = Room { created_by: user(ADA, "ada"), ..Room::default() };
         deleted.hide_in_room(&mut room);
         assert_eq!(room.created_by, user(ADA, "deleted"));
+    }
+
+    #[test]
+    fn a_deleted_user_loses_the_name_in_changes_of_messages() {
+        let deleted = DeletedUsers::default();
+        deleted.set(ADA, true);
+        let changed = |name: &str| {
+            let state = Some(State { deleted_by: user(ADA, name), ..State::default() });
+            let message = Event { sender: user(EVE, "eve"), state, ..Event::default() };
+            let change = Change { target: 1, message: Some(Box::new(message)), ..Change::default() };
+            Event { sender: user(ADA, name), change: Some(Box::new(change)), ..Event::default() }
+        };
+        let mut events = [changed("ada")];
+        deleted.hide_in_events(&mut events);
+        assert_eq!(events, [changed("deleted")]);
     }
 
     #[test]

@@ -135,6 +135,13 @@ async fn everything(api: &Api) -> anyhow::Result<()> {
     for status in [201, 200] {
         api.post("/api/messages", &ada, message.clone()).await?.expect(status)?;
     }
+    let message = json!({"content": "Milk last?", "clientMessageId": "c"});
+    let mut seq = 0;
+    for status in [201, 200] {
+        let sent = api.post(&format!("{path}/messages"), &ada, message.clone()).await?.expect(status)?;
+        seq = sent["seq"].as_u64().unwrap_or_default();
+    }
+    messages(api, &ada, &path, seq).await?;
     for status in [201, 200] {
         let form = confab_tests::form::Form::new().field("roomId", &room).field("clientMessageId", "b").file(
             "a.txt",
@@ -162,6 +169,22 @@ async fn everything(api: &Api) -> anyhow::Result<()> {
     api.call(Method::DELETE, &path, Some(&ada), None).await?.expect(204)?;
     api.get("/api/auth/logout", &ada).await?.expect(200)?;
     api.post("/api/auth/logout", &again, Value::Null).await?.expect(200)?;
+    Ok(())
+}
+
+/// Every operation on one message.
+async fn messages(api: &Api, ada: &Account, room: &str, seq: u64) -> anyhow::Result<()> {
+    let path = format!("{room}/messages/{seq}");
+    api.call(Method::PATCH, &path, Some(ada), Some(json!({"content": "Milk last."}))).await?.expect(200)?;
+    api.call(Method::PUT, &format!("{path}/pin"), Some(ada), None).await?.expect(200)?;
+    for read in [&path, &format!("{path}/versions"), &format!("{room}/pins"), &format!("{room}/changes?after=0")] {
+        api.get(read, ada).await?.expect(200)?;
+    }
+    api.call(Method::DELETE, &format!("{path}/pin"), Some(ada), None).await?.expect(200)?;
+    api.call(Method::DELETE, &path, Some(ada), None).await?.expect(200)?;
+    for query in ["", "?events=true", "?around=1"] {
+        api.get(&format!("{room}/messages{query}"), ada).await?.expect(200)?;
+    }
     Ok(())
 }
 

@@ -36,6 +36,22 @@ async fn every_documented_message_occurs() {
     }
     socket.emit("message", json!({"roomId": room, "content": "Milk first?"})).await.unwrap();
     socket.emit("message", json!({"roomId": room, "content": ""})).await.unwrap();
+    let of_message = |rest: Value| {
+        let mut argument = json!({"roomId": room, "seq": 1});
+        argument.as_object_mut().unwrap().extend(rest.as_object().unwrap().clone());
+        argument
+    };
+    for (event, rest) in [
+        ("edit", json!({"content": "Milk last."})),
+        ("edit", json!({})),
+        ("pin", json!({"on": true})),
+        ("pin", json!({"on": true, "seq": 99})),
+        ("remove", json!({})),
+        ("remove", json!({"seq": 99})),
+    ] {
+        socket.emit(event, of_message(rest)).await.unwrap();
+    }
+    socket.emit("joinRoom", json!({"roomId": room, "after": 1, "from": 1})).await.unwrap();
     let file = json!({"roomId": room, "name": "a.txt", "data": bytes(b"hello")});
     socket.emit("fileUpload", file).await.unwrap();
     socket.emit("fileUpload", json!({"roomId": room})).await.unwrap();
@@ -57,9 +73,18 @@ async fn every_documented_message_occurs() {
     socket.emit("leaveRoom", json!(other)).await.unwrap();
     socket.emit("leaveRoom", json!(7)).await.unwrap();
     api.call(Method::DELETE, &path, Some(&ada), None).await.unwrap().expect(204).unwrap();
-    for name in
-        ["session", "message", "fileUpload", "error", "memberJoined", "memberLeft", "roomUpdated", "roomDeleted"]
-    {
+    for name in [
+        "session",
+        "message",
+        "messageUpdated",
+        "messageDeleted",
+        "fileUpload",
+        "error",
+        "memberJoined",
+        "memberLeft",
+        "roomUpdated",
+        "roomDeleted",
+    ] {
         receives(&socket, name).await;
     }
     let leaver = stock.connect(&api.url, &bob.token, Transports::WebSocket).await.unwrap();
@@ -69,7 +94,7 @@ async fn every_documented_message_occurs() {
     receives(&socket, "serverGoingAway").await;
 
     // Only the server checks messages from clients.
-    let said = ["joinRoom", "leaveRoom", "auth", "sendMessage", "shareFile"];
+    let said = ["joinRoom", "leaveRoom", "auth", "sendMessage", "shareFile", "edit", "remove", "pin"];
     let (all, seen) = events::all_and_seen();
     let missing = all.iter().filter(|name| !said.contains(&name.as_str()) && !seen.contains(*name)).collect::<Vec<_>>();
     assert!(missing.is_empty(), "never seen: {missing:?}");

@@ -118,6 +118,11 @@ impl Scene {
             "files": [file],
             "clientMessageId": client_message_id,
             "createdAt": message["createdAt"],
+            "revision": message["seq"],
+            "editedAt": null,
+            "deleted": false,
+            "deletedBy": null,
+            "pinned": false,
         });
         assert_eq!(*message, expected);
     }

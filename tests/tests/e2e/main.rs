@@ -3,6 +3,7 @@
 
 mod access;
 mod backup;
+mod changes;
 mod cluster;
 mod connections;
 mod contract;

@@ -34,6 +34,20 @@ async fn new_private_room(api: &Api, owner: &Account) -> Answer {
     api.post("/api/rooms", owner, json!({"name": unique("private"), "visibility": "private"})).await.unwrap()
 }
 
+/// The messages of the release before, which had no states, as this release shows them.
+fn with_states(messages: &Value) -> Vec<Value> {
+    let with_state = |message: &Value| {
+        let mut message = message.clone();
+        message["revision"] = message["seq"].clone();
+        for (field, value) in [("editedAt", json!(null)), ("deleted", json!(false)), ("deletedBy", json!(null))] {
+            message[field] = value;
+        }
+        message["pinned"] = json!(false);
+        message
+    };
+    messages.as_array().unwrap().iter().map(with_state).collect()
+}
+
 /// Checks that everything is as the release before left it, and that it can be used.
 async fn nothing_is_lost(api: &Api, past: &Value) -> (Account, Account) {
     let (ada, bob) = (login(api, past, "ada").await, login(api, past, "bob").await);
@@ -49,7 +63,7 @@ async fn nothing_is_lost(api: &Api, past: &Value) -> (Account, Account) {
         assert_eq!((members.len(), &members[0]["user"]["id"]), (1, &json!(owner.id)), "{members:?}");
     }
     let history = api.history(room, &bob, 200).await.unwrap();
-    assert_eq!(json!(history), past["history"]);
+    assert_eq!(history, with_states(&past["history"]));
     // A repeat of a message of that time gets the first answer.
     let first = &past["history"][0];
     let repeat = json!({"roomId": room, "content": "other", "clientMessageId": first["clientMessageId"]});
@@ -82,6 +96,22 @@ async fn members_come_with_the_new_format(api: &Api, past: &Value, ada: &Account
     assert_eq!(api.get(&path, &stranger).await.unwrap().status, 404);
 }
 
+/// Edits the first message of that time, as its author.
+async fn edit_the_first_message(api: &Api, past: &Value, (ada, bob): (&Account, &Account)) -> Answer {
+    let first = &past["history"][0];
+    let author = if first["sender"]["id"] == json!(ada.id) { ada } else { bob };
+    let path = format!("/api/rooms/{}/messages/{}", past["rooms"][0].as_str().unwrap(), first["seq"]);
+    api.call(Method::PATCH, &path, Some(author), Some(json!({"content": "changed"}))).await.unwrap()
+}
+
+/// Checks that the messages of that time can be changed.
+async fn changes_come_with_the_new_format(api: &Api, past: &Value, ada: &Account, bob: &Account) {
+    let edited = edit_the_first_message(api, past, (ada, bob)).await.expect(200).unwrap();
+    assert_eq!((&edited["content"], &edited["id"]), (&json!("changed"), &past["history"][0]["id"]));
+    let history = api.history(past["rooms"][0].as_str().unwrap(), ada, 200).await.unwrap();
+    assert_eq!(history[0], edited);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn data_directory_of_the_release_before_opens() {
     let guard = Guard::new("former").unwrap();
@@ -96,6 +126,7 @@ async fn data_directory_of_the_release_before_opens() {
     let created = async || (new_private_room(&api, &ada).await.status == 201).then_some(());
     eventually("private rooms exist", Duration::from_secs(20), created).await.unwrap();
     members_come_with_the_new_format(&api, &past, &ada, &bob).await;
+    changes_come_with_the_new_format(&api, &past, &ada, &bob).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -127,6 +158,8 @@ async fn database_of_the_release_before_opens() {
     let refused = new_private_room(&api, &ada).await;
     assert_eq!((refused.status, refused.code()), (503, "unavailable"));
     assert!(!refused.header("retry-after").is_empty());
+    let refused = edit_the_first_message(&api, &past, (&ada, &bob)).await;
+    assert_eq!((refused.status, refused.code(), refused.header("retry-after")), (503, "unavailable", "30"));
     let finish = async || {
         let mut command = Command::new(programs().join("confab"));
         command.arg("finish-upgrade").envs(settings).current_dir(directory);
@@ -140,4 +173,5 @@ async fn database_of_the_release_before_opens() {
     let created = async || (new_private_room(&api, &ada).await.status == 201).then_some(());
     eventually("private rooms exist", Duration::from_secs(20), created).await.unwrap();
     members_come_with_the_new_format(&api, &past, &ada, &bob).await;
+    changes_come_with_the_new_format(&api, &past, &ada, &bob).await;
 }

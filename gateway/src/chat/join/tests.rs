@@ -1,6 +1,7 @@
 mod private;
 
-use confab_proto::message::v1::{Event, ListEventsResponse};
+use confab_proto::message::v1::{Event, ListEventsResponse, State};
+use serde_json::{Value, json};
 
 use super::*;
 use crate::chat::testing::{World, connect, partition};
@@ -13,8 +14,9 @@ fn parse(rest: &str) -> Result<Join> {
 }
 
 fn page(last_seq: u64, events: std::ops::Range<u64>, content: &str) -> Page {
+    let more = events.end <= last_seq;
     let events = events.map(|seq| Event { seq, content: content.into(), ..Event::default() }).collect();
-    ListEventsResponse { epoch: "e1".into(), last_seq, events, ..ListEventsResponse::default() }.into()
+    ListEventsResponse { epoch: "e1".into(), last_seq, events, more, ..ListEventsResponse::default() }.into()
 }
 
 #[test]
@@ -35,6 +37,34 @@ fn an_answer_reports_complete_and_reset() {
     let (count, complete, _) = summary(r#","after":0"#, &page(40, 1..41, &"\u{1}".repeat(16_000)));
     assert_eq!((count, complete), (2, false));
     assert_eq!(summary(r#","last":3"#, &page(40, 38..41, &"\u{1}".repeat(16_000))), (2, true, false));
+}
+
+#[test]
+fn an_answer_has_the_changed_messages_after_the_new_ones() {
+    let room = Room::default();
+    let changed = |seq, revision, content: &str| {
+        let state = Some(State { revision, ..State::default() });
+        Event { seq, content: content.into(), state, ..Event::default() }
+    };
+    let page = |content: &str, more_changed| {
+        let events = vec![Event { seq: 8, content: content.into(), ..Event::default() }];
+        let changed = vec![changed(5, 9, content), changed(2, 10, content)];
+        let page = ListEventsResponse { epoch: "e1".into(), last_seq: 10, events, ..ListEventsResponse::default() };
+        Page::after(7, 1, ListEventsResponse { changed, more_changed, ..page })
+    };
+    let summary = |rest: &str, page: &Page| {
+        let answer = answer(&parse(rest).unwrap(), &room, page);
+        let seqs = answer.changed.iter().map(|json| serde_json::from_str::<Value>(json.get()).unwrap()["seq"].clone());
+        (answer.messages.len(), answer.complete, seqs.collect::<Vec<_>>(), answer.changed_complete)
+    };
+    assert_eq!(summary(r#","after":7"#, &page("", false)), (1, true, vec![json!(5), json!(2)], true));
+    assert_eq!(summary(r#","after":7,"from":3"#, &page("", false)), (1, true, vec![json!(5)], true));
+    assert_eq!(summary(r#","after":7"#, &page("", true)), (1, true, vec![json!(5), json!(2)], false));
+    assert_eq!(summary(r#","after":7,"epoch":"e0""#, &page("", false)), (0, false, vec![], true));
+    assert_eq!(summary(r#","last":1"#, &page("", false)), (1, true, vec![], true));
+    // All three together exceed the limit of 256 KiB.
+    let large = page(&"\u{1}".repeat(16_000), false);
+    assert_eq!(summary(r#","after":7"#, &large), (1, true, vec![json!(5)], false));
 }
 
 #[tokio::test]

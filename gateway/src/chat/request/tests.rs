@@ -30,6 +30,39 @@ fn valid_payloads_are_accepted_and_others_rejected() {
     assert_eq!(parse("message", None, &[]).err().unwrap().code, Code::InvalidRequest);
 }
 
+fn parse_change(name: &str, rest: &str) -> Result<NewChange> {
+    match parse_text(name, &format!(r#"{{"roomId":{ROOM:?},"seq":5{rest}}}"#))? {
+        (room, request @ Request::Change(_)) if !request.is_send() || request.name() != name => panic!("{room}"),
+        (_, Request::Change(change)) => Ok(change),
+        _ => panic!("{name} is a change"),
+    }
+}
+
+#[test]
+fn changes_of_messages_are_parsed() {
+    let edit = parse_change("edit", r#","content":"","id":"x","clientMessageId":"c","unknown":[]"#).unwrap();
+    assert_eq!((edit.target, edit.op, &*edit.content, edit.room.to_string()), (5, Op::Edit, "", ROOM.to_owned()));
+    assert_eq!((edit.target_id.as_deref(), edit.client_message_id.as_deref()), (Some("x"), Some("c")));
+    let remove = parse_change("remove", r#","content":"x","clientMessageId":"c""#).unwrap();
+    assert_eq!((remove.op, &*remove.content, remove.client_message_id.as_deref()), (Op::Delete, "", Some("c")));
+    for (on, op) in [(true, Op::Pin), (false, Op::Unpin)] {
+        assert_eq!(parse_change("pin", &format!(r#","on":{on},"clientMessageId":"c""#)).unwrap().op, op);
+    }
+    for (name, rest, detail) in [
+        ("edit", "", "content must be given"),
+        ("edit", r#","content":5"#, "content must be a string"),
+        ("remove", r#","id":5"#, "id must be a string"),
+        ("pin", "", "on must be given"),
+        ("pin", r#","on":1"#, "on must be a boolean"),
+    ] {
+        assert_eq!(parse_change(name, rest).unwrap_err().detail, detail);
+    }
+    let detail = |name, argument: &str| parse_text(name, argument).err().unwrap().detail;
+    assert_eq!(detail("remove", &format!(r#"{{"roomId":{ROOM:?}}}"#)), "seq must be given");
+    assert_eq!(detail("remove", &format!(r#"{{"roomId":{ROOM:?},"seq":-5}}"#)), "seq must be a whole number");
+    assert_eq!(detail("edit", "[]"), "the payload must be { roomId, seq, content, id?, clientMessageId? }");
+}
+
 #[test]
 fn a_new_token_belongs_to_no_room() {
     assert!(
@@ -53,6 +86,10 @@ fn an_error_names_the_field() {
     assert_eq!(detail("joinRoom", r#""x""#), "roomId must be a UUID");
 }
 
+fn after(after: u64, from: u64) -> Wanted {
+    Wanted::After { after, changed_from: Some(from) }
+}
+
 fn parse_join(rest: &str) -> Result<Join> {
     Join::parse(&format!(r#"{{"roomId":"{ROOM}"{rest}}}"#))
 }
@@ -60,7 +97,8 @@ fn parse_join(rest: &str) -> Result<Join> {
 #[test]
 fn joins_are_parsed() {
     assert_eq!(Join::parse(&format!("{ROOM:?}")).unwrap().history, Wanted::End);
-    assert_eq!(parse_join(r#","after":0,"epoch":"e""#).unwrap().history, Wanted::After(0));
+    assert_eq!(parse_join(r#","after":0,"epoch":"e""#).unwrap().history, after(0, 1));
+    assert_eq!(parse_join(r#","after":9,"from":4"#).unwrap().history, after(9, 4));
     assert_eq!(parse_join(r#","last":200,"unknown":1"#).unwrap().history, Wanted::Last(200));
     for bad in [
         r#","last":0"#,
@@ -69,6 +107,9 @@ fn joins_are_parsed() {
         r#","after":-1"#,
         r#","after":1.5"#,
         r#","after":1,"last":1"#,
+        r#","from":1"#,
+        r#","last":1,"from":1"#,
+        r#","after":1,"from":-1"#,
         r#","epoch":7"#,
     ] {
         assert_eq!(parse_join(bad).unwrap_err().code, Code::InvalidRequest, "{bad}");

@@ -143,6 +143,37 @@ async fn one_read_serves_many_recoveries() {
 }
 
 #[tokio::test]
+async fn a_recovery_has_the_missed_changes_of_messages() {
+    // The changes come first, in between and last.
+    for kinds in ["e", "em", "mem", "meemme", "mmme"] {
+        let world = World::new(bus()).await;
+        let _member = world.member().await;
+        for kind in kinds.chars() {
+            if kind == 'e' {
+                world.log.edit(5)
+            } else {
+                world.append(1)
+            };
+        }
+        let (last, offset) = (7 + kinds.len() as u64, at(7));
+        let mut client = returning(&world, &offset).await;
+        let restored = restore(&world.chat, &client.socket, &offset).await.unwrap();
+        assert!(restored.go_live(&world.chat, &client.socket).await);
+        client.read_frames();
+        let is_edit = |packet: &&String| packet.starts_with("42[\"messageUpdated\"");
+        let edits = client.received.iter().filter(is_edit).cloned().collect::<Vec<_>>();
+        assert_eq!(edits.len(), kinds.matches('e').count(), "{kinds}");
+        let edit = 7 + kinds.rfind('e').unwrap() as u64 + 1;
+        assert!(edits.iter().all(|edit_packet| edit_packet.contains(&format!("\"revision\":{edit}"))), "{edits:?}");
+        assert_eq!(client.receives_up_to(last).await, (8..=last).collect::<Vec<_>>(), "{kinds}");
+        // Later changes arrive live.
+        let live = world.log.edit(8);
+        world.publish(prost::Message::encode_to_vec(&world.hint(live, 1)));
+        client.receives_up_to(live).await;
+    }
+}
+
+#[tokio::test]
 async fn only_members_of_a_private_room_are_recovered() {
     let (me, other) = (7, 8);
     for (members, is_member) in [(&[me, other][..], true), (&[other], false)] {

@@ -20,7 +20,7 @@ use crate::limits::RequestLimits;
 
 /// The scope that a server key needs for a route, by the first path that the route equals or continues. A server key
 /// may call no other route.
-const SCOPES: [(&str, Scope); 10] = [
+const SCOPES: [(&str, Scope); 12] = [
     ("/api/admin/keys", Scope::Keys),
     ("/api/admin/tokens", Scope::Tokens),
     ("/api/admin/audit", Scope::Audit),
@@ -28,6 +28,8 @@ const SCOPES: [(&str, Scope); 10] = [
     ("/api/admin/invites", Scope::Users),
     ("/api/users", Scope::Users),
     ("/api/rooms/{roomId}/messages", Scope::Messages),
+    ("/api/rooms/{roomId}/pins", Scope::Messages),
+    ("/api/rooms/{roomId}/changes", Scope::Messages),
     ("/api/rooms", Scope::Rooms),
     ("/api/messages", Scope::Messages),
     ("/api/files", Scope::Messages),
@@ -117,6 +119,9 @@ mod tests {
             ("/api/rooms", Some(Scope::Rooms)),
             ("/api/rooms/{roomId}/members/{userId}", Some(Scope::Rooms)),
             ("/api/rooms/{roomId}/messages", Some(Scope::Messages)),
+            ("/api/rooms/{roomId}/messages/{seq}/pin", Some(Scope::Messages)),
+            ("/api/rooms/{roomId}/pins", Some(Scope::Messages)),
+            ("/api/rooms/{roomId}/changes", Some(Scope::Messages)),
             ("/api/messages/{roomId}", Some(Scope::Messages)),
             ("/api/files/{fileId}/link", Some(Scope::Messages)),
             ("/api/roomsx", None),

@@ -5,15 +5,15 @@ use confab_proto::auth::v1::{
     AuditEntry, CreateInviteResponse, CreateKeyResponse, ServerKey, Session, SessionInfo, User, UserRef,
 };
 use confab_proto::file::v1::File;
-use confab_proto::message::v1::{Event, Kind, ListEventsResponse};
+use confab_proto::message::v1::{Event, Kind, ListPinsResponse, ListVersionsResponse, State, Version};
 use confab_proto::room::v1::{Member, Role, Room, Visibility};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::views::history::{self, Position};
+use crate::views::history::{self, Changes, Part, Pins, Position};
 use crate::views::{
-    Account, CreatedKey, Details, EntryJson, FileJson, FileUrl, InviteJson, Keys, LinkJson, MemberJson, MessageJson,
-    Opened, Page, ProfileJson, RoomJson, Sessions, Time, Viewer,
+    Account, CreatedKey, Details, EntryJson, FileJson, FileUrl, InviteJson, ItemJson, Keys, LinkJson, MemberJson,
+    MessageJson, Opened, Page, ProfileJson, RoomJson, Sessions, Time, Versions, Viewer,
 };
 
 pub const ROOM: &str = "01a20525-1183-7c58-9e5d-6a3b0c9d8e7f";
@@ -28,6 +28,7 @@ pub const CONTENT: &str = "hello\n";
 pub const MODIFIED: &str = "Sun, 22 Nov 2026 21:24:05 GMT";
 pub const USER: &str = "01a20524-8a2e-7d31-a1b2-c3d4e5f60718";
 const MESSAGE: &str = "01a20525-1197-7f60-8a9b-0c1d2e3f4a5b";
+const EPOCH: &str = "01a20520-3b5e-7d04-a6c8-e0f1a2b3c4d5";
 const SHA256: &str = "5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03";
 const CREATED: i64 = 1_795_382_645_123;
 
@@ -160,10 +161,10 @@ pub fn rooms() -> Value {
 }
 
 pub fn details() -> Value {
-    let (room, events) = (tea(), events());
+    let (room, part) = (tea(), part(vec![hello()], 42));
     json!(Details {
         room: RoomJson::new(&room, 42, Viewer::User),
-        messages: history::page(uuid::Uuid::nil(), Position::Latest, &events)
+        messages: history::page(uuid::Uuid::nil(), Position::Latest, &part)
     })
 }
 
@@ -193,8 +194,18 @@ fn hello() -> Event {
     }
 }
 
-fn events() -> ListEventsResponse {
-    ListEventsResponse { events: vec![hello()], ..ListEventsResponse::default() }
+/// The message after a change with this `seq`.
+fn changed(revision: u64, state: State) -> Event {
+    Event { state: Some(State { revision, ..state }), ..hello() }
+}
+
+fn edited_event() -> Event {
+    let state = State { edited_at_ms: Some(CREATED + 60_000), ..State::default() };
+    Event { content: "Milk last.".into(), ..changed(43, state) }
+}
+
+fn part(events: Vec<Event>, last_seq: u64) -> Part {
+    Part { epoch: EPOCH.into(), last_seq, events, more: false }
 }
 
 pub fn message() -> Value {
@@ -202,7 +213,40 @@ pub fn message() -> Value {
 }
 
 pub fn messages() -> Value {
-    json!(history::page(uuid::Uuid::nil(), Position::Latest, &events()))
+    json!(history::page::<ItemJson<'_>>(uuid::Uuid::nil(), Position::Latest, &part(vec![hello()], 42)))
+}
+
+pub fn edited() -> Value {
+    json!(MessageJson::from(&edited_event()))
+}
+
+pub fn deleted() -> Value {
+    let state = State { deleted_by: ada(), ..State::default() };
+    json!(MessageJson::from(&Event { content: String::new(), ..changed(44, state) }))
+}
+
+fn pinned_event() -> Event {
+    changed(43, State { pinned: true, ..State::default() })
+}
+
+pub fn pinned() -> Value {
+    json!(MessageJson::from(&pinned_event()))
+}
+
+pub fn pins() -> Value {
+    let pins = ListPinsResponse { epoch: EPOCH.into(), last_seq: 43, messages: vec![pinned_event()] };
+    json!(Pins::from(&pins))
+}
+
+pub fn changes() -> Value {
+    let changes = Changes { after: 42, from: 1, up_to: 0 };
+    json!(changes.page(uuid::Uuid::nil(), &part(vec![edited_event()], 43)))
+}
+
+pub fn versions() -> Value {
+    let version = |revision, content: &str, at_ms| Version { revision, content: content.into(), at_ms, by: ada() };
+    let versions = vec![version(42, "Milk first?", CREATED), version(43, "Milk last.", CREATED + 60_000)];
+    json!(Versions::from(&ListVersionsResponse { versions }))
 }
 
 fn text() -> File {

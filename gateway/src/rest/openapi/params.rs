@@ -28,6 +28,7 @@ parameters! {
     User: Path "userId",
         "The id of the user, `me` for the caller, or `@` and a percent-encoded username", text(), examples::USER;
     ManagedUser: Path "userId", "The id of the user, or `@` and a percent-encoded username", text(), examples::USER;
+    MessageSeq: Path "seq", "The `seq` of the message", integer(1), 42;
     Key: Path "keyId", "The id of the server key", id(), examples::KEY;
     File: Path "fileId", "The id of the file", id(), examples::FILE;
     Session: Path "sessionId", "The id of the session", id(), examples::SESSION;
@@ -44,8 +45,23 @@ parameters! {
         "`true`: only the rooms of which the caller is a member, by their last activity at the time of the first page, \
          the most recent first",
         ObjectBuilder::new().schema_type(Type::Boolean).default(Some(json!(false)));
-    Before: Query "before", "Only messages with a lower `seq`; cannot be combined with `after` or `cursor`", integer(1);
-    After: Query "after", "Only messages with a higher `seq`; cannot be combined with `before` or `cursor`", integer(0);
+    Before: Query "before",
+        "Only messages with a lower `seq`; cannot be combined with `after`, `around` or `cursor`", integer(1);
+    After: Query "after",
+        "Only messages with a higher `seq`; cannot be combined with `before`, `around` or `cursor`", integer(0);
+    Around: Query "around",
+        "The message with this `seq`, half of `limit` older messages and the rest newer ones; cannot be combined with \
+         `before`, `after` or `cursor`",
+        integer(1);
+    Events: Query "events",
+        "`true`: changes of messages are items, too, so that every number of the room has an item",
+        ObjectBuilder::new().schema_type(Type::Boolean).default(Some(json!(false)));
+    ChangedAfter: Query "after",
+        "Only messages whose `revision` is higher. Needed without `cursor`; cannot be combined with it", integer(0);
+    From: Query "from", "Only messages with this `seq` or a higher one; cannot be combined with `cursor`", integer(1);
+    UpTo: Query "upTo", "Only messages with this `seq` or a lower one; cannot be combined with `cursor`", integer(1);
+    MessageId: Query "id",
+        "The id that the message must have; with another id the response is 409, because the log was restored", id();
     OfRoom: Query "roomId", "Lists the files of this room instead of the caller's uploads", id();
     Expires: Query "expires", "When the link expires, in ms since the Unix epoch; part of a link's URL", text();
     Signature: Query "signature", "The signature of the link; part of a link's URL", text();
@@ -55,6 +71,9 @@ parameters! {
     Range: Header "Range", "One range of bytes, such as `bytes=0-99`", text();
     IfRange: Header "If-Range",
         "The `ETag` or `Last-Modified` that the file must have; otherwise the response is the whole file", text();
+    IfRevision: Header "If-Match",
+        "The `ETag` of the message. If the message was edited or deleted after this revision, the response is 412",
+        text();
     IfMatch: Header "If-Match", "The `ETag` that the file must have; otherwise 412", text();
     IfUnmodifiedSince: Header "If-Unmodified-Since",
         "The latest `Last-Modified` that the file may have; otherwise 412", text();

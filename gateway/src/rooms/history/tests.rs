@@ -1,9 +1,13 @@
+mod changed;
+
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use confab_common::Code;
 use confab_common::grpc::{Services, in_process};
+use confab_proto::message::v1::Event;
 use futures::future::join_all;
 use prost::Message;
 use tokio::sync::Semaphore;
@@ -14,12 +18,25 @@ use crate::testing::{eventually, fake};
 
 impl From<ListEventsResponse> for Page {
     fn from(page: ListEventsResponse) -> Self {
-        let read = Read::from(page);
-        Self { part: 0..read.events.len(), read: read.into() }
+        let read = Read::new(0, None, &page);
+        Self { part: read.all(), more: read.more, read: read.into() }
+    }
+}
+
+impl Page {
+    /// The page of a read with these numbers.
+    pub fn after(after: u64, from: u64, page: ListEventsResponse) -> Self {
+        let read = Read::new(after, Some(from), &page);
+        Self { part: read.all(), more: read.more, read: read.into() }
     }
 }
 
 const ROOM: Uuid = Uuid::from_u128(7);
+
+/// The events after this `seq`, without changed messages.
+fn beyond(after: u64) -> Wanted {
+    Wanted::After { after, changed_from: None }
+}
 
 /// A room of `last` events. Reads are counted, wait for a permit, and fail while the room is empty.
 struct Log {
@@ -54,6 +71,7 @@ fn history(last: u64, permits: usize) -> (Arc<Log>, Arc<History>) {
             Some(after) => after + 1..last.min(after + u64::from(request.limit)) + 1,
             None => last + 1 - u64::from(request.limit).min(last)..last + 1,
         };
+        let more = if request.after.is_some() { events.end <= last } else { events.start > 1 };
         let events = events.map(|seq| Event { seq, ..Event::default() }).collect();
         let is_new = theirs.is_new.load(Ordering::SeqCst);
         if is_new && !request.readers.is_empty() && request.credentials.is_empty() {
@@ -88,6 +106,7 @@ fn history(last: u64, permits: usize) -> (Arc<Log>, Arc<History>) {
                     private,
                     readers,
                     refused_readers,
+                    more,
                     ..ListEventsResponse::default()
                 }
                 .encode_to_vec())
@@ -113,13 +132,13 @@ fn seqs(page: &Page) -> Vec<u64> {
 #[tokio::test]
 async fn one_read_serves_all_earlier_requests() {
     let (log, history) = history(900, 9);
-    let wanted = (0..500).map(|n| if n % 5 == 0 { Wanted::End } else { Wanted::After(800 + n % 120) });
+    let wanted = (0..500).map(|n| if n % 5 == 0 { Wanted::End } else { beyond(800 + n % 120) });
     let pages = join_all(wanted.clone().map(|wanted| history.read(ROOM, wanted, None))).await;
     for (wanted, page) in wanted.zip(pages) {
         let page = page.unwrap();
         assert_eq!((page.last_seq(), page.epoch()), (900, "e"));
         match wanted {
-            Wanted::After(after) => assert_eq!(seqs(&page), (after + 1..901).collect::<Vec<_>>()),
+            Wanted::After { after, .. } => assert_eq!(seqs(&page), (after + 1..901).collect::<Vec<_>>()),
             _ => assert!(page.events().is_empty()),
         }
     }
@@ -137,13 +156,13 @@ async fn a_request_during_a_read_is_served_by_the_next_read() {
     let (log, history) = history(5, 0);
     let first = tokio::spawn({
         let history = history.clone();
-        async move { history.read(ROOM, Wanted::After(3), None).await }
+        async move { history.read(ROOM, beyond(3), None).await }
     });
     eventually(|| log.reads.load(Ordering::SeqCst) == 1).await;
     let later = [1, 2].map(|after| {
         tokio::spawn({
             let history = history.clone();
-            async move { history.read(ROOM, Wanted::After(after), None).await }
+            async move { history.read(ROOM, beyond(after), None).await }
         })
     });
     eventually(|| history.waiting.lock()[&(ROOM, false)].len() == 2).await;
@@ -163,7 +182,7 @@ async fn a_request_during_a_read_is_served_by_the_next_read() {
 async fn a_distant_range_gets_a_separate_read() {
     let (log, history) = history(1000, 9);
     let wanted = [0, 90, 150, 700, 990, 1000, 5000, u64::MAX];
-    let pages = join_all(wanted.map(|after| history.read(ROOM, Wanted::After(after), None))).await;
+    let pages = join_all(wanted.map(|after| history.read(ROOM, beyond(after), None))).await;
     let ranges = pages.into_iter().map(|page| {
         let seqs = seqs(&page.unwrap());
         (seqs.first().copied().unwrap_or_default(), seqs.len())
@@ -178,11 +197,11 @@ async fn a_distant_range_gets_a_separate_read() {
 #[tokio::test]
 async fn a_failed_read_fails_all_readers_and_cancelled_readers_are_dropped() {
     let (log, history) = history(0, 0);
-    let mut gave_up = Box::pin(history.read(ROOM, Wanted::After(1), None));
+    let mut gave_up = Box::pin(history.read(ROOM, beyond(1), None));
     assert!(futures::poll!(&mut gave_up).is_pending());
     drop(gave_up);
     log.permits.add_permits(9);
-    let failed = join_all([2, 3].map(|after| history.read(ROOM, Wanted::After(after), None))).await;
+    let failed = join_all([2, 3].map(|after| history.read(ROOM, beyond(after), None))).await;
     assert!(failed.into_iter().all(|page| page.unwrap_err().code == Code::Unavailable));
     eventually(|| history.waiting.lock().is_empty()).await;
 }
@@ -196,7 +215,7 @@ async fn one_read_of_a_private_room_serves_only_its_members() {
     let (log, history) = history(9, 9);
     *log.members.lock() = Some([1, 3].map(Uuid::from_u128).into());
     let users = [user(1), user(2), None, user(3), user(1)];
-    let pages = join_all(users.map(|user| history.read(ROOM, Wanted::After(7), user))).await;
+    let pages = join_all(users.map(|user| history.read(ROOM, beyond(7), user))).await;
     let not_found = (Code::NotFound, Error::not_found("room").detail);
     let seqs = pages.iter().map(|page| page.as_ref().map(seqs).map_err(|error| (error.code, error.detail.clone())));
     let (member, stranger) = (Ok(vec![8, 9]), Err(not_found));
@@ -230,7 +249,7 @@ async fn a_read_is_repeated_with_the_tokens_that_the_service_does_not_know() {
     let (log, history) = history(9, 9);
     log.is_new.store(true, Ordering::SeqCst);
     let users = [user(1), user(2), None];
-    let pages = join_all(users.map(|user| history.read(ROOM, Wanted::After(7), user))).await;
+    let pages = join_all(users.map(|user| history.read(ROOM, beyond(7), user))).await;
     let seqs = pages.iter().map(|page| page.as_ref().map(seqs).map_err(|error| error.code)).collect::<Vec<_>>();
     assert_eq!(seqs, [Ok(vec![8, 9]), Err(Code::Unauthorized), Ok(vec![8, 9])]);
     assert_eq!(log.reads.load(Ordering::SeqCst), 2);
@@ -242,7 +261,7 @@ async fn a_user_whose_token_cannot_be_verified_delays_no_other_reader() {
     log.is_slow.store(true, Ordering::SeqCst);
     let read = |number: Option<u128>| {
         let history = history.clone();
-        async move { history.read(ROOM, Wanted::After(7), number.and_then(user)).await }
+        async move { history.read(ROOM, beyond(7), number.and_then(user)).await }
     };
     let second = tokio::spawn(read(Some(2)));
     let pages = join_all([Some(1), None].map(read)).await;
@@ -258,7 +277,7 @@ async fn a_token_that_cannot_be_verified_until_the_deadline_is_unavailable() {
     let (log, history) = history(9, 999);
     log.is_slow.store(true, Ordering::SeqCst);
     let begun = Instant::now();
-    let page = history.read(ROOM, Wanted::After(7), user(2)).await;
+    let page = history.read(ROOM, beyond(7), user(2)).await;
     assert_eq!(page.unwrap_err().code, Code::Unavailable);
     assert!((Duration::from_secs(19)..Duration::from_secs(20)).contains(&begun.elapsed()), "{:?}", begun.elapsed());
     assert!(history.waiting.lock().is_empty());
@@ -268,7 +287,7 @@ async fn a_token_that_cannot_be_verified_until_the_deadline_is_unavailable() {
 async fn a_refused_token_fails_no_anonymous_reader() {
     let (log, history) = history(9, 9);
     log.is_new.store(true, Ordering::SeqCst);
-    let pages = join_all([user(2), None].map(|user| history.read(ROOM, Wanted::After(7), user))).await;
+    let pages = join_all([user(2), None].map(|user| history.read(ROOM, beyond(7), user))).await;
     let seqs = pages.iter().map(|page| page.as_ref().map(seqs).map_err(|error| error.code)).collect::<Vec<_>>();
     assert_eq!(seqs, [Err(Code::Unauthorized), Ok(vec![8, 9])]);
 }
@@ -278,7 +297,8 @@ fn a_read_has_at_most_4_mib_of_tokens() {
     let long = |number: u128| {
         let credential = Credential::of_token(&"x".repeat(8 * 1024));
         let reader = User { id: Uuid::from_u128(number), credential };
-        Reader { wanted: Wanted::End, user: Some(reader), answer: oneshot::channel().0, span: Span::default() }
+        let (answer, span) = (oneshot::channel().0, Span::default());
+        Reader { wanted: Wanted::End, user: Some(reader), answer, span, is_waiting: false }
     };
     let mut waiting = (0..1000).map(long).collect::<Vec<_>>();
     let (readers, users) = next_readers(&mut waiting);

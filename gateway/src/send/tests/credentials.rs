@@ -106,7 +106,7 @@ async fn a_credential_is_sent_once() {
         let log = log.lock();
         (log.calls, log.taught)
     };
-    assert_eq!((&*sent.event.content, counts()), ("1", (2, 1)));
+    assert_eq!((&*sent.message.content, counts()), ("1", (2, 1)));
     log.lock().calls = 0;
     sender.send(room, event(room, "2".into()), token, WITHIN).await.unwrap();
     assert_eq!(counts(), (1, 1));
@@ -124,7 +124,7 @@ async fn resent_events_keep_the_order_of_their_room() {
     });
     let sent = join_all(sending).await;
     for (number, sent) in sent.into_iter().enumerate() {
-        assert_eq!(sent.unwrap().event.content, number.to_string());
+        assert_eq!(sent.unwrap().message.content, number.to_string());
     }
     let log = log.lock();
     assert!(log.taught > 0);
@@ -171,7 +171,7 @@ async fn a_credential_that_a_replica_rejects_is_tried_again_at_another_one() {
         sender.begin(room, event(room, content.into()), Credential::of_token("a"), TIMEOUT).unwrap().outcome()
     });
     for (sent, content) in join_all(sending).await.into_iter().zip(["1", "2"]) {
-        assert_eq!(sent.unwrap().event.content, content);
+        assert_eq!(sent.unwrap().message.content, content);
     }
     let log = log.lock();
     assert_eq!(log.rooms[&room.to_string()], ["1", "2"]);

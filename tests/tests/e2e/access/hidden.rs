@@ -22,6 +22,7 @@ async fn every_route_answers_as_for_an_unknown_room(scene: Scene) {
     let file = scene.one.share(&scene.owner, Some(&scene.room), "secret.txt", b"secret").await.unwrap();
     let file = file["id"].as_str().unwrap().to_owned();
     let (unknown, no_file) = (uuid::Uuid::now_v7().to_string(), uuid::Uuid::now_v7().to_string());
+    let seq = scene.post(&scene.guest, "secret").await.expect(201).unwrap()["seq"].to_string();
     for path in ["/api/rooms/ROOM/members/GUEST", "/api/rooms/ROOM", "/api/files/FILE"] {
         fails(
             &scene
@@ -41,6 +42,13 @@ async fn every_route_answers_as_for_an_unknown_room(scene: Scene) {
         "/api/messages/ROOM",
         "/api/messages/ROOM?before=5",
         "/api/messages/ROOM?after=0",
+        "/api/rooms/ROOM/messages",
+        "/api/rooms/ROOM/messages?around=1",
+        "/api/rooms/ROOM/messages?events=true",
+        "/api/rooms/ROOM/messages/1",
+        "/api/rooms/ROOM/messages/1/versions",
+        "/api/rooms/ROOM/pins",
+        "/api/rooms/ROOM/changes?after=0",
         "/api/files?roomId=ROOM",
         "/api/files/FILE",
         "/api/files/FILE/link",
@@ -59,6 +67,14 @@ async fn every_route_answers_as_for_an_unknown_room(scene: Scene) {
         (Method::DELETE, "/api/rooms/ROOM/members/me", None),
         (Method::DELETE, "/api/rooms/ROOM/members/GUEST", None),
         (Method::DELETE, "/api/files/FILE", None),
+        (Method::PATCH, "/api/rooms/ROOM/messages/SEQ", Some(json!({"content": "x"}))),
+        (Method::DELETE, "/api/rooms/ROOM/messages/SEQ", None),
+        (Method::DELETE, "/api/rooms/ROOM/messages/SEQ?id=0193a4c0-7d50-7cc3-98a5-2f6b8e1d0c01", None),
+        (Method::PUT, "/api/rooms/ROOM/messages/SEQ/pin", None),
+        (Method::DELETE, "/api/rooms/ROOM/messages/SEQ/pin", None),
+        // Not the number of a message.
+        (Method::DELETE, "/api/rooms/ROOM/messages/99999", None),
+        (Method::POST, "/api/rooms/ROOM/messages", Some(json!({"content": "x"}))),
         (Method::POST, "/api/messages", Some(json!({"roomId": "ROOM", "content": "x"}))),
         (Method::POST, "/api/messages", Some(json!({"roomId": "ROOM", "content": "x", "fileIds": ["FILE"]}))),
     ]);
@@ -67,7 +83,7 @@ async fn every_route_answers_as_for_an_unknown_room(scene: Scene) {
         for (room, file) in [(&scene.room, &file), (&unknown, &no_file)] {
             let body =
                 body.as_ref().map(|body| serde_json::from_str(&filled(&body.to_string(), &scene, room, file)).unwrap());
-            let path = filled(path, &scene, room, file);
+            let path = filled(path, &scene, room, file).replace("SEQ", &seq);
             let answer = scene.other.call(method.clone(), &path, Some(&scene.stranger), body).await.unwrap();
             answers.push(shown(&answer, room));
         }
@@ -93,9 +109,15 @@ fn filled(text: &str, scene: &Scene, room: &str, file: &str) -> String {
 async fn every_event_answers_as_for_an_unknown_room(scene: Scene) {
     let mut socket = WebSocket::connect(&scene.other.url, &scene.stranger.token).await.unwrap();
     let unknown = uuid::Uuid::now_v7().to_string();
-    for (event, argument) in
-        [("joinRoom", json!({"after": 0})), ("joinRoom", json!({"last": 5})), ("message", json!({"content": "x"}))]
-    {
+    let seq = scene.post(&scene.guest, "secret").await.expect(201).unwrap()["seq"].clone();
+    for (event, argument) in [
+        ("joinRoom", json!({"after": 0})),
+        ("joinRoom", json!({"last": 5})),
+        ("message", json!({"content": "x"})),
+        ("edit", json!({"seq": seq, "content": "x"})),
+        ("remove", json!({"seq": seq})),
+        ("pin", json!({"seq": seq, "on": true})),
+    ] {
         let mut acks = Vec::new();
         for room in [&scene.room, &unknown] {
             let mut argument = argument.clone();

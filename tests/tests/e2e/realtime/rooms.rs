@@ -27,7 +27,10 @@ async fn join_room_answer_is_exact() {
     assert!(epoch.is_string());
     let answer = |messages: &[Value], complete: bool, reset: bool| {
         let (room, epoch) = (&room, &epoch);
-        json!({"ok": true, "room": room, "lastSeq": 7, "epoch": epoch, "messages": messages, "complete": complete, "reset": reset})
+        json!({
+            "ok": true, "room": room, "lastSeq": 7, "epoch": epoch, "messages": messages, "complete": complete,
+            "changed": [], "changedComplete": true, "reset": reset
+        })
     };
     assert_eq!(plain, answer(&[], true, false));
     let cases = [

@@ -15,6 +15,8 @@ use super::table::Kind;
 
 /// The parts that a room has.
 const OF_A_ROOM: [&str; 4] = ["room", "name", "file", "mine"];
+/// The numbers of messages in a room.
+const NUMBERS: [&str; 2] = ["seq", "ownseq"];
 /// The parts that are about a new member of the room.
 const OF_A_FELLOW: [&str; 2] = ["fellow", "nick"];
 
@@ -45,9 +47,9 @@ impl Objects {
         let mut objects = Self::default();
         let parts = parts(needs.request);
         let has_one_of = |names: &[&str]| parts.iter().any(|part| names.contains(&&**part));
-        if has_one_of(&OF_A_ROOM) || has_one_of(&OF_A_FELLOW) {
+        if [&OF_A_ROOM[..], &NUMBERS, &OF_A_FELLOW].into_iter().any(has_one_of) {
             ensure!(needs.kind != Kind::Any, "a room needs a line for each kind");
-            let Place { room, name, file, mine } = if needs.changes {
+            let Place { room, name, file, mine, seq, own_seq } = if needs.changes {
                 stage.new_place(api, needs.kind, CALLERS[needs.column].1).await?
             } else {
                 stage.place(api, needs.kind, needs.column).await?.clone()
@@ -58,6 +60,9 @@ impl Objects {
             }
             let values = OF_A_ROOM.map(str::to_owned).into_iter().zip([room, name, file, mine]);
             objects.values.extend(values);
+            objects
+                .values
+                .extend(NUMBERS.map(str::to_owned).into_iter().zip([seq, own_seq].map(|seq| seq.to_string())));
         }
         for part in parts {
             if objects.values.contains_key(&part) {
@@ -78,7 +83,8 @@ impl Objects {
         self.values.get(part).map(String::as_str)
     }
 
-    /// Returns the same objects with a room, files and a member that do not exist; `None` when there is no room.
+    /// Returns the same objects with a room, files and a member that do not exist; `None` when there is no room. The
+    /// numbers of messages stay.
     pub fn unknown(&self) -> Option<Self> {
         let mut values = self.values.clone();
         values.get("room")?;

@@ -49,8 +49,11 @@ impl Servers {
         let settings = [
             ("CONFAB_ISSUERS", &*issuers),
             ("CONFAB_LIMIT_FILE_LINK", "0"),
-            // The owner adds the target to each of hundreds of rooms.
+            // The owner creates hundreds of rooms, and adds the target to each.
             ("CONFAB_MAX_ROOMS_PER_USER", "0"),
+            ("CONFAB_LIMIT_CREATE_ROOM", "0"),
+            ("CONFAB_LIMIT_CHANGE_ROOM", "0"),
+            ("CONFAB_LIMIT_USER_DIRECTORY", "0"),
             ("CONFAB_LIMIT_WRONG_TOKEN", "0"),
             ("CONFAB_USER_DIRECTORY", "shared"),
             ("CONFAB_ANONYMOUS_READ", &*open),
@@ -68,6 +71,9 @@ impl Servers {
             ("CONFAB_ISSUERS", &*issuers),
             ("CONFAB_LIMIT_FILE_LINK", "0"),
             ("CONFAB_MAX_ROOMS_PER_USER", "0"),
+            ("CONFAB_LIMIT_CREATE_ROOM", "0"),
+            ("CONFAB_LIMIT_CHANGE_ROOM", "0"),
+            ("CONFAB_LIMIT_USER_DIRECTORY", "0"),
             ("CONFAB_LIMIT_WRONG_TOKEN", "0"),
             ("CONFAB_USER_DIRECTORY", "shared"),
         ];

@@ -12,6 +12,8 @@ use super::operations::CONNECT;
 use super::stage::{Stage, code, without};
 use super::table::{Kind, Row};
 
+/// The events that change a message, which no other cell uses then.
+const CHANGES: [&str; 3] = ["edit", "remove", "pin"];
 /// The number of an acknowledgement that the client asks for by itself.
 const NUMBER: u64 = 7;
 
@@ -72,7 +74,8 @@ impl Cell {
         let by = stage.people.sent(caller);
         let account = caller.part().map(|part| stage.people.of(part));
         let request = self.payload.as_deref().unwrap_or_default();
-        let needs = Needs { request, kind: self.kind, column: self.column, changes: false, account };
+        let changes = self.expected == 200 && CHANGES.contains(&&*self.event);
+        let needs = Needs { request, kind: self.kind, column: self.column, changes, account };
         let objects = Objects::of(stage, prepares, &needs).await.context("preparing the event")?;
         let headers = by.user.map(|user| ("Confab-User", user));
         let mut socket = WebSocket::open_with(&answers.url, headers.as_slice()).await?;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use anyhow::Context;
 use confab_tests::api::{Account, Answer, Api, PASSWORD, unique};
 use confab_tests::issuer::Issuer;
 use reqwest::Method;
@@ -35,6 +36,10 @@ pub struct Place {
     pub file: String,
     /// The caller's own file; the target's file for a caller that cannot upload one.
     pub mine: String,
+    /// The number of the target's message.
+    pub seq: u64,
+    /// That of the caller's own message; of the target's message for a caller that cannot send one.
+    pub own_seq: u64,
 }
 
 impl Stage {
@@ -75,17 +80,21 @@ impl Stage {
             api.call(Method::PUT, &member(people.of(part)), Some(owner), role).await?.expect(201)?;
         }
         let file = text(&api.share(&people.target, Some(&room), "file.txt", b"file").await?["id"])?;
-        // A removed member has uploaded the file before.
+        let seq = said(api, &people.target, &room).await?;
+        // A removed member has uploaded the file, and sent the message, before.
         let may_upload = part.is_some_and(|part| kind == Kind::Public || part.role().is_some() || part == Part::Owner);
-        let mine = match people.live(caller).filter(|_| may_upload) {
-            Some(account) => text(&api.share(account, Some(&room), "mine.txt", b"mine").await?["id"])?,
-            None => file.clone(),
+        let (mine, own_seq) = match people.live(caller).filter(|_| may_upload) {
+            Some(account) => {
+                let mine = text(&api.share(account, Some(&room), "mine.txt", b"mine").await?["id"])?;
+                (mine, said(api, account, &room).await?)
+            }
+            None => (file.clone(), seq),
         };
         if part == Some(Part::Removed) {
             let removed = member(people.of(Part::Removed));
             api.call(Method::DELETE, &removed, Some(owner), None).await?.expect(204)?;
         }
-        Ok(Place { room, name, file, mine })
+        Ok(Place { room, name, file, mine, seq, own_seq })
     }
 
     /// Returns a new account of the same kind as the caller's.
@@ -102,6 +111,12 @@ impl Stage {
         let body = json!({"username": account.username, "password": PASSWORD});
         Account::of(&api.enter("/api/auth/login", body).await?.expect(200)?)
     }
+}
+
+/// Sends a message and returns its number.
+async fn said(api: &Api, account: &Account, room: &str) -> anyhow::Result<u64> {
+    let sent = api.post("/api/messages", account, json!({"roomId": room, "content": "hello"})).await?.expect(201)?;
+    sent["seq"].as_u64().context("a message has a number")
 }
 
 /// Tests cells concurrently. Returns what they find wrong.

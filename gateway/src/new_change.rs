@@ -1,0 +1,121 @@
+//! A change of a message that a client requests, over REST or a socket.
+
+use confab_common::{Code, Error, Result, text};
+use confab_proto::auth::v1::UserRef;
+use confab_proto::limits::MAX_CONTENT;
+use confab_proto::message::v1::{self as message, Kind, NewEvent, Op};
+use uuid::Uuid;
+
+use crate::new_message::check_client_message_id;
+
+/// A change of a message. The message service decides whether its sender may make it.
+#[derive(Debug, Clone)]
+pub struct NewChange {
+    pub room: Uuid,
+    /// The `seq` of the message.
+    pub target: u64,
+    pub op: Op,
+    /// The new text, for an edit; otherwise empty.
+    pub content: String,
+    /// The id that the message must have.
+    pub target_id: Option<String>,
+    /// The message must not have been edited or deleted after this `seq`.
+    pub unchanged_since: Option<u64>,
+    pub client_message_id: Option<String>,
+}
+
+impl NewChange {
+    /// A change without conditions.
+    pub fn new(room: Uuid, target: u64, op: Op) -> Self {
+        let (content, target_id, unchanged_since, client_message_id) = (String::new(), None, None, None);
+        Self { room, target, op, content, target_id, unchanged_since, client_message_id }
+    }
+
+    /// An edit; without a new text there is nothing to edit.
+    ///
+    /// # Errors
+    /// `invalid_request` without a text.
+    pub fn edit(room: Uuid, target: u64, content: Option<String>) -> Result<Self> {
+        let content = content.ok_or_else(|| Error::field("content", "must be given"))?;
+        Ok(Self { content, ..Self::new(room, target, Op::Edit) })
+    }
+
+    /// The event to append. Its id is minted here, so that the append can be repeated safely. `moderator`: the sender
+    /// is a server key without a user.
+    ///
+    /// # Errors
+    /// `invalid_request` with the name of the field; `too_large` when the text is over its limit.
+    pub fn into_event(self, sender: UserRef, moderator: bool) -> Result<NewEvent> {
+        if self.target == 0 {
+            return Err(Error::field("seq", "must be at least 1"));
+        }
+        if self.content.len() > MAX_CONTENT {
+            return Err(Error::new(Code::TooLarge, format!("content must be at most {MAX_CONTENT} bytes")));
+        }
+        text::no_nul("content", &self.content)?;
+        let target_id = self.target_id.map(|id| text::id("id", &id)).transpose()?;
+        if let Some(id) = &self.client_message_id {
+            check_client_message_id(id)?;
+        }
+        // Numbers above the database's largest integer belong to no message either.
+        let most = |seq: u64| seq.min(i64::MAX as u64);
+        let change = message::NewChange {
+            target: most(self.target),
+            op: self.op.into(),
+            target_id: target_id.map(|id| id.to_string()).unwrap_or_default(),
+            unchanged_since: self.unchanged_since.map(most),
+            moderator,
+        };
+        Ok(NewEvent {
+            id: Uuid::now_v7().to_string(),
+            room_id: self.room.to_string(),
+            kind: Kind::Change.into(),
+            sender: Some(sender),
+            client_message_id: self.client_message_id,
+            content: self.content,
+            change: Some(change),
+            ..NewEvent::default()
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ROOM: Uuid = Uuid::from_u128(7);
+
+    fn edit() -> NewChange {
+        NewChange::edit(ROOM, 5, Some("tea".into())).unwrap()
+    }
+
+    fn event(change: NewChange) -> Result<NewEvent> {
+        change.into_event(UserRef { id: "u".into(), username: "ada".into() }, false)
+    }
+
+    #[test]
+    fn a_change_names_its_message_and_its_conditions() {
+        let id = Uuid::from_u128(9).to_string();
+        let conditional = NewChange { target_id: Some(id.to_uppercase()), unchanged_since: Some(u64::MAX), ..edit() };
+        let event = event(conditional).unwrap();
+        assert_eq!((event.kind(), &*event.content, &*event.room_id), (Kind::Change, "tea", &*ROOM.to_string()));
+        let unchanged_since = Some(i64::MAX as u64);
+        let change =
+            message::NewChange { target: 5, op: Op::Edit.into(), target_id: id, unchanged_since, moderator: false };
+        assert_eq!(event.change, Some(change));
+    }
+
+    #[test]
+    fn an_invalid_field_is_named() {
+        let field = |change| event(change).unwrap_err().fields[0].field.clone();
+        assert_eq!(field(NewChange { target: 0, ..edit() }), "seq");
+        assert_eq!(field(NewChange { content: "a\0".into(), ..edit() }), "content");
+        assert_eq!(field(NewChange { target_id: Some("x".into()), ..edit() }), "id");
+        assert_eq!(field(NewChange { client_message_id: Some(String::new()), ..edit() }), "clientMessageId");
+        assert_eq!(NewChange::edit(ROOM, 5, None).unwrap_err().fields[0].field, "content");
+        let long = event(NewChange { content: "x".repeat(MAX_CONTENT + 1), ..edit() });
+        assert_eq!(long.unwrap_err().code, Code::TooLarge);
+        // A message with files may lose its text.
+        assert!(event(NewChange { content: String::new(), ..edit() }).is_ok());
+    }
+}

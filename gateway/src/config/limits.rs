@@ -38,7 +38,7 @@ pub struct LimitsConfig {
     /// minutes, so the default suits 45,000 clients behind one address
     #[arg(long, env = "CONFAB_LIMIT_REFRESH", default_value = "1000,50/s", value_name = "RATE")]
     pub limit_refresh: Rate,
-    /// Wrong refresh tokens, and wrong tokens for a password reset, from one address. Correct tokens do not count
+    /// Wrong tokens for a password reset from one address. Correct tokens do not count
     #[arg(long, env = "CONFAB_LIMIT_WRONG_TOKEN", default_value = "60,1/s", value_name = "RATE")]
     pub limit_wrong_token: Rate,
     /// Rooms that one user creates

@@ -132,8 +132,8 @@ impl RequestLimits {
         self.guess(Act::Login, address).await
     }
 
-    /// Begins an attempt to guess a refresh token, or a token for a password reset; must precede the look-up of the
-    /// token. A correct token counts for nothing.
+    /// Begins an attempt to guess a token for a password reset; must precede the look-up of the token. A correct token
+    /// counts for nothing.
     ///
     /// # Errors
     /// `rate_limited` after too many wrong tokens from this address.

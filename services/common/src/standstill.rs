@@ -22,12 +22,17 @@ const CLOCK: ClockId = ClockId::Boottime;
 #[cfg(not(target_os = "linux"))]
 const CLOCK: ClockId = ClockId::Monotonic;
 
-/// Stores when the clock was last read, in milliseconds; the far future before the first reading.
-pub struct PauseDetector(AtomicU64);
+/// Detects pauses by reading the clock regularly.
+pub struct PauseDetector {
+    /// When the clock was last read, in milliseconds; the far future before the first reading.
+    read: AtomicU64,
+    /// The number of pauses that have ended.
+    ended: AtomicU64,
+}
 
 impl Default for PauseDetector {
     fn default() -> Self {
-        Self(AtomicU64::new(u64::MAX))
+        Self { read: AtomicU64::new(u64::MAX), ended: AtomicU64::default() }
     }
 }
 
@@ -36,9 +41,9 @@ impl PauseDetector {
     /// [`is_paused`](Self::is_paused) then returns `true` until [`resume`](Self::resume).
     pub fn observe(&self) -> bool {
         let now = now();
-        let runs = !stood_still(self.0.load(Ordering::Relaxed), now);
+        let runs = !stood_still(self.read.load(Ordering::Relaxed), now);
         if runs {
-            self.0.store(now, Ordering::Relaxed);
+            self.read.store(now, Ordering::Relaxed);
         }
         runs
     }
@@ -47,7 +52,8 @@ impl PauseDetector {
     pub fn resume(&self, begin: u64) -> bool {
         let runs = !stood_still(begin, now());
         if runs {
-            self.0.store(begin, Ordering::Relaxed);
+            self.ended.fetch_add(1, Ordering::Relaxed);
+            self.read.store(begin, Ordering::Relaxed);
         }
         runs
     }
@@ -55,12 +61,18 @@ impl PauseDetector {
     /// Simulates a standstill of the process, for tests.
     #[cfg(any(test, feature = "testing"))]
     pub fn stand_still(&self) {
-        self.0.store(now() - PAUSE_MS - 1, Ordering::Relaxed);
+        self.read.store(now() - PAUSE_MS - 1, Ordering::Relaxed);
     }
 
     /// Returns whether the process stood still and has not caught up yet.
     pub fn is_paused(&self) -> bool {
-        stood_still(self.0.load(Ordering::Relaxed), now())
+        stood_still(self.read.load(Ordering::Relaxed), now())
+    }
+
+    /// Returns the number of pauses that have ended. If it has not changed and no pause is reported, the process has not
+    /// stood still in between.
+    pub fn ended(&self) -> u64 {
+        self.ended.load(Ordering::Relaxed)
     }
 }
 
@@ -96,10 +108,12 @@ mod tests {
         let detector = PauseDetector::default();
         assert!(!detector.is_paused() && detector.observe());
         let long_ago = now() - PAUSE_MS - 100;
-        detector.0.store(long_ago, Ordering::Relaxed);
+        detector.read.store(long_ago, Ordering::Relaxed);
         assert!(detector.is_paused() && !detector.observe() && detector.is_paused());
         assert!(!detector.resume(long_ago), "the process stood still again meanwhile");
         assert!(detector.is_paused());
+        assert_eq!(detector.ended(), 0);
         assert!(detector.resume(now()) && !detector.is_paused() && detector.observe());
+        assert_eq!(detector.ended(), 1);
     }
 }

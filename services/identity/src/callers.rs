@@ -187,7 +187,7 @@ impl Callers {
             let count = late.len();
             let verified = self.0.background.run(late).await;
             CREDENTIALS.late.increment((count - verified.len()) as u64);
-            all.extend(verified);
+            all.extend(verified.into_iter().map(|(name, found)| (name, found.map(decided))));
         }
         all
     }
@@ -280,6 +280,14 @@ pub fn missing() -> Error {
 /// The error for a call whose credential belongs to another user or key, or does not suffice.
 pub fn foreign() -> Error {
     Error::new(Code::Forbidden, "the credential of the call belongs to another user or server key")
+}
+
+/// The outcome of a verification in a request of many users: one that was not decided fails alone.
+fn decided(found: Result<Arc<Verified>>) -> Result<Arc<Verified>> {
+    found.map_err(|error| match error.code {
+        Code::Unauthorized | Code::Forbidden => error,
+        _ => unverified().because(error),
+    })
 }
 
 fn unverified() -> Error {

@@ -272,3 +272,12 @@ async fn a_service_reads_the_new_keys_of_an_issuer_for_a_credential() {
         tokio::time::timeout(Duration::from_secs(10), accepted).await.unwrap();
     }
 }
+
+#[test]
+fn what_was_not_decided_fails_its_own_events_alone() {
+    let code = |code| decided(Err(Error::new(code, "x"))).unwrap_err().code;
+    assert_eq!([Code::Unauthorized, Code::Forbidden].map(code), [Code::Unauthorized, Code::Forbidden]);
+    for undecided in [Code::Timeout, Code::Internal, Code::Unavailable, Code::NotFound] {
+        assert_eq!(code(undecided), Code::Unavailable);
+    }
+}

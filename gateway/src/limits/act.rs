@@ -17,7 +17,7 @@ pub enum Act {
     AccountLogin,
     /// One refresh of a token from an address.
     Refresh,
-    /// One wrong refresh token, or wrong token for a password reset, from an address.
+    /// One wrong token for a password reset from an address.
     WrongToken,
     /// One new room of a user.
     CreateRoom,

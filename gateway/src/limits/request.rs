@@ -91,12 +91,7 @@ impl RequestLimits {
     pub async fn attempt(&self, username: &str, address: ClientAddress) -> Result<Attempt> {
         let mut attempt = self.confirmation(username, address).await?;
         attempt.logins = self.limits.bucket(Act::AccountLogin, &[similar(username).as_bytes()]);
-        if let Some(bucket) = &attempt.logins {
-            let decision = bucket.peek().await;
-            if !decision.is_allowed() {
-                self.apply(Some(Limits::quota(Act::AccountLogin, bucket, decision)))?;
-            }
-        }
+        self.reject_beyond(Act::AccountLogin, attempt.logins.as_ref()).await?;
         if let Some(account) = &attempt.account {
             let decision = account.wrong.peek().await;
             if !decision.is_allowed() && !account.is_known().await {
@@ -144,13 +139,15 @@ impl RequestLimits {
     /// Begins an attempt to guess a secret, of which only a wrong one counts, as this act.
     async fn guess(&self, act: Act, address: ClientAddress) -> Result<Attempt> {
         let bucket = self.limits.bucket_of(act, address.into());
-        if let Some(bucket) = &bucket {
-            let decision = bucket.peek().await;
-            if !decision.is_allowed() {
-                self.apply(Some(Limits::quota(act, bucket, decision)))?;
-            }
-        }
+        self.reject_beyond(act, bucket.as_ref()).await?;
         Ok(Attempt { act, bucket, account: None, logins: None, limits: self.clone() })
+    }
+
+    /// Rejects what is beyond a limit that only outcomes charge. The response states the limit only then.
+    async fn reject_beyond(&self, act: Act, bucket: Option<&Bucket>) -> Result<()> {
+        let Some(bucket) = bucket else { return Ok(()) };
+        let decision = bucket.peek().await;
+        if decision.is_allowed() { Ok(()) } else { self.apply(Some(Limits::quota(act, bucket, decision))) }
     }
 
     fn apply(&self, quota: Option<Quota>) -> Result<()> {

@@ -127,7 +127,7 @@ where
         trace::export::start(C::command().get_name())?;
         admin::spawn(&common, process.readiness.clone()).await?;
         tokio::spawn(memory::give_back());
-        tokio::spawn(standstill::watch(process.pauses.clone()));
+        tokio::spawn(standstill::watch(process.pauses.clone(), standstill::requests_read));
         process.security.watch_files();
     }
     let mut terminate = signal(SignalKind::terminate())?;

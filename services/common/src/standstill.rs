@@ -76,17 +76,24 @@ impl PauseDetector {
     }
 }
 
-/// Keeps `pauses` up to date without end: it reports a pause until 1 s after its end. Requests that a program reads until
-/// then may have arrived during the pause, and their clients may have given up and repeated them elsewhere.
-pub async fn watch(pauses: Arc<PauseDetector>) {
+/// Keeps `pauses` up to date without end: it reports a pause until `catch_up` has returned `true` after it.
+pub async fn watch<F: Future<Output = bool>>(pauses: Arc<PauseDetector>, catch_up: impl Fn() -> F) {
     loop {
         if !pauses.observe() {
             let begin = now();
-            sleep(OUTDATED_FOR).await;
-            pauses.resume(begin);
+            if catch_up().await {
+                pauses.resume(begin);
+            }
         }
         sleep(CHECK_INTERVAL).await;
     }
+}
+
+/// Waits until the process has read the requests that arrived during a pause. Their clients may have given up and
+/// repeated them elsewhere.
+pub async fn requests_read() -> bool {
+    sleep(OUTDATED_FOR).await;
+    true
 }
 
 /// Milliseconds since an arbitrary moment.

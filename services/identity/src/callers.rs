@@ -12,7 +12,7 @@ use confab_common::bus::Bus;
 use confab_common::grpc::{Role, Services, Transport};
 use confab_common::issuers::Issuers;
 use confab_common::process::Process;
-use confab_common::standstill::{CHECK_INTERVAL, now};
+use confab_common::standstill;
 use confab_common::{Code, Error, Result};
 use confab_proto::auth::v1::UserRef;
 use confab_proto::auth::v1::auth_service_client::AuthServiceClient;
@@ -21,7 +21,6 @@ use confab_proto::server_key::{Scopes, id_of};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use moka::sync::Cache;
-use tokio::time::sleep;
 use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
 
@@ -114,7 +113,13 @@ impl Callers {
         let issuers = Issuers::start(&config.issuers, process)?;
         let tokens = Tokens::in_service(issuers, auth.clone(), revocations.clone(), &process.readiness);
         let known = Cache::builder().max_capacity(capacity).time_to_idle(IDLE).build();
-        let pauses = AbortOnDropHandle::new(tokio::spawn(watch_pauses(revocations)));
+        let pauses = revocations.pauses().clone();
+        // After a pause of the process, no token is accepted until the list of revocations has been read again.
+        let caught_up = move || {
+            let revocations = revocations.clone();
+            async move { revocations.catch_up().await.is_ok() }
+        };
+        let pauses = AbortOnDropHandle::new(tokio::spawn(standstill::watch(pauses, caught_up)));
         let (keys, is_required) = (ServerKeys::new(auth), config.require_user_tokens);
         let background = Background::new(background::CAPACITY);
         Ok(Self(Arc::new(Inner { tokens, keys, users, known, background, is_required, _pauses: pauses })))
@@ -292,20 +297,6 @@ fn decided(found: Result<Arc<Verified>>) -> Result<Arc<Verified>> {
 
 fn unverified() -> Error {
     Error::unavailable("the verification of the credential")
-}
-
-/// After a pause of the process (SIGSTOP, a frozen machine), no token is accepted until the list of revocations has been
-/// read again.
-async fn watch_pauses(revocations: Revocations) {
-    loop {
-        if !revocations.pauses().observe() {
-            let begin = now();
-            if revocations.catch_up().await.is_ok() {
-                revocations.pauses().resume(begin);
-            }
-        }
-        sleep(CHECK_INTERVAL).await;
-    }
 }
 
 #[cfg(test)]

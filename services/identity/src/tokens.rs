@@ -243,8 +243,7 @@ impl Tokens {
         if !revocations.is_known() || revocations.block(identity.user_id).is_some() {
             return Poll::Pending;
         }
-        let cause = revocations.cause(identity.user_id, identity.sign_in());
-        Poll::Ready(if cause.is_some() { Err(refused()) } else { Ok(()) })
+        Poll::Ready(self.check_cause(identity.user_id, identity.sign_in()))
     }
 
     /// Verifies a token of auth.
@@ -281,6 +280,10 @@ impl Tokens {
         if self.0.revocations.block_now(user_id).await.is_some() {
             return Err(refused());
         }
+        self.check_cause(user_id, sign_in)
+    }
+
+    fn check_cause(&self, user_id: Uuid, sign_in: SignIn) -> Result<()> {
         if self.0.revocations.cause(user_id, sign_in).is_some() { Err(refused()) } else { Ok(()) }
     }
 

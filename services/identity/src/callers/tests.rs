@@ -9,7 +9,7 @@ use confab_proto::auth::v1::{
 use parking_lot::Mutex;
 use prost::Message;
 use serde_json::json;
-use tokio::time::{Instant, advance};
+use tokio::time::{Instant, advance, sleep};
 
 use super::*;
 use crate::credential::message_credential;

@@ -46,18 +46,7 @@ impl Servers {
     async fn start_embedded(is_open: bool) -> anyhow::Result<Self> {
         let issuer = issuer()?;
         let (issuers, open) = (json!([issuer.entry()]).to_string(), is_open.to_string());
-        let settings = [
-            ("CONFAB_ISSUERS", &*issuers),
-            ("CONFAB_LIMIT_FILE_LINK", "0"),
-            // The owner creates hundreds of rooms, and adds the target to each.
-            ("CONFAB_MAX_ROOMS_PER_USER", "0"),
-            ("CONFAB_LIMIT_CREATE_ROOM", "0"),
-            ("CONFAB_LIMIT_CHANGE_ROOM", "0"),
-            ("CONFAB_LIMIT_USER_DIRECTORY", "0"),
-            ("CONFAB_LIMIT_WRONG_TOKEN", "0"),
-            ("CONFAB_USER_DIRECTORY", "shared"),
-            ("CONFAB_ANONYMOUS_READ", &*open),
-        ];
+        let settings = [&settings(&issuers)[..], &[("CONFAB_ANONYMOUS_READ", &*open)]].concat();
         let server = Embedded::start(&settings).await?;
         let key = server_keys::of_embedded(&server, server_keys::ALL).await?;
         let urls = [server.url(), server.url()];
@@ -67,17 +56,7 @@ impl Servers {
     async fn start_cluster() -> anyhow::Result<Self> {
         let issuer = issuer()?;
         let issuers = json!([issuer.entry()]).to_string();
-        let settings = [
-            ("CONFAB_ISSUERS", &*issuers),
-            ("CONFAB_LIMIT_FILE_LINK", "0"),
-            ("CONFAB_MAX_ROOMS_PER_USER", "0"),
-            ("CONFAB_LIMIT_CREATE_ROOM", "0"),
-            ("CONFAB_LIMIT_CHANGE_ROOM", "0"),
-            ("CONFAB_LIMIT_USER_DIRECTORY", "0"),
-            ("CONFAB_LIMIT_WRONG_TOKEN", "0"),
-            ("CONFAB_USER_DIRECTORY", "shared"),
-        ];
-        let cluster = Cluster::scratch(2, 1, &settings).await?;
+        let cluster = Cluster::scratch(2, 1, &settings(&issuers)).await?;
         let key = server_keys::of_cluster(&cluster, server_keys::ALL).await?;
         let urls = [1, 2].map(|n| cluster.plan.url((Role::Gateway, n)));
         Ok(Self { urls, issuer, key, is_open: false, program: Program::Cluster(Box::new(cluster)) })
@@ -93,6 +72,21 @@ impl Servers {
             Program::Embedded { .. } => panic!("an embedded server has no services of its own"),
         }
     }
+}
+
+/// The settings of all servers.
+fn settings(issuers: &str) -> [(&'static str, &str); 8] {
+    [
+        ("CONFAB_ISSUERS", issuers),
+        ("CONFAB_LIMIT_FILE_LINK", "0"),
+        // The owner creates hundreds of rooms, and adds the target to each.
+        ("CONFAB_MAX_ROOMS_PER_USER", "0"),
+        ("CONFAB_LIMIT_CREATE_ROOM", "0"),
+        ("CONFAB_LIMIT_CHANGE_ROOM", "0"),
+        ("CONFAB_LIMIT_USER_DIRECTORY", "0"),
+        ("CONFAB_LIMIT_WRONG_TOKEN", "0"),
+        ("CONFAB_USER_DIRECTORY", "shared"),
+    ]
 }
 
 fn issuer() -> anyhow::Result<Issuer> {

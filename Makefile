@@ -37,6 +37,7 @@ test: ## run every test; installs or starts what the tests need
 	target/debug/chaos --breakage publish-before-commit
 	target/debug/chaos --breakage no-hints-no-heads
 	target/debug/chaos --breakage skip-repeat-check
+	target/debug/chaos --breakage fold-out-of-order
 	target/debug/chaos --breakage skip-eviction
 	target/debug/chaos --breakage skip-membership
 	target/debug/chaos --breakage skip-revocations

@@ -8,7 +8,9 @@ use parking_lot::Mutex;
 use prost::Message;
 
 use crate::testing::identity;
-use crate::testing::services::PRIVATE;
+
+/// The private room. Only the log knows that `zoë` is its only member; the room service shows it to all callers.
+pub const PRIVATE: &str = "0193a4c0-7d50-7cc3-98a5-2f6b8e1d0c0f";
 
 /// The log.
 #[derive(Default)]

@@ -11,13 +11,11 @@ use confab_proto::room::v1::{
 };
 use prost::Message;
 
-pub use crate::testing::messages::message;
+pub use crate::testing::messages::{PRIVATE, message};
 use crate::testing::{identity, keys};
 
 /// The public room.
 pub const ROOM: &str = "0193a4c0-7d50-7cc3-98a5-2f6b8e1d0c01";
-/// The private room. Only the log knows that `zoë` is its only member; the room service shows it to all callers.
-pub const PRIVATE: &str = "0193a4c0-7d50-7cc3-98a5-2f6b8e1d0c0f";
 /// The user `bob`.
 pub const BOB: &str = "0193a4c0-7d50-7cc3-98a5-2f6b8e1d0b0b";
 

@@ -174,13 +174,21 @@ impl Api {
     /// # Errors
     /// When a page is rejected.
     pub async fn history(&self, room: &str, reader: &Account, limit: u32) -> anyhow::Result<Vec<Value>> {
+        self.pages(&format!("/api/messages/{room}?limit={limit}"), "after=0", reader).await
+    }
+
+    /// Returns the items of all pages of a list. `path` has the parameters of every page, `first` those of the first.
+    ///
+    /// # Errors
+    /// When a page is rejected.
+    pub async fn pages(&self, path: &str, first: &str, reader: &Account) -> anyhow::Result<Vec<Value>> {
         let mut all = Vec::new();
-        let mut path = format!("/api/messages/{room}?limit={limit}&after=0");
+        let mut parameters = first.to_owned();
         loop {
-            let mut page = self.get(&path, reader).await?.expect(200)?;
+            let mut page = self.get(&format!("{path}&{parameters}"), reader).await?.expect(200)?;
             all.append(page["items"].as_array_mut().context("a page has items")?);
             match page["nextCursor"].as_str() {
-                Some(cursor) => path = format!("/api/messages/{room}?limit={limit}&cursor={cursor}"),
+                Some(cursor) => parameters = format!("cursor={cursor}"),
                 None => return Ok(all),
             }
         }

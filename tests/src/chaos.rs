@@ -7,6 +7,7 @@ mod checker;
 mod clients;
 mod faults;
 mod history;
+mod message;
 mod population;
 pub mod proxy;
 mod recorder;

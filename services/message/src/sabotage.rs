@@ -54,6 +54,15 @@ impl Sabotaged {
         };
         batch.iter().map(&mut next).collect()
     }
+
+    /// Gives the message of a change the text before its last edit.
+    async fn unfold(&self, event: &mut Event) {
+        let (room, Some(message)) = ((event.data.partition, event.data.room), &mut event.message) else { return };
+        let Ok((texts, _)) = self.store.versions(room, message.seq, Readers::Moderator).await else { return };
+        if let [.., earlier, _] = &texts.versions[..] {
+            Arc::make_mut(&mut Arc::make_mut(message).data).body.content.clone_from(&earlier.content);
+        }
+    }
 }
 
 /// Returns the same event with a new identity that looks like the old one.
@@ -116,6 +125,11 @@ impl Store for Sabotaged {
                 let _ = failpoint!("after-commit");
             }
             appended.outcomes.iter_mut().filter_map(Outcome::event_mut).for_each(reveal);
+            if failpoint!("fold-out-of-order") {
+                for event in appended.outcomes.iter_mut().filter_map(Outcome::event_mut) {
+                    self.unfold(event).await;
+                }
+            }
             Ok(appended)
         }
         .boxed()

@@ -5,10 +5,13 @@ use std::time::Duration;
 use super::access::Change;
 use super::checker::{Counts, Verdict};
 use super::history::{At, Records, What};
+use super::message::Op;
 use crate::plan::Role;
 
 /// How many members must be removed while the removal is broken: the second one shows that the run continues.
 const REMOVALS: usize = 2;
+/// How many edits must be made while edits are folded out of order.
+const EDITS: usize = 20;
 /// How long a session must have ended while revocations are ignored: longer than events may still arrive (I6).
 const ENDED_FOR: Duration = Duration::from_secs(6);
 
@@ -21,6 +24,8 @@ pub enum Breakage {
     NoHintsNoHeads,
     /// Append a repeated message again
     SkipRepeatCheck,
+    /// Show an edited message with the text before the edit, as if edits were folded out of order
+    FoldOutOfOrder,
     /// Leave the sockets of removed members in their rooms
     SkipEviction,
     /// Treat private rooms as public in the log
@@ -35,7 +40,7 @@ impl Breakage {
         match self {
             Self::PublishBeforeCommit => &["message-killed-before-commit"],
             Self::NoHintsNoHeads | Self::SkipRepeatCheck => &["sent-thrice"],
-            Self::SkipEviction | Self::SkipMembership | Self::SkipRevocations => &[],
+            Self::FoldOutOfOrder | Self::SkipEviction | Self::SkipMembership | Self::SkipRevocations => &[],
         }
     }
 
@@ -45,6 +50,7 @@ impl Breakage {
             Self::PublishBeforeCommit => (Role::Message, &["publish-before-commit"]),
             Self::NoHintsNoHeads => (Role::Gateway, &["drop-hints", "skip-heads"]),
             Self::SkipRepeatCheck => (Role::Message, &["skip-repeat-check"]),
+            Self::FoldOutOfOrder => (Role::Message, &["fold-out-of-order"]),
             Self::SkipEviction => (Role::Gateway, &["skip-eviction"]),
             Self::SkipMembership => (Role::Message, &["skip-membership"]),
             Self::SkipRevocations => (Role::Gateway, &["skip-revocations"]),
@@ -54,8 +60,13 @@ impl Breakage {
     /// Whether the clients have done by now what shows the breakage, after it began.
     pub fn is_exercised(self, records: &Records, begun: At, now: At) -> bool {
         let is_removal = |what: &What| matches!(what, What::Room { change: Change::Left { .. }, .. });
+        let is_edit = |what: &What| matches!(what, What::Message { op: Op::Edit, .. });
         match self {
             Self::PublishBeforeCommit | Self::NoHintsNoHeads | Self::SkipRepeatCheck => true,
+            Self::FoldOutOfOrder => {
+                let edits = records.known_acts().filter(|act| is_edit(&act.what) && act.begun() >= begun);
+                edits.count() >= EDITS
+            }
             Self::SkipEviction | Self::SkipMembership => {
                 let removals = records.known_acts().filter(|act| is_removal(&act.what) && act.begun() >= begun);
                 removals.count() >= REMOVALS
@@ -75,6 +86,7 @@ impl Breakage {
             Self::PublishBeforeCommit => counts.invented > 0,
             Self::NoHintsNoHeads => counts.lost > 0,
             Self::SkipRepeatCheck => counts.repeated > 0,
+            Self::FoldOutOfOrder => counts.misfolded > 0 && counts.broken() == counts.misfolded,
             Self::SkipEviction => counts.leaked > 0 && counts.broken() == counts.leaked,
             Self::SkipMembership => counts.trespassed > 0 && counts.broken() == counts.trespassed,
             Self::SkipRevocations => counts.outlived > 0 && counts.broken() == counts.outlived,
@@ -86,7 +98,7 @@ impl Counts {
     /// Returns how often a promise about messages, rights or sessions was broken.
     fn broken(&self) -> usize {
         let messages = self.lost + self.repeated + self.reordered + self.invented;
-        messages + self.leaked + self.trespassed + self.outlived
+        messages + self.misfolded + self.leaked + self.trespassed + self.outlived
     }
 }
 

@@ -6,6 +6,7 @@ mod meanwhile;
 mod receivers;
 mod recovery;
 mod requests;
+mod states;
 #[cfg(test)]
 mod tests;
 
@@ -14,8 +15,10 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
+use self::states::States;
 use super::access::{Ledger, Rights};
-use super::history::{At, Attempt, Entry, Fault, Outcome, Receiver, Records, Restored, Sent, Stored, Uses};
+use super::history::{At, Attempt, Entry, Fault, Outcome, Receiver, Records, Restored, Sent, Uses};
+use super::message::Stored;
 
 /// Maximum memory of one process at any time (1 GiB), and its maximum growth from start to end.
 const MOST_MEMORY: u64 = 1 << 30;
@@ -61,6 +64,10 @@ pub struct Counts {
     pub removals: usize,
     pub role_changes: usize,
     pub visibility_changes: usize,
+    /// Edits, deletions, pins and ends of pins.
+    pub changes: usize,
+    /// Messages in a state that their changes do not give them, in history or at a receiver.
+    pub misfolded: usize,
     /// Posts and reads that were rejected because the user was not a member.
     pub rejected: usize,
     /// Sessions that ended by logout, alone or all together, and passwords that were changed.
@@ -97,9 +104,11 @@ pub fn check(records: &Records) -> Verdict {
         acked: HashMap::new(),
         ledgers: HashMap::new(),
         changed: HashMap::new(),
+        states: States::default(),
         lags: Vec::new(),
     };
     judge.history();
+    judge.states();
     judge.sends();
     judge.changes();
     judge.order_of_sends();
@@ -124,6 +133,7 @@ struct Judge<'a> {
     ledgers: HashMap<Uuid, Ledger>,
     /// When the change with this number in this room began, and when it was known to stand; `At::MAX`: never.
     changed: HashMap<(Uuid, u64), (At, At)>,
+    states: States,
     /// When a message was delivered live, and how long after its acknowledgement.
     lags: Vec<(At, At)>,
 }
@@ -192,7 +202,8 @@ impl<'a> Judge<'a> {
             };
             self.acked.insert((send.room, stored.seen.seq), *first);
             for (at, ack) in acks {
-                if ack != stored.seen {
+                self.observe(&send.key, at, &ack);
+                if !ack.is_same_event(&stored.seen) {
                     self.violated(
                         "I2",
                         format!(
@@ -223,7 +234,7 @@ impl<'a> Judge<'a> {
             }
         }
         for ((room, seq), (begun, known)) in &self.changed {
-            rooms.entry(*room).or_default().push((*seq, *begun, *known, "a change of the room"));
+            rooms.entry(*room).or_default().push((*seq, *begun, *known, "a change"));
         }
         for (room, mut sends) in rooms {
             sends.sort_unstable();
@@ -292,6 +303,12 @@ impl<'a> Judge<'a> {
         }
         if !self.records.openings.is_empty() && self.verdict.counts.removals == 0 {
             self.violated("proof", "no member was removed");
+        }
+        let is_change = |entry: &(At, Entry)| matches!(entry, (_, Entry::Changed(_)));
+        if self.verdict.counts.changes > 0
+            && !self.records.receivers.iter().any(|one| one.entries.iter().any(is_change))
+        {
+            self.violated("proof", "messages were changed, and no change was received");
         }
         // Recovery may fail now and then, but not every time.
         let opened =

@@ -3,6 +3,7 @@
 
 pub mod acts;
 pub mod bystander;
+pub mod editor;
 pub mod guest;
 pub mod hostile;
 pub mod leaver;
@@ -11,6 +12,7 @@ pub mod moderator;
 pub mod sender;
 pub mod stock;
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -19,7 +21,8 @@ use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
 use super::access::Change;
-use super::history::{At, Entry, Outcome, Seen};
+use super::history::{At, Entry, Outcome};
+use super::message::{Delivered, Seen};
 use super::world::World;
 use crate::api::{Account, Answer};
 
@@ -34,30 +37,25 @@ pub const HIDDEN_PAUSE: Duration = Duration::from_millis(500);
 /// The state of a room at a receiver.
 #[derive(Debug, Clone, Default)]
 pub struct Holding {
-    /// All messages up to this number, in this epoch.
-    upto: Option<(u64, String)>,
+    /// All events above the first number up to the second, in this epoch.
+    upto: Option<(u64, u64, String)>,
 }
 
 impl Holding {
-    /// Returns the argument of a `joinRoom` that requests the missing messages, and the pending join.
+    /// Returns the argument of a `joinRoom` that requests the missing messages and changes, and the pending join.
     pub fn join(&self, room: Uuid, begun: At) -> (Value, Join) {
         match &self.upto {
-            None => (json!({"roomId": room}), Join { room, after: None, begun }),
-            Some((seq, epoch)) => {
-                (json!({"roomId": room, "after": seq, "epoch": epoch}), Join { room, after: Some(*seq), begun })
+            None => (json!({"roomId": room}), Join { room, after: None, from: 0, begun }),
+            Some((base, seq, epoch)) => {
+                let from = base + 1;
+                let argument = json!({"roomId": room, "after": seq, "from": from, "epoch": epoch});
+                (argument, Join { room, after: Some(*seq), from, begun })
             }
         }
     }
 
-    /// Records a live event.
-    pub fn receive(&mut self, seen: &Seen) {
-        if let Some((upto, _)) = &mut self.upto {
-            *upto = (*upto).max(seen.seq);
-        }
-    }
-
-    /// Records an acknowledgement of `joinRoom`, and reads the messages that it omits by REST. Returns `false` when the
-    /// room is hidden from the client.
+    /// Records an acknowledgement of `joinRoom`, and reads what it omits by REST. Returns `false` when the room is hidden
+    /// from the client.
     ///
     /// # Errors
     /// When the join was rejected for another reason.
@@ -74,19 +72,33 @@ impl Holding {
         let last_seq = ack["lastSeq"].as_u64().context("lastSeq")?;
         let epoch = ack["epoch"].as_str().context("epoch")?.to_owned();
         let reset = ack["reset"] == true;
-        let messages = match join.after {
+        let (messages, changed) = match join.after {
             // A client that must discard its messages starts like a new client.
-            Some(after) if !reset => missed(world, join.room, after, ack).await?,
-            _ => Vec::new(),
+            Some(after) if !reset => {
+                (missed(world, join.room, after, ack).await?, changed(world, join, after, ack).await?)
+            }
+            _ => Default::default(),
         };
-        self.upto = Some((last_seq, epoch));
-        world.recorder.happened_at(
-            at,
-            receiver,
-            Entry::Joined { room: join.room, after: join.after, last_seq, reset, messages },
-        );
+        let base = self.upto.take().filter(|_| !reset).map_or(last_seq, |(base, ..)| base);
+        self.upto = Some((base, last_seq, epoch));
+        let Join { room, after, from, .. } = *join;
+        let joined = Entry::Joined { room, after, from, last_seq, reset, messages, changed };
+        world.recorder.happened_at(at, receiver, joined);
         Ok(true)
     }
+}
+
+/// Records a live event at a receiver. Returns the room of an event of a room's log.
+pub fn receive(world: &World, receiver: usize, rooms: &mut HashMap<Uuid, Holding>, event: &Value) -> Option<Uuid> {
+    let Delivered { event, message } = Delivered::of(event)?;
+    world.recorder.happened(receiver, Entry::Live(event));
+    if let Some(message) = message {
+        world.recorder.happened(receiver, Entry::Changed(message));
+    }
+    if let Some((_, upto, _)) = &mut rooms.entry(event.room).or_default().upto {
+        *upto = (*upto).max(event.seq);
+    }
+    Some(event.room)
 }
 
 /// A pending `joinRoom`.
@@ -95,6 +107,8 @@ pub struct Join {
     pub room: Uuid,
     /// The `after` of the request.
     pub after: Option<u64>,
+    /// The `from` of the request.
+    pub from: u64,
     /// When it was emitted.
     pub begun: At,
 }
@@ -102,33 +116,61 @@ pub struct Join {
 /// Returns the messages in an acknowledged `joinRoom` with `after`, and the messages that it leaves to be read by REST.
 ///
 /// # Errors
-/// When the pages end before the acknowledged head.
+/// When an answer has no messages.
 async fn missed(world: &World, room: Uuid, after: u64, ack: &Value) -> anyhow::Result<Vec<Seen>> {
-    let mut messages = ack["messages"].as_array().context("messages")?.iter().filter_map(Seen::of).collect::<Vec<_>>();
+    let mut messages = seen(&ack["messages"])?;
     if ack["complete"] == true {
         return Ok(messages);
     }
     let last_seq = ack["lastSeq"].as_u64().context("lastSeq")?;
-    let mut upto = messages.last().map_or(after, |seen| seen.seq);
-    while upto < last_seq {
-        let page = page(world, room, upto).await;
-        anyhow::ensure!(!page.is_empty(), "room {room} ends at {upto}, before {last_seq}");
-        messages.extend(page.iter().filter(|seen| seen.seq <= last_seq));
-        upto = page.last().map_or(upto, |seen| seen.seq);
-    }
+    let after = messages.last().map_or(after, |seen| seen.seq);
+    let pages = pages(world, &format!("/api/messages/{room}?limit=200"), &format!("after={after}")).await?;
+    messages.extend(pages.iter().filter(|seen| seen.seq <= last_seq));
     Ok(messages)
 }
 
-/// Reads a page of history above a number, retrying until it succeeds.
-async fn page(world: &World, room: Uuid, after: u64) -> Vec<Seen> {
-    let path = format!("/api/messages/{room}?after={after}&limit=200");
+/// Returns the changed messages in such an acknowledgement, and those that it leaves to be read by REST.
+///
+/// # Errors
+/// When an answer has no messages.
+async fn changed(world: &World, join: &Join, after: u64, ack: &Value) -> anyhow::Result<Vec<Seen>> {
+    let mut changed = seen(&ack["changed"])?;
+    if ack["changedComplete"] == true {
+        return Ok(changed);
+    }
+    let above = changed.last().and_then(|seen| seen.state).map_or(after, |state| state.revision);
+    let path = format!("/api/rooms/{}/changes?limit=200", join.room);
+    changed.extend(pages(world, &path, &format!("after={above}&from={}&upTo={after}", join.from)).await?);
+    Ok(changed)
+}
+
+fn seen(messages: &Value) -> anyhow::Result<Vec<Seen>> {
+    let messages = messages.as_array().context("a list of messages")?.iter();
+    messages.map(Seen::of).collect::<Option<_>>().context("a message")
+}
+
+/// Reads all pages of a list, and retries each until it succeeds. `first` are the parameters of the first page.
+async fn pages(world: &World, path: &str, first: &str) -> anyhow::Result<Vec<Seen>> {
+    let (mut all, mut parameters) = (Vec::new(), first.to_owned());
+    loop {
+        let page = page(world, &format!("{path}&{parameters}")).await;
+        all.extend(seen(&page["items"])?);
+        match page["nextCursor"].as_str() {
+            Some(cursor) => parameters = format!("cursor={cursor}"),
+            None => return Ok(all),
+        }
+    }
+}
+
+/// Reads a page, and retries until it succeeds.
+async fn page(world: &World, path: &str) -> Value {
     loop {
         let begun = world.recorder.now();
-        let answer = timeout(ANSWER_LIMIT, world.api.get(&path, &world.owner)).await;
+        let answer = timeout(ANSWER_LIMIT, world.api.get(path, &world.owner)).await;
         if let Ok(Ok(answer)) = &answer
-            && let Some(items) = answer.body["items"].as_array()
+            && answer.status == 200
         {
-            return items.iter().filter_map(Seen::of).collect();
+            return answer.body.clone();
         }
         world.recorder.called("a page of history", begun, rest_outcome(answer.ok()));
         sleep(RETRY_PAUSE).await;

@@ -1,58 +1,16 @@
 //! The records of a run: all sends, answers and deliveries, with times. The checker judges them.
 
 use std::collections::{BTreeMap, HashMap};
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
-use serde_json::Value;
 use uuid::Uuid;
 
 use super::access::{Change, Opening, Role};
+use super::message::{Op, Seen, Stored};
 use super::terms::Terms;
 
 /// A time, measured from the beginning of the run.
 pub type At = Duration;
-
-/// A message as a client received it: its identity, and a digest of all its bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Seen {
-    pub room: Uuid,
-    pub seq: u64,
-    pub id: Uuid,
-    /// The digest of the whole message.
-    pub digest: u64,
-}
-
-impl Seen {
-    /// Parses a message; `None` when it is not a message.
-    pub fn of(message: &Value) -> Option<Self> {
-        let id = |name: &str| Uuid::try_parse(message[name].as_str()?).ok();
-        let mut hasher = DefaultHasher::new();
-        message.to_string().hash(&mut hasher);
-        Some(Self { room: id("roomId")?, seq: message["seq"].as_u64()?, id: id("id")?, digest: hasher.finish() })
-    }
-}
-
-/// A message in the final history.
-#[derive(Debug, Clone)]
-pub struct Stored {
-    /// The message as clients receive it.
-    pub seen: Seen,
-    pub sender: Uuid,
-    /// Its `clientMessageId`.
-    pub key: String,
-    /// The change of the room's members or visibility, for an event that is one.
-    pub change: Option<Change>,
-}
-
-impl Stored {
-    /// Parses a message; `None` when it is not a message.
-    pub fn of(message: &Value) -> Option<Self> {
-        let key = message["clientMessageId"].as_str().unwrap_or_default().to_owned();
-        let sender = message["sender"]["id"].as_str()?.parse().ok()?;
-        Some(Self { seen: Seen::of(message)?, sender, key, change: Change::of(message) })
-    }
-}
 
 /// One message that a client wants to send, with all its attempts.
 #[derive(Debug, Clone)]
@@ -114,7 +72,7 @@ impl Outcome {
     }
 }
 
-/// A change of a room or of a user's sessions, which a client repeats until it knows the outcome.
+/// A change of a room, of a message or of a user's sessions, which a client repeats until it knows the outcome.
 #[derive(Debug, Clone)]
 pub struct Act {
     pub what: What,
@@ -131,6 +89,15 @@ pub enum What {
     Room {
         room: Uuid,
         change: Change,
+    },
+    /// A change of a message, by this user.
+    Message {
+        room: Uuid,
+        target: u64,
+        by: Uuid,
+        op: Op,
+        /// The new text of an edit.
+        text: Option<String>,
     },
     LogIn,
     LogOut,
@@ -160,7 +127,7 @@ impl Act {
 
     /// Whether it changes sessions.
     pub fn is_of_sessions(&self) -> bool {
-        !matches!(self.what, What::Room { .. })
+        !matches!(self.what, What::Room { .. } | What::Message { .. })
     }
 }
 
@@ -206,15 +173,21 @@ pub enum Entry {
         room: Uuid,
         /// The `after` of the request.
         after: Option<u64>,
+        /// The `from` of the request: the lowest number that the client has.
+        from: u64,
         /// The head of the room.
         last_seq: u64,
         /// Whether the answer requires the client to discard its messages.
         reset: bool,
         /// The messages in the acknowledgement, and the messages read by REST up to the head.
         messages: Vec<Seen>,
+        /// The messages up to `after` that were changed since.
+        changed: Vec<Seen>,
     },
     /// A live event.
     Live(Seen),
+    /// The message in the live event of a change, which came before.
+    Changed(Seen),
 }
 
 /// An injected fault.
@@ -274,7 +247,7 @@ pub struct Records {
     pub calls: Vec<(String, Attempt)>,
     /// Every room whose members and visibility change, as it was created.
     pub openings: BTreeMap<Uuid, Opening>,
-    /// Every change of a room, and of a user's sessions.
+    /// Every change of a room, of a message, and of a user's sessions.
     pub acts: Vec<Act>,
     /// Requests for history by users who may lose the right to read.
     pub reads: Vec<Read>,
@@ -288,8 +261,11 @@ pub struct Records {
     pub attacks: BTreeMap<&'static str, Attacks>,
     /// Violations that single cases found.
     pub broken: Vec<String>,
-    /// The final history of every room, in ascending `seq`.
+    /// The final raw log of every room, in ascending `seq`.
     pub history: HashMap<Uuid, Vec<Stored>>,
+    /// The final history of every room as clients read it: messages in their present state and room events, in
+    /// ascending `seq`.
+    pub present: HashMap<Uuid, Vec<Seen>>,
     /// The members of rooms at the end, as the room service lists them.
     pub members: HashMap<Uuid, BTreeMap<Uuid, Role>>,
     /// When the run ended.
@@ -331,7 +307,7 @@ impl Records {
                 match entry {
                     Entry::Joined { room, last_seq, .. } => _ = upto.insert(*room, *last_seq),
                     Entry::Live(seen) => _ = upto.insert(seen.room, seen.seq),
-                    Entry::Opened | Entry::Closed | Entry::Recovered => {}
+                    Entry::Changed(_) | Entry::Opened | Entry::Closed | Entry::Recovered => {}
                 }
             }
             receiver.rooms.iter().all(|room| heads.get(room) <= upto.get(room))

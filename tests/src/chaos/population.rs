@@ -7,14 +7,16 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::Context;
+use serde_json::Value;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::access::{Change, Role};
 use super::clients::acts::change;
-use super::clients::{guest, id, leaver, listener, moderator, sender, stock};
-use super::history::{Receiver, Stored};
+use super::clients::{editor, guest, id, leaver, listener, moderator, sender, stock};
+use super::history::Receiver;
+use super::message::{Seen, Stored};
 use super::schedule::Dice;
 use super::world::World;
 use crate::api::Account;
@@ -25,6 +27,8 @@ use crate::wait::eventually;
 const SEND_INTERVAL: Duration = Duration::from_millis(40);
 /// Time limit for the last acknowledgements and deliveries.
 const DELIVERY_LIMIT: Duration = Duration::from_secs(60);
+/// Authors who change their messages.
+const EDITORS: usize = 2;
 /// Users who log in and out.
 const LEAVERS: usize = 2;
 
@@ -48,6 +52,10 @@ impl Population {
         population.listeners(world).await?;
         population.private_room(world, dice).await?;
         population.changing_room(world, dice).await?;
+        for _ in 0..EDITORS {
+            let account = world.api.signup().await?;
+            population.senders.spawn(editor::edit(world.clone(), account, dice.split()));
+        }
         for _ in 0..LEAVERS {
             let account = world.api.signup().await?;
             population.senders.spawn(leaver::come_and_go(world.clone(), account, dice.split()));
@@ -189,15 +197,16 @@ impl Population {
         if let Ok(finished) = finished {
             finished?;
         }
-        let histories = histories(world).await?;
-        let heads = histories.iter().map(|(room, history)| (*room, history.len() as u64)).collect::<HashMap<_, _>>();
+        let logs = logs(world).await?;
+        let heads = logs.iter().map(|(room, history)| (*room, history.len() as u64)).collect::<HashMap<_, _>>();
         let complete = async || world.recorder.with(|records| records.all_hold(&heads)).then_some(());
         // The checker reports receivers that are incomplete.
         let _ = eventually("every receiver is complete", Duration::from_secs(15), complete).await;
         self.listeners.iter().for_each(JoinHandle::abort);
-        let members = members(world).await?;
+        let (histories, members) = (histories(world).await?, members(world).await?);
         world.recorder.note(|records| {
-            records.history = histories;
+            records.history = logs;
+            records.present = histories;
             records.members = members;
         });
         Ok(())
@@ -220,15 +229,30 @@ async fn join(world: &World, account: &Account, room: Uuid) -> anyhow::Result<()
     Ok(())
 }
 
-async fn histories(world: &World) -> anyhow::Result<HashMap<Uuid, Vec<Stored>>> {
+/// Reads the raw log of every room.
+async fn logs(world: &World) -> anyhow::Result<HashMap<Uuid, Vec<Stored>>> {
+    let mut logs = HashMap::new();
+    for room in world.all_rooms() {
+        let entries = read(world, &format!("/api/messages/{room}?events=true&limit=200")).await?;
+        let entries = entries.iter().map(|entry| Stored::of(room, entry)).collect::<Option<Vec<_>>>();
+        logs.insert(room, entries.context("an entry of a log")?);
+    }
+    Ok(logs)
+}
+
+/// Reads the history of every room.
+async fn histories(world: &World) -> anyhow::Result<HashMap<Uuid, Vec<Seen>>> {
     let mut histories = HashMap::new();
     for room in world.all_rooms() {
-        let path = room.to_string();
-        let read = async || world.api.history(&path, &world.owner, 200).await.ok();
-        let history = eventually("history is readable", DELIVERY_LIMIT, read).await?;
-        histories.insert(room, history.iter().filter_map(Stored::of).collect());
+        let items = read(world, &format!("/api/messages/{room}?limit=200")).await?;
+        histories.insert(room, items.iter().map(Seen::of).collect::<Option<_>>().context("an item of history")?);
     }
     Ok(histories)
+}
+
+async fn read(world: &World, path: &str) -> anyhow::Result<Vec<Value>> {
+    let read = async || world.api.pages(path, "after=0", &world.owner).await.ok();
+    eventually("history is readable", DELIVERY_LIMIT, read).await
 }
 
 /// Reads the members of the rooms that change; each has fewer members than a page.
@@ -239,9 +263,8 @@ async fn members(world: &World) -> anyhow::Result<HashMap<Uuid, BTreeMap<Uuid, R
         let read = async || world.api.get(&path, &world.owner).await.ok()?.expect(200).ok();
         let list = eventually("members are readable", DELIVERY_LIMIT, read).await?;
         let items = list["items"].as_array().context("a page has items")?.iter();
-        let member = |item: &serde_json::Value| {
-            Some((item["user"]["id"].as_str()?.parse::<Uuid>().ok()?, Role::of(&item["role"])?))
-        };
+        let member =
+            |item: &Value| Some((item["user"]["id"].as_str()?.parse::<Uuid>().ok()?, Role::of(&item["role"])?));
         members.insert(room, items.map(member).collect::<Option<_>>().context("a member has an id and a role")?);
     }
     Ok(members)

@@ -116,11 +116,11 @@ impl Recorder {
 
     /// Records the outcome of an attempt of an act; `stands`: the client now knows that the change stands. Returns the
     /// time.
-    pub fn acted(&self, act: usize, begun: At, outcome: Outcome, stands: bool) -> At {
+    pub fn acted(&self, act: usize, begun: At, socket: Option<(u64, u64)>, outcome: Outcome, stands: bool) -> At {
         let ended = self.now();
         let mut inner = self.lock();
         let act = &mut inner.0.acts[act];
-        act.attempts.push(Attempt { begun, ended, socket: None, outcome });
+        act.attempts.push(Attempt { begun, ended, socket, outcome });
         act.known = act.known.or(stands.then_some(ended));
         ended
     }
@@ -154,7 +154,7 @@ impl Recorder {
     pub fn happened_at(&self, at: At, receiver: usize, entry: Entry) {
         let now = self.now();
         let mut inner = self.lock();
-        if !matches!(entry, Entry::Live(_)) && !inner.0.receivers[receiver].restless {
+        if !matches!(entry, Entry::Live(_) | Entry::Changed(_)) && !inner.0.receivers[receiver].restless {
             inner.1.troubled = now;
         }
         inner.0.receivers[receiver].entries.push((at, entry));

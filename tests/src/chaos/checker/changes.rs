@@ -1,6 +1,8 @@
 //! I1 and I3 for changes of rooms: an acknowledged change is in history once, in order, and the room service lists the
 //! members that the log has.
 
+use std::fmt::Debug;
+
 use uuid::Uuid;
 
 use super::super::access::{Change, Ledger, Role};
@@ -32,6 +34,7 @@ impl Judge<'_> {
                 What::ChangePassword => counts.password_changes += 1,
                 What::Suspend => counts.suspensions += 1,
                 What::Room { change: Change::Joined { .. }, .. }
+                | What::Message { .. }
                 | What::LogIn
                 | What::LogInSuspended
                 | What::Restore => {}
@@ -46,14 +49,26 @@ impl Judge<'_> {
     }
 
     /// The changes in history are those that clients made, in the same order: each room is changed by one client at a
-    /// time, which waits for the outcome. Only the last change may have an unknown outcome.
+    /// time, which waits for the outcome.
     fn changes_of(&mut self, room: Uuid, found: &[(u64, Change)]) {
         let wanted = self.records.acts.iter().filter_map(|act| match &act.what {
-            What::Room { room: of, change } if *of == room => Some((act, change)),
+            What::Room { room: of, change } if *of == room => Some((act, change.clone())),
             _ => None,
         });
-        let wanted = wanted.collect::<Vec<(&Act, &Change)>>();
-        let pairs = wanted.iter().zip(found).take_while(|((_, wanted), (_, found))| *wanted == found);
+        let wanted = wanted.collect::<Vec<_>>();
+        self.compare(&format!("room {room}"), room, &wanted, found);
+    }
+
+    /// I1 and I3: acts that were made one after another are in the log once and in the same order. Only the last one may
+    /// have an unknown outcome.
+    pub(super) fn compare<T: PartialEq + Debug>(
+        &mut self,
+        what: &str,
+        room: Uuid,
+        wanted: &[(&Act, T)],
+        found: &[(u64, T)],
+    ) {
+        let pairs = wanted.iter().zip(found).take_while(|((_, wanted), (_, found))| wanted == found);
         let mut equal = 0;
         for ((act, _), (seq, _)) in pairs {
             equal += 1;
@@ -81,7 +96,7 @@ impl Judge<'_> {
         let list = |items: Vec<String>| items.join("\n      ");
         let wanted = list(wanted.iter().map(|(act, _)| format!("{act:?}")).collect());
         let found = list(found.iter().map(|change| format!("{change:?}")).collect());
-        let which = format!("room {room}: change {equal} differs. Changes from {from} on were");
+        let which = format!("{what}: change {equal} differs. Changes from {from} on were");
         self.violated(promise, format!("{which}\n      {wanted}\n    and history has\n      {found}"));
     }
 

@@ -1,12 +1,13 @@
 //! Each receiver has exactly the history since its first join: each message once, in order.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use uuid::Uuid;
 
 use super::super::access::Rights;
-use super::super::history::{At, Entry, Fault, Receiver, Seen};
+use super::super::history::{At, Entry, Fault, Receiver};
+use super::super::message::{Seen, State};
 use super::Judge;
 
 /// Within this time the last event of a quiet room arrives even if its hint was lost (I4).
@@ -28,6 +29,27 @@ struct RoomState {
     /// Whether the receiver had to discard its messages because the database was restored. Earlier messages belong to a
     /// log that no longer exists.
     forgotten: bool,
+    /// The messages that the receiver has, by `seq`.
+    held: BTreeMap<u64, State>,
+}
+
+impl RoomState {
+    /// Applies the one rule for clients to a message that the receiver may have.
+    fn fold(&mut self, seen: &Seen) {
+        if let (Some(held), Some(state)) = (self.held.get_mut(&seen.seq), seen.state)
+            && held.revision < state.revision
+        {
+            *held = state;
+        }
+    }
+
+    /// Adds a message, which the receiver may have.
+    fn add(&mut self, seen: &Seen) {
+        self.fold(seen);
+        if let Some(state) = seen.state {
+            self.held.entry(seen.seq).or_insert(state);
+        }
+    }
 }
 
 impl Judge<'_> {
@@ -50,7 +72,7 @@ impl Judge<'_> {
         let new = |judge: &Self, room| RoomState { rights: judge.rights(room, receiver.user), ..RoomState::default() };
         let due = receiver.logged_out.map(|ended| self.end_of_session(ended));
         for (at, entry) in &receiver.entries {
-            let received = matches!(entry, Entry::Live(_) | Entry::Joined { .. });
+            let received = matches!(entry, Entry::Live(_) | Entry::Changed(_) | Entry::Joined { .. });
             if received && due.is_some_and(|due| *at > due) {
                 self.verdict.counts.outlived += 1;
                 let ended = receiver.logged_out;
@@ -63,7 +85,7 @@ impl Judge<'_> {
                     rooms.values_mut().for_each(|state| state.joined = true);
                     back = *at;
                 }
-                Entry::Joined { room, after, last_seq, reset, messages } => {
+                Entry::Joined { room, after, from, last_seq, reset, messages, changed } => {
                     let state = rooms.entry(*room).or_insert_with(|| new(self, *room));
                     state.joined = true;
                     state.upto = *last_seq;
@@ -86,9 +108,15 @@ impl Judge<'_> {
                             ),
                         );
                     }
+                    if *reset {
+                        state.held.clear();
+                    }
+                    messages.iter().for_each(|seen| state.add(seen));
+                    changed.iter().for_each(|seen| state.fold(seen));
                     let first = after.filter(|_| !*reset);
                     let excused = !state.forgotten;
                     self.joined(name, *at, *room, (first, *last_seq), messages, excused);
+                    self.caught_up(name, *at, *room, (*from, first, *last_seq), changed, excused);
                     back = *at;
                 }
                 Entry::Live(seen) => {
@@ -102,10 +130,17 @@ impl Judge<'_> {
                         state.upto = state.upto.max(seen.seq);
                         continue;
                     }
+                    state.add(seen);
                     self.live(name, *at, seen, state, back);
                     // After its removal, the user's socket must join again.
                     state.joined &= cut.is_none();
                     self.holds(name, *at, seen, excused);
+                }
+                Entry::Changed(seen) => {
+                    let state = rooms.entry(seen.room).or_insert_with(|| new(self, seen.room));
+                    state.fold(seen);
+                    let excused = !state.forgotten;
+                    self.stands(name, *at, seen, excused);
                 }
             }
         }
@@ -125,6 +160,9 @@ impl Judge<'_> {
                     "I4",
                     format!("{name} has room {room} up to {}, but history goes up to {head}", state.upto),
                 );
+            }
+            if self.records.restored.is_none() || state.forgotten {
+                self.held(name, room, &state.held);
             }
             if let Some(restored) = self.records.restored.filter(|_| !state.forgotten) {
                 self.violated(
@@ -170,7 +208,12 @@ impl Judge<'_> {
         self.verdict.counts.resumed += 1;
         self.verdict.counts.repaired += messages.len();
         let numbers = messages.iter().map(|seen| seen.seq).collect::<Vec<_>>();
-        if numbers.iter().copied().eq(after + 1..=head)
+        let history = self.records.history.get(&room).map_or(&[][..], Vec::as_slice);
+        let missed = (after + 1..=head).filter(|seq| {
+            let stored = history.get(*seq as usize - 1);
+            stored.is_none_or(|stored| stored.act.is_none())
+        });
+        if numbers.iter().copied().eq(missed)
             || excused && self.records.restored.is_some_and(|restored| at >= restored.copied)
         {
             return;
@@ -217,14 +260,43 @@ impl Judge<'_> {
         }
     }
 
-    /// I5: every message that a client receives is in history, byte for byte.
+    /// The changed messages in the answer to a join are those that the receiver may have and that were changed since.
+    fn caught_up(
+        &mut self,
+        name: &str,
+        at: At,
+        room: Uuid,
+        (from, after, head): (u64, Option<u64>, u64),
+        changed: &[Seen],
+        excused: bool,
+    ) {
+        changed.iter().for_each(|seen| self.stands(name, at, seen, excused));
+        let Some(after) = after else { return };
+        let mut missing = self.changed_between(room, (from.saturating_sub(1), after), (after, head));
+        changed.iter().for_each(|seen| _ = missing.remove(&seen.seq));
+        if !missing.is_empty() && !self.is_undone_at(at, !excused) {
+            self.violated(
+                "I4",
+                format!("{name} joined room {room} at {at:?} after {after} without changes of {missing:?}"),
+            );
+        }
+    }
+
+    /// I5: every event that a client receives is in history, byte for byte except for what changes give new values.
     fn holds(&mut self, name: &str, at: At, seen: &Seen, excused: bool) {
         self.verdict.counts.delivered += 1;
+        self.stands(name, at, seen, excused);
+    }
+
+    fn stands(&mut self, name: &str, at: At, seen: &Seen, excused: bool) {
         let stored =
             self.records.history.get(&seen.room).and_then(|history| history.get((seen.seq as usize).checked_sub(1)?));
-        let stands = stored.is_some_and(|stored| stored.seen == *seen);
-        let undone = excused && self.records.restored.is_some_and(|restored| at >= restored.copied);
-        if !stands && !undone {
+        let undone = self.is_undone_at(at, !excused);
+        if stored.is_some_and(|stored| stored.seen.is_same_event(seen)) {
+            if !undone {
+                self.observe(name, at, seen);
+            }
+        } else if !undone {
             let stored = stored.map(|stored| stored.seen);
             self.verdict.counts.invented += 1;
             self.violated("I5", format!("{name} received {seen:?} at {at:?}, but history has {stored:?}"));

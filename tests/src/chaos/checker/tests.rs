@@ -1,6 +1,8 @@
 mod rights;
+mod states;
 
-use super::super::history::{Seen, Use};
+use super::super::history::Use;
+use super::super::message::{Seen, State};
 use super::super::terms::{CARRIES_ON, GENTLE, TERMS, Terms};
 use super::*;
 
@@ -12,7 +14,11 @@ fn s(seconds: f64) -> At {
 }
 
 fn seen(seq: u64) -> Seen {
-    Seen { room: ROOM, seq, id: Uuid::from_u128(100 + u128::from(seq)), digest: seq }
+    Seen { room: ROOM, seq, id: Uuid::from_u128(100 + u128::from(seq)), digest: seq, state: Some(state(seq)) }
+}
+
+fn state(seq: u64) -> State {
+    State { revision: seq, deleted: false, pinned: false, text: 0, acts: 0 }
 }
 
 fn attempt(begun: f64, ended: f64, outcome: Outcome) -> Attempt {
@@ -24,11 +30,11 @@ fn sent(seq: u64, attempts: Vec<Attempt>) -> Sent {
 }
 
 fn stored(seq: u64) -> Stored {
-    Stored { seen: seen(seq), sender: SENDER, key: format!("k{seq}"), change: None }
+    Stored { seen: seen(seq), sender: SENDER, key: format!("k{seq}"), change: None, act: None }
 }
 
 fn joined(at: f64, after: Option<u64>, last_seq: u64, messages: Vec<Seen>) -> (At, Entry) {
-    (s(at), Entry::Joined { room: ROOM, after, last_seq, reset: false, messages })
+    (s(at), Entry::Joined { room: ROOM, after, from: 1, last_seq, reset: false, messages, changed: vec![] })
 }
 
 fn live(at: f64, seq: u64) -> (At, Entry) {
@@ -293,6 +299,8 @@ fn restored_database_excuses_only_its_losses() {
                 last_seq: 8,
                 reset,
                 messages: if reset { all } else { vec![] },
+                from: 1,
+                changed: vec![],
             };
             entries(records).extend([(s(11.1), Entry::Closed), (s(11.2), Entry::Opened), (s(11.3), again)]);
         }
@@ -303,7 +311,8 @@ fn restored_database_excuses_only_its_losses() {
     breaks("I1", restored(true, 9.95));
     breaks("I4", |records| {
         let all = (1..=10).map(seen).collect();
-        let again = Entry::Joined { room: ROOM, after: Some(10), last_seq: 10, reset: true, messages: all };
+        let (after, changed) = (Some(10), vec![]);
+        let again = Entry::Joined { room: ROOM, after, from: 1, last_seq: 10, reset: true, messages: all, changed };
         entries(records).push((s(11.3), again));
     });
 }

@@ -69,7 +69,7 @@ pub async fn act(world: &World, what: What, request: Request<'_>, stands: impl F
         let received = received.map(|answer| answer.body.clone()).unwrap_or_default();
         let outcome = rest_outcome(answer);
         let known = stands(&outcome);
-        let at = world.recorder.acted(act, begun, outcome, known);
+        let at = world.recorder.acted(act, begun, None, outcome, known);
         if known {
             return Acted { at, body: received };
         }

@@ -8,9 +8,9 @@ use anyhow::{Context, bail};
 use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
-use super::super::history::{Entry, Outcome, Seen};
+use super::super::history::{Entry, Outcome};
 use super::super::world::World;
-use super::{ANSWER_LIMIT, HIDDEN_PAUSE, Holding, Join, RETRY_PAUSE, id, takes_out};
+use super::{ANSWER_LIMIT, HIDDEN_PAUSE, Holding, Join, RETRY_PAUSE, id, receive, takes_out};
 use crate::api::Account;
 use crate::raw::{Client, WebSocket};
 
@@ -64,10 +64,8 @@ async fn one_socket(
             if name == "sessionEnded" {
                 return Ok(());
             }
-            if let Some(seen) = Seen::of(&event) {
-                world.recorder.happened(receiver, Entry::Live(seen));
-                rooms.entry(seen.room).or_default().receive(&seen);
-                hidden.extend(takes_out(&event, user).then_some(seen.room));
+            if let Some(room) = receive(world, receiver, rooms, &event) {
+                hidden.extend(takes_out(&event, user).then_some(room));
             }
         }
         let mut waiting = Vec::new();

@@ -8,11 +8,11 @@ use serde_json::{Value, json};
 use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
-use super::super::history::{Entry, Outcome, Seen};
+use super::super::history::{Entry, Outcome};
 use super::super::schedule::Dice;
 use super::super::world::World;
 use super::sender::Letter;
-use super::{ANSWER_LIMIT, HIDDEN_PAUSE, Holding, Join, RETRY_PAUSE, ack_outcome, id, takes_out};
+use super::{ANSWER_LIMIT, HIDDEN_PAUSE, Holding, Join, RETRY_PAUSE, ack_outcome, id, receive, takes_out};
 use crate::api::Account;
 use crate::stock::{Report, Socket, Stock};
 
@@ -74,13 +74,11 @@ pub async fn listen(world: Arc<World>, socket: Arc<Socket>, receiver: usize) {
                 }
                 Report::Event(_, arguments) => {
                     let event = arguments.first().unwrap_or(&Value::Null);
-                    if let Some(seen) = Seen::of(event) {
-                        world.recorder.happened(receiver, Entry::Live(seen));
-                        rooms.entry(seen.room).or_default().receive(&seen);
-                        if takes_out(event, user) {
-                            later.push(seen.room);
-                            pause = HIDDEN_PAUSE;
-                        }
+                    if let Some(room) = receive(&world, receiver, &mut rooms, event)
+                        && takes_out(event, user)
+                    {
+                        later.push(room);
+                        pause = HIDDEN_PAUSE;
                     }
                 }
                 Report::Ack(number, arguments) => {

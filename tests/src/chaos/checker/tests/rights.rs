@@ -56,7 +56,7 @@ fn told(private: bool, events: &[Result<Change, Uuid>], entries: Vec<(At, Entry)
             }
         };
         let key = if change.is_some() { String::new() } else { format!("k{seq}") };
-        records.history.entry(ROOM).or_default().push(Stored { seen: seen(seq), sender, key, change });
+        records.history.entry(ROOM).or_default().push(Stored { seen: seen(seq), sender, key, change, act: None });
     }
     let name = "guest".into();
     records.receivers.push(Receiver { name, user: GUEST, restless: true, entries, ..Receiver::default() });
@@ -221,7 +221,7 @@ fn changes_are_in_history_once_and_in_order() {
     };
     assert_eq!(breaks("I1", removal(), lost).lost, 1);
     let twice = |records: &mut Records| {
-        let again = Stored { seen: seen(7), key: String::new(), sender: OWNER, change: Some(joins()) };
+        let again = Stored { seen: seen(7), key: String::new(), sender: OWNER, change: Some(joins()), act: None };
         records.history.get_mut(&ROOM).unwrap().push(again);
         entries(records).push(live(7.2, 7));
     };
@@ -248,7 +248,8 @@ fn members_follow_the_log() {
     let passed = Change::Roles([(OWNER, Role::Admin), (GUEST, Role::Owner)].into());
     let pass = |records: &mut Records| {
         records.acts.push(act(7.0, passed.clone()));
-        let event = Stored { seen: seen(7), key: String::new(), sender: OWNER, change: Some(passed.clone()) };
+        let event =
+            Stored { seen: seen(7), key: String::new(), sender: OWNER, change: Some(passed.clone()), act: None };
         records.history.get_mut(&ROOM).unwrap().push(event);
         entries(records).push(live(7.2, 7));
         records.members.insert(ROOM, [(OWNER, Role::Admin), (GUEST, Role::Owner)].into());

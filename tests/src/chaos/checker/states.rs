@@ -1,0 +1,160 @@
+//! Changes of messages: each is in the log once and in order (I1, I3), and the fold of the log is the state that
+//! history has and that every client sees (I5).
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use uuid::Uuid;
+
+use super::super::history::{Act, At, Outcome, What};
+use super::super::message::{Op, Seen, State, text};
+use super::Judge;
+
+/// The user who changes a message of a room.
+type Hand = (Uuid, u64, Uuid);
+
+/// A change in the log, with its `seq` and the digest of an edit's text; `None` if no client knows the text.
+type Step = (u64, Op, Option<u64>);
+
+/// The states of messages, by room and `seq`.
+#[derive(Default)]
+pub struct States {
+    /// The changes of each message, in order.
+    changes: HashMap<(Uuid, u64), Vec<Step>>,
+    /// Every state that was seen, also by revision.
+    seen: HashMap<(Uuid, u64, u64), State>,
+}
+
+impl Judge<'_> {
+    pub(super) fn states(&mut self) {
+        self.acts_on_messages();
+        self.folds();
+        self.presents();
+        self.answers();
+    }
+
+    /// The changes in the log are those that clients made, in their order.
+    fn acts_on_messages(&mut self) {
+        let records = self.records;
+        let mut found = BTreeMap::<Hand, Vec<(u64, Op)>>::new();
+        for (room, history) in &records.history {
+            for stored in history {
+                let Some((target, op)) = stored.act else { continue };
+                found.entry((*room, target, stored.sender)).or_default().push((stored.seen.seq, op));
+            }
+        }
+        let mut wanted = BTreeMap::<Hand, Vec<(&Act, Op)>>::new();
+        let mut texts = HashMap::<Hand, Vec<Option<u64>>>::new();
+        for act in &records.acts {
+            let What::Message { room, target, by, op, text: content } = &act.what else { continue };
+            self.verdict.counts.changes += usize::from(act.known.is_some());
+            let hand = (*room, *target, *by);
+            wanted.entry(hand).or_default().push((act, *op));
+            texts.entry(hand).or_default().push(content.as_deref().map(text));
+        }
+        let hands = found.keys().chain(wanted.keys()).copied().collect::<BTreeSet<_>>();
+        for hand @ (room, target, _) in hands {
+            let found = found.remove(&hand).unwrap_or_default();
+            let what = format!("message {target} of room {room}");
+            self.compare(&what, room, &wanted.remove(&hand).unwrap_or_default(), &found);
+            let texts = texts.remove(&hand).unwrap_or_default();
+            let changes = self.states.changes.entry((room, target)).or_default();
+            changes.extend(found.iter().enumerate().map(|(n, (seq, op))| (*seq, *op, texts.get(n).copied().flatten())));
+            changes.sort_unstable_by_key(|(seq, ..)| *seq);
+        }
+    }
+
+    /// The final state of each message is what its changes in the log make of it.
+    fn folds(&mut self) {
+        let records = self.records;
+        for (room, history) in &records.history {
+            for stored in history {
+                let (seq, Some(state)) = (stored.seen.seq, stored.seen.state) else { continue };
+                self.states.seen.insert((*room, seq, state.revision), state);
+                let changes = self.states.changes.get(&(*room, seq)).map_or(&[][..], Vec::as_slice);
+                let last = changes.last().map_or(seq, |(seq, ..)| *seq);
+                let deleted = changes.iter().any(|(_, op, _)| *op == Op::Delete);
+                let pins = changes.iter().rev().find(|(_, op, _)| matches!(op, Op::Pin | Op::Unpin));
+                let pinned = !deleted && pins.is_some_and(|(_, op, _)| *op == Op::Pin);
+                let edit = changes.iter().rev().find(|(_, op, _)| *op == Op::Edit).and_then(|(.., text)| *text);
+                let content = if deleted { Some(text("")) } else { edit };
+                let folded = State { revision: last, deleted, pinned, text: content.unwrap_or(state.text), ..state };
+                if state != folded {
+                    self.misfolded(format!("message {seq} of room {room} is {state:?} after {changes:?}"));
+                }
+            }
+        }
+    }
+
+    /// A page of history has the messages and room events of the log, in the same state.
+    fn presents(&mut self) {
+        let records = self.records;
+        for (room, present) in &records.present {
+            let history = records.history.get(room).map_or(&[][..], Vec::as_slice);
+            let items = history.iter().filter(|stored| stored.act.is_none()).map(|stored| stored.seen);
+            if let Some((item, shown)) = items.clone().zip(present).find(|(item, shown)| item != *shown) {
+                self.misfolded(format!("history has {shown:?}, and the log {item:?}"));
+            } else if items.clone().count() != present.len() {
+                let (items, shown) = (items.count(), present.len());
+                self.misfolded(format!("history of room {room} has {shown} items, and the log {items}"));
+            }
+        }
+    }
+
+    /// The answers to acts show the message in a state that it had.
+    fn answers(&mut self) {
+        let records = self.records;
+        for act in records.acts.iter().filter(|act| matches!(act.what, What::Message { .. })) {
+            for attempt in &act.attempts {
+                let Outcome::Acked(seen) = &attempt.outcome else { continue };
+                self.observe(&format!("{:?}", act.what), attempt.ended, seen);
+            }
+        }
+    }
+
+    /// I5: the state of a message that a client sees is one that the log gave it, and all clients see the same under
+    /// the same revision.
+    pub(super) fn observe(&mut self, name: &str, at: At, seen: &Seen) {
+        let (Seen { room, seq, .. }, Some(state)) = (*seen, seen.state) else { return };
+        let changes = self.states.changes.get(&(room, seq)).map_or(&[][..], Vec::as_slice);
+        let exists = state.revision == seq || changes.iter().any(|(change, ..)| *change == state.revision);
+        let known = *self.states.seen.entry((room, seq, state.revision)).or_insert(state);
+        if !exists {
+            self.misfolded(format!(
+                "{name} received {state:?} of message {seq} of room {room} at {at:?}: no such change"
+            ));
+        } else if known != state {
+            let evidence =
+                format!("{name} received {state:?} of message {seq} of room {room} at {at:?}, not {known:?}");
+            self.misfolded(evidence);
+        }
+    }
+
+    /// I4: a client that applied the one rule holds the final states.
+    pub(super) fn held(&mut self, name: &str, room: Uuid, held: &BTreeMap<u64, State>) {
+        let records = self.records;
+        let history = records.history.get(&room).map_or(&[][..], Vec::as_slice);
+        for (seq, state) in held {
+            let last = history.get(*seq as usize - 1).and_then(|stored| stored.seen.state);
+            if last.is_some_and(|last| last.revision != state.revision) {
+                self.verdict.counts.misfolded += 1;
+                self.violated(
+                    "I4",
+                    format!("{name} has message {seq} of room {room} as {state:?}, and history {last:?}"),
+                );
+            }
+        }
+    }
+
+    /// Returns the messages between two numbers that were changed between two others; each second number included.
+    pub(super) fn changed_between(&self, room: Uuid, of: (u64, u64), at: (u64, u64)) -> BTreeSet<u64> {
+        let history = self.records.history.get(&room).map_or(&[][..], Vec::as_slice);
+        let span = history.get(at.0 as usize..(at.1 as usize).min(history.len())).unwrap_or_default();
+        let targets = span.iter().filter_map(|stored| stored.act).map(|(target, _)| target);
+        targets.filter(|target| of.0 < *target && *target <= of.1).collect()
+    }
+
+    fn misfolded(&mut self, evidence: String) {
+        self.verdict.counts.misfolded += 1;
+        self.violated("I5", evidence);
+    }
+}

@@ -24,6 +24,26 @@ pub struct States {
     seen: HashMap<(Uuid, u64, u64), State>,
 }
 
+impl States {
+    fn of(&self, room: Uuid, seq: u64) -> &[Step] {
+        self.changes.get(&(room, seq)).map_or(&[], Vec::as_slice)
+    }
+}
+
+/// Returns a state with what the changes up to its revision make of it, as far as clients know.
+fn folded(changes: &[Step], state: State) -> State {
+    let mut right = State { deleted: false, pinned: false, ..state };
+    for (_, op, content) in changes.iter().take_while(|(seq, ..)| *seq <= state.revision) {
+        match op {
+            Op::Edit => right.text = content.unwrap_or(state.text),
+            Op::Delete => right = State { deleted: true, pinned: false, text: text(""), ..right },
+            Op::Pin => right.pinned = true,
+            Op::Unpin => right.pinned = false,
+        }
+    }
+    right
+}
+
 impl Judge<'_> {
     pub(super) fn states(&mut self) {
         self.acts_on_messages();
@@ -69,18 +89,13 @@ impl Judge<'_> {
         for (room, history) in &records.history {
             for stored in history {
                 let (seq, Some(state)) = (stored.seen.seq, stored.seen.state) else { continue };
-                self.states.seen.insert((*room, seq, state.revision), state);
-                let changes = self.states.changes.get(&(*room, seq)).map_or(&[][..], Vec::as_slice);
+                let changes = self.states.of(*room, seq);
                 let last = changes.last().map_or(seq, |(seq, ..)| *seq);
-                let deleted = changes.iter().any(|(_, op, _)| *op == Op::Delete);
-                let pins = changes.iter().rev().find(|(_, op, _)| matches!(op, Op::Pin | Op::Unpin));
-                let pinned = !deleted && pins.is_some_and(|(_, op, _)| *op == Op::Pin);
-                let edit = changes.iter().rev().find(|(_, op, _)| *op == Op::Edit).and_then(|(.., text)| *text);
-                let content = if deleted { Some(text("")) } else { edit };
-                let folded = State { revision: last, deleted, pinned, text: content.unwrap_or(state.text), ..state };
-                if state != folded {
-                    self.misfolded(format!("message {seq} of room {room} is {state:?} after {changes:?}"));
+                if state.revision != last || state != folded(changes, state) {
+                    let evidence = format!("message {seq} of room {room} is {state:?} after {changes:?}");
+                    self.misfolded(evidence);
                 }
+                self.states.seen.insert((*room, seq, state.revision), state);
             }
         }
     }
@@ -115,17 +130,15 @@ impl Judge<'_> {
     /// the same revision.
     pub(super) fn observe(&mut self, name: &str, at: At, seen: &Seen) {
         let (Seen { room, seq, .. }, Some(state)) = (*seen, seen.state) else { return };
-        let changes = self.states.changes.get(&(room, seq)).map_or(&[][..], Vec::as_slice);
+        let changes = self.states.of(room, seq);
         let exists = state.revision == seq || changes.iter().any(|(change, ..)| *change == state.revision);
+        let folded = folded(changes, state);
         let known = *self.states.seen.entry((room, seq, state.revision)).or_insert(state);
+        let what = format!("{name} received {state:?} of message {seq} of room {room} at {at:?}");
         if !exists {
-            self.misfolded(format!(
-                "{name} received {state:?} of message {seq} of room {room} at {at:?}: no such change"
-            ));
-        } else if known != state {
-            let evidence =
-                format!("{name} received {state:?} of message {seq} of room {room} at {at:?}, not {known:?}");
-            self.misfolded(evidence);
+            self.misfolded(format!("{what}, but there is no such change"));
+        } else if let Some(right) = [known, folded].into_iter().find(|right| *right != state) {
+            self.misfolded(format!("{what} instead of {right:?}"));
         }
     }
 

@@ -122,6 +122,13 @@ fn wrong_folds_are_detected() {
 fn contradicting_states_are_detected() {
     let other = |seen: Seen| Seen { state: Some(State { text: 77, ..seen.state.unwrap() }), ..seen };
     assert_eq!(breaks("I5", |records| entries(records)[6].1 = Entry::Changed(other(shown(1, 4)))).misfolded, 1);
+    // All clients see the same wrong text, and a later change hides it.
+    let before = Seen { state: Some(State { text: 0, ..shown(1, 4).state.unwrap() }), ..seen(1) };
+    let agreed = |records: &mut Records| {
+        entries(records)[6].1 = Entry::Changed(before);
+        records.acts[0].attempts[0].outcome = Outcome::Acked(before);
+    };
+    assert_eq!(breaks("I5", agreed).misfolded, 2);
     breaks("I5", |records| entries(records)[9] = caught_up(vec![shown(2, 5), other(shown(1, 6))]));
     let invented = Seen { state: Some(State { revision: 5, ..state(1) }), ..seen(1) };
     breaks("I5", move |records| entries(records)[6].1 = Entry::Changed(invented));

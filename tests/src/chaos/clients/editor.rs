@@ -49,7 +49,9 @@ pub async fn edit(world: Arc<World>, account: Account, mut dice: Dice) -> anyhow
         };
         for (by, op) in plan(&mut dice) {
             let by = if by { &world.owner } else { &account };
-            let text = (op == Op::Edit).then(|| format!("edited {}", "y".repeat(dice.below(200) as usize)));
+            // An edit to the present text would append nothing.
+            let text = || format!("{} {}", unique("edited"), "y".repeat(dice.below(200) as usize));
+            let text = (op == Op::Edit).then(text);
             change(&world, Act { message: &message, by, op, text }, &mut dice).await?;
         }
         drop(acting);

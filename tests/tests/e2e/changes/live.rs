@@ -162,7 +162,7 @@ async fn concurrent_edits_end_equal_everywhere(scene: Scene) {
                 watcher.fill().await.unwrap();
             }
         }
-        assert_eq!(held.list(), [message.clone()]);
+        assert_eq!(held.list(), std::slice::from_ref(message));
     }
 }
 

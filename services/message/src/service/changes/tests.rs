@@ -87,7 +87,7 @@ async fn a_change_is_answered_published_and_read() {
     let unchanged = client.append(request).await.unwrap().into_inner().outcomes.remove(0);
     assert_eq!(unchanged.result, Some(pb::outcome::Result::Unchanged(present.clone())));
 
-    assert_eq!(fixture.history(first.room_id.parse().unwrap()).await, [present.clone()]);
+    assert_eq!(fixture.history(first.room_id.parse().unwrap()).await, std::slice::from_ref(present));
     let log = client.read_log(pb::ReadLogRequest { partition, ..Default::default() }).await.unwrap().into_inner();
     assert_eq!(log.events, [present.clone(), edited.clone()]);
     let reading = || reading(&first, &owner.id);

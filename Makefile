@@ -61,6 +61,8 @@ lint: ## check the format, clippy and the dependency rules
 	@scripts/ensure-cargo-tool.sh cargo-machete 0.9.2
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
+# What `cargo run` builds: without S3 stores.
+	cargo clippy -- -D warnings
 	cargo clippy --workspace --features confab-message/failpoints,confab-gateway/failpoints -- -D warnings
 # Advisories need the network and change over time; check them at each release with `cargo deny check advisories`.
 	@scripts/check-features.sh

@@ -4,13 +4,14 @@
 mod contract;
 mod directory;
 mod owner;
+#[cfg(feature = "s3")]
 mod s3;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, bail};
 use bytes::Bytes;
 use confab_common::{Error, Result, Secret};
 use futures::future::BoxFuture;
@@ -21,7 +22,6 @@ pub use owner::{Found, Owner};
 
 use crate::memory::Parts;
 use directory::Directory;
-use s3::S3;
 
 pub type Content = BoxStream<'static, Result<Bytes>>;
 
@@ -118,13 +118,23 @@ enum Location {
 pub fn open(config: &ObjectsConfig, data_dir: &Path, largest: u64) -> anyhow::Result<Arc<dyn Objects>> {
     Ok(match location(config.objects.as_ref(), data_dir)? {
         Location::Directory(path) => in_directory(path),
-        Location::Bucket(bucket, prefix) => Arc::new(S3::new(&bucket, &prefix, account(config)?, largest)),
+        Location::Bucket(bucket, prefix) => in_bucket(&bucket, &prefix, config, largest)?,
     })
 }
 
 /// Returns a store in a directory, which need not exist yet.
 pub fn in_directory(path: PathBuf) -> Arc<dyn Objects> {
     Arc::new(Directory::new(path))
+}
+
+#[cfg(feature = "s3")]
+fn in_bucket(bucket: &str, prefix: &str, config: &ObjectsConfig, largest: u64) -> anyhow::Result<Arc<dyn Objects>> {
+    Ok(Arc::new(s3::S3::new(bucket, prefix, s3::Account::new(config)?, largest)))
+}
+
+#[cfg(not(feature = "s3"))]
+fn in_bucket(_: &str, _: &str, _: &ObjectsConfig, _: u64) -> anyhow::Result<Arc<dyn Objects>> {
+    bail!("this program was built without S3 stores; build it with `cargo build --release --features s3`")
 }
 
 fn location(url: Option<&Secret>, data_dir: &Path) -> anyhow::Result<Location> {
@@ -165,35 +175,6 @@ fn is_bucket(name: &str) -> bool {
         && name.bytes().all(inner)
         && outer(name.as_bytes().first())
         && outer(name.as_bytes().last())
-}
-
-fn account(config: &ObjectsConfig) -> anyhow::Result<s3::Account> {
-    let endpoint = config.s3_endpoint.clone();
-    if let Some(url) = &endpoint {
-        let url = url.parse::<http::Uri>().ok().context("CONFAB_S3_ENDPOINT is not a URL")?;
-        let plain = url.path() == "/"
-            && url.query().is_none()
-            && url.authority().is_some_and(|authority| !authority.as_str().contains('@'));
-        ensure!(
-            matches!(url.scheme_str(), Some("http" | "https")) && plain,
-            "CONFAB_S3_ENDPOINT must be http://host:port or https://host:port"
-        );
-    }
-    let amazons = || std::env::var("AWS_REGION").or_else(|_| std::env::var("AWS_DEFAULT_REGION")).ok();
-    let region = config.s3_region.clone().or_else(|| amazons().filter(|_| endpoint.is_none()));
-    Ok(s3::Account { endpoint, region: region.unwrap_or_else(|| "us-east-1".into()), key: key(config)? })
-}
-
-/// Returns the access key in the settings. An empty setting counts as unset.
-fn key(config: &ObjectsConfig) -> anyhow::Result<Option<s3::Key>> {
-    let given = |secret: &Option<Secret>| secret.clone().filter(|secret| !secret.expose().is_empty());
-    let id = config.s3_access_key_id.clone().filter(|id| !id.is_empty());
-    match (id, given(&config.s3_secret_access_key), given(&config.s3_session_token)) {
-        (Some(id), Some(secret), token) => Ok(Some(s3::Key { id, secret, token })),
-        (Some(_), None, _) => bail!("CONFAB_S3_ACCESS_KEY_ID needs CONFAB_S3_SECRET_ACCESS_KEY"),
-        (None, None, None) => Ok(None),
-        (None, ..) => bail!("CONFAB_S3_SECRET_ACCESS_KEY and CONFAB_S3_SESSION_TOKEN require CONFAB_S3_ACCESS_KEY_ID"),
-    }
 }
 
 #[cfg(test)]
@@ -240,44 +221,6 @@ mod tests {
                 error.contains("a bucket's name has 3 to 63 lower-case letters") && !error.contains("hunter2"),
                 "{bad}: {error}"
             );
-        }
-    }
-
-    #[test]
-    fn missing_s3_settings_are_named() {
-        let whole = ObjectsConfig {
-            objects: Some("s3://confab".into()),
-            s3_endpoint: Some("http://127.0.0.1:8333".into()),
-            s3_region: None,
-            s3_access_key_id: Some("confab".into()),
-            s3_secret_access_key: Some("hunter2".into()),
-            s3_session_token: Some("hunter2".into()),
-        };
-        assert!(open(&whole, Path::new("data"), 1).is_ok());
-        assert!(!format!("{whole:?}").contains("hunter2"));
-        let refused = |config: ObjectsConfig| {
-            open(&config, Path::new("data"), 1).err().map(|error| error.to_string()).unwrap_or_default()
-        };
-        for id in [None, Some(String::new())] {
-            assert!(
-                refused(ObjectsConfig { s3_access_key_id: id, ..whole.clone() })
-                    .contains("require CONFAB_S3_ACCESS_KEY_ID")
-            );
-        }
-        let none = ObjectsConfig {
-            s3_access_key_id: Some("".into()),
-            s3_secret_access_key: None,
-            s3_session_token: None,
-            ..whole.clone()
-        };
-        assert!(open(&none, Path::new("data"), 1).is_ok(), "the SDK looks for credentials");
-        assert!(
-            refused(ObjectsConfig { s3_secret_access_key: None, ..whole.clone() })
-                .contains("CONFAB_S3_SECRET_ACCESS_KEY")
-        );
-        for bad in ["127.0.0.1:8333", "ftp://host", "http://u:hunter2@host", "http://host/path", "http://host?x", ""] {
-            let error = refused(ObjectsConfig { s3_endpoint: Some(bad.into()), ..whole.clone() });
-            assert!(error.contains("CONFAB_S3_ENDPOINT") && !error.contains("hunter2"), "{bad}: {error}");
         }
     }
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use confab_common::{Code, testing};
 use futures::TryStreamExt;
 
-use super::s3::{Account, Key};
+use super::s3::{Account, Key, S3};
 use super::*;
 use crate::memory::Memory;
 

@@ -29,6 +29,7 @@ pub struct Found {
     /// Whether it was copied here together with the objects: the objects that it refers to are elsewhere.
     pub copied: bool,
     /// The object's version, if the store has versions.
+    #[cfg_attr(not(feature = "s3"), expect(dead_code, reason = "directories have no versions"))]
     pub version: Option<String>,
 }
 

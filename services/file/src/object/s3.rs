@@ -1,6 +1,7 @@
 //! Objects in a bucket of an S3 store: Amazon's, SeaweedFS, Ceph and others. Every call has a time limit, so that an
 //! unreachable store causes prompt errors instead of waiting clients.
 
+mod account;
 mod check;
 mod download;
 mod failure;

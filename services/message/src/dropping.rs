@@ -62,3 +62,6 @@ async fn drop_files(file: &FileServiceClient<Transport>, of_room: &[RoomFile]) -
     let question = DropFilesRequest { room_id: room.to_string(), ids };
     file.clone().drop_files(request(question, CALL)).await.map(drop).map_err(Error::from)
 }
+
+#[cfg(test)]
+mod tests;

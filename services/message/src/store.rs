@@ -302,7 +302,7 @@ macro_rules! delegated {
             self.store.forget_files(room, files)
         }
 
-        fn drops(&self) -> &dyn DropStore {
+        fn drops(&self) -> &dyn crate::store::DropStore {
             self.store.drops()
         }
     };

@@ -215,6 +215,7 @@ impl FileService for Server<Files> {
         &self,
         request: Request<file::DropFilesRequest>,
     ) -> Result<Response<file::DropFilesResponse>, Status> {
+        self.0.asked.fetch_add(1, Ordering::SeqCst);
         let _open = self.0.gate.read().await;
         if self.0.down.load(Ordering::SeqCst) {
             return Err(Error::unavailable("the file service").into());

@@ -156,7 +156,8 @@ const MARK_READY: &str = "/* settle */ UPDATE files SET ready = TRUE WHERE id = 
 
 const DELETE: &str = "/* delete */
     WITH gone AS (
-        DELETE FROM files WHERE id = ANY($1) AND NOT (ready AND $2::boolean) AND room_id IS NOT DISTINCT FROM coalesce($3::uuid, room_id)
+        DELETE FROM files WHERE id = ANY($1) AND NOT (ready AND $2::boolean)
+            AND ($3::uuid IS NULL OR room_id = $3)
         RETURNING id, room_id),
     told AS (
         INSERT INTO forgets (file_id, room_id) SELECT id, room_id FROM gone WHERE room_id IS NOT NULL ON CONFLICT (file_id) DO NOTHING)

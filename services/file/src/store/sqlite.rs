@@ -141,7 +141,8 @@ const UNWANT: &str = "/* unwant */ INSERT INTO unwanted_objects (id) VALUES (?1)
 const FORGET: &str = "/* forget */
     INSERT INTO forgets (file_id, room_id) VALUES (?1, ?2) ON CONFLICT (file_id) DO NOTHING";
 
-const DELETE: &str = "/* delete */ DELETE FROM files WHERE id = ?1 AND NOT (ready AND ?2) AND room_id IS coalesce(?3, room_id)
+const DELETE: &str =
+    "/* delete */ DELETE FROM files WHERE id = ?1 AND NOT (ready AND ?2) AND (?3 IS NULL OR room_id = ?3)
     RETURNING room_id";
 
 // One step in the index per room, however many files the room has.

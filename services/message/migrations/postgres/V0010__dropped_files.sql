@@ -81,11 +81,11 @@ SELECT e.partition, e.room_id, f.id, e.seq FROM events e CROSS JOIN LATERAL file
 WHERE e.kind < 3 AND strpos(e.body, ',"files":[') > 0
 ON CONFLICT DO NOTHING;
 
--- In this order: a change of a message locks its state before it writes its event.
-CREATE TRIGGER message_state_release_files AFTER INSERT OR UPDATE OF deleted_at ON message_state
-FOR EACH ROW WHEN (NEW.deleted_at IS NOT NULL) EXECUTE FUNCTION release_files();
+-- In the order in which a change of a message locks the two tables.
 CREATE TRIGGER events_note_file_uses AFTER INSERT ON events
 FOR EACH ROW WHEN (NEW.kind < 3 AND strpos(NEW.body, ',"files":[') > 0) EXECUTE FUNCTION note_file_uses();
+CREATE TRIGGER message_state_release_files AFTER INSERT OR UPDATE OF deleted_at ON message_state
+FOR EACH ROW WHEN (NEW.deleted_at IS NOT NULL) EXECUTE FUNCTION release_files();
 
 SET LOCAL enable_seqscan = off;
 SET LOCAL enable_hashjoin = off;

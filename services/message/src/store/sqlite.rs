@@ -19,8 +19,8 @@ use rusqlite::{Connection, params};
 use uuid::Uuid;
 
 use super::{
-    AppendError, Appended, DropStore, Event, EventData, Head, Heads, LastTimes, Limit, Member, Opened, Page, Readers, Reopening,
-    RoomAccess, RoomHead, RoomKey, Store, Window,
+    AppendError, Appended, DropStore, Event, EventData, Head, Heads, LastTimes, Limit, Member, Opened, Page, Readers,
+    Reopening, RoomAccess, RoomHead, RoomKey, Store, Window,
 };
 use append::append;
 use rows::{READ_LOG, Taken, epoch, find, mark_deleted};

@@ -8,7 +8,8 @@ use rusqlite::{Connection, params};
 use super::{Sqlite, rows};
 use crate::store::{DropStore, Judged, RoomFile};
 
-const DROPPED: &str = "/* files_dropped */ DELETE FROM files_to_drop WHERE partition = ?1 AND room_id = ?2 AND file_id = ?3";
+const DROPPED: &str =
+    "/* files_dropped */ DELETE FROM files_to_drop WHERE partition = ?1 AND room_id = ?2 AND file_id = ?3";
 
 impl DropStore for Sqlite {
     fn judge_files(&self, limit: u32) -> BoxFuture<'_, Result<Judged>> {

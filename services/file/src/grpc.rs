@@ -120,7 +120,7 @@ impl FileService for FileApi {
             return Err(Error::field("ids", format!("must be at most {MAX_DROPPED}")).into());
         }
         let ids = ids.iter().map(|id| text::id("ids", id)).collect::<Result<Vec<_>>>()?;
-        self.0.drop(text::id("roomId", &room_id)?, ids).await?;
+        self.0.drop_of_room(text::id("roomId", &room_id)?, ids).await?;
         Ok(Response::new(pb::DropFilesResponse {}))
     }
 }

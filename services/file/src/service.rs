@@ -246,7 +246,7 @@ impl Files {
 
     /// Deletes those of these files that belong to the room, because their last message was deleted. The log has marked
     /// them as deleted before. Idempotent.
-    pub async fn drop(&self, room: Uuid, ids: Vec<Uuid>) -> Result<()> {
+    pub async fn drop_of_room(&self, room: Uuid, ids: Vec<Uuid>) -> Result<()> {
         self.store.drop_of_room(ids, room).await
     }
 

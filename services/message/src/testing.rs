@@ -80,7 +80,7 @@ impl Files {
         self.shelf.lock().contains_key(id)
     }
 
-    fn drop(&self, request: &file::DropFilesRequest) {
+    fn remove(&self, request: &file::DropFilesRequest) {
         let is_dropped =
             |file: &file::File| request.ids.contains(&file.id) && file.room_id.as_ref() == Some(&request.room_id);
         self.shelf.lock().retain(|_, file| !is_dropped(file));
@@ -220,7 +220,7 @@ impl FileService for Server<Files> {
         if self.0.down.load(Ordering::SeqCst) {
             return Err(Error::unavailable("the file service").into());
         }
-        self.0.drop(&request.into_inner());
+        self.0.remove(&request.into_inner());
         Ok(Response::new(file::DropFilesResponse {}))
     }
 

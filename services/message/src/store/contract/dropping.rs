@@ -67,7 +67,7 @@ async fn a_file_is_dropped_with_its_last_message(fixture: Fixture) {
 
     delete(&*store, &messages[0]).await;
     assert_eq!(fixture.rows("file_uses").await, 2);
-    assert_eq!(store.erase_deleted(10, 10).await.unwrap(), Erased { events: 1, more: false });
+    assert_eq!(store.erase_deleted(10, 10).await.unwrap(), Erased { events: 2, more: false });
     // The file stays in the queue until the file service has deleted it.
     for _ in 0..2 {
         assert_eq!(judge(&*store).await, [((1, room), alone.id)]);

@@ -213,7 +213,8 @@ async fn files_of_existing_messages_are_noted(fixture: Fixture) {
     add(&fixture, key, &[&batch[..], &rest[..]].concat()).await;
     migrate_before(&fixture).await;
     // The sixth event was deleted, and is not erased yet.
-    let deletion = "INSERT INTO message_state (partition, room_id, seq, revision, text_revision, deleted_at, deleted_by, deleted_by_name)
+    let deletion = "INSERT INTO message_state
+            (partition, room_id, seq, revision, text_revision, deleted_at, deleted_by, deleted_by_name)
         SELECT partition, room_id, seq, 8, 8, 7, sender_id, 'ada' FROM events WHERE seq = 6";
     fixture.execute(deletion).await;
     let store = fixture.store().await;

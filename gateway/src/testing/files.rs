@@ -262,6 +262,10 @@ impl FileService for Files {
         Ok(Response::new(Link { expires_at_ms, signature: "good".into() }))
     }
 
+    async fn drop_files(&self, _: Request<DropFilesRequest>) -> Result<Response<DropFilesResponse>, Status> {
+        Err(Status::unimplemented("the gateway does not call this"))
+    }
+
     async fn attach_files(&self, _: Request<AttachFilesRequest>) -> Result<Response<AttachFilesResponse>, Status> {
         Err(Error::new(Code::Forbidden, "the gateway never calls this").into())
     }

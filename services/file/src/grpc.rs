@@ -22,6 +22,8 @@ use crate::{convert, upload};
 
 /// Time limit for the first part of an upload.
 const FIRST_PART: Duration = Duration::from_secs(30);
+/// Maximum files that one call may drop.
+const MAX_DROPPED: usize = 100;
 
 pub struct FileApi(Arc<Files>);
 
@@ -107,6 +109,19 @@ impl FileService for FileApi {
         let ids = ids.iter().map(|id| text::id("fileIds", id)).collect::<Result<Vec<_>>>()?;
         let files = self.0.attach(&required(caller)?, text::id("roomId", &room_id)?, &ids).await?;
         Ok(Response::new(pb::AttachFilesResponse { files: files.iter().map(convert::file).collect() }))
+    }
+
+    async fn drop_files(
+        &self,
+        request: Request<pb::DropFilesRequest>,
+    ) -> Result<Response<pb::DropFilesResponse>, Status> {
+        let pb::DropFilesRequest { room_id, ids } = request.into_inner();
+        if ids.len() > MAX_DROPPED {
+            return Err(Error::field("ids", format!("must be at most {MAX_DROPPED}")).into());
+        }
+        let ids = ids.iter().map(|id| text::id("ids", id)).collect::<Result<Vec<_>>>()?;
+        self.0.drop_of_room(text::id("roomId", &room_id)?, ids).await?;
+        Ok(Response::new(pb::DropFilesResponse {}))
     }
 }
 

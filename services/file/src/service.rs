@@ -244,6 +244,12 @@ impl Files {
         Ok(())
     }
 
+    /// Deletes those of these files that belong to the room, because their last message was deleted. The log has marked
+    /// them as deleted before. Idempotent.
+    pub async fn drop_of_room(&self, room: Uuid, ids: Vec<Uuid>) -> Result<()> {
+        self.store.drop_of_room(ids, room).await
+    }
+
     /// Signs a link with which any client can read a file for a limited time.
     pub async fn sign(&self, id: Uuid, reader: &Reader) -> Result<Link> {
         // Otherwise a link could be renewed without end.

@@ -154,6 +154,9 @@ pub trait Store: Identity {
     /// Deletes a file. Returns `false` when it does not exist.
     fn delete(&self, id: Uuid) -> BoxFuture<'_, Result<bool>>;
 
+    /// Deletes those of these files that belong to the room.
+    fn drop_of_room(&self, ids: Vec<Uuid>, room: Uuid) -> BoxFuture<'_, Result<()>>;
+
     /// Returns the recent operations that succeed only once.
     fn operations(&self) -> &dyn Operations;
 

@@ -5,6 +5,7 @@ mod check;
 mod config;
 mod convert;
 mod credentials;
+mod dropping;
 mod erasing;
 mod files;
 mod grpc;
@@ -97,8 +98,8 @@ impl Log {
     }
 }
 
-/// Opens the log and starts its lanes. It calls the file service, which attaches files to messages, and, while the log
-/// has the former format, the room service, which then decides whether a user may post.
+/// Opens the log and starts its lanes. It calls the file service, which attaches files to messages and deletes them with
+/// their last message, and, while the log has the former format, the room service, which then decides whether a user may post.
 ///
 /// # Errors
 /// When the store's URL is wrong, the database rejects the login, or its log has another number of partitions.
@@ -132,14 +133,16 @@ pub async fn start(
     #[cfg(feature = "failpoints")]
     let store = sabotage::Sabotaged::over(store, hints.clone());
     let lanes = Lanes::start(lanes, config.partitions, &store, &hints);
-    let (rights, files) = (Rights::new(services.room), Files::new(services.file));
+    let (rights, files) = (Rights::new(services.room), Files::new(services.file.clone()));
     let service = Arc::new(Service::new(store.clone(), config.partitions, state, lanes, rights, files));
     // Added when the format is known, so that a database that is away is not reported as an outdated program.
     let current = process.readiness.condition(CURRENT_PROGRAM);
     let format = Format { service: service.clone(), readiness: process.readiness.clone(), current };
     format.report();
-    let (erasing, watching) = (erasing::run(store.clone()), watch(store, format, config.partitions));
+    let (erasing, dropping) = (erasing::run(store.clone()), dropping::run(store.clone(), services.file));
+    let watching = watch(store, format, config.partitions);
     tokio::spawn(process.shutdown.clone().run_until_cancelled_owned(erasing));
+    tokio::spawn(process.shutdown.clone().run_until_cancelled_owned(dropping));
     tokio::spawn(process.shutdown.clone().run_until_cancelled_owned(watching));
     opened.set(true);
     Ok(Log(service))

@@ -23,6 +23,8 @@ pub struct Metrics {
     pub refused: Counters,
     /// Events whose text was erased.
     pub erased: Counter,
+    /// Files that were deleted with their last message.
+    pub dropped_files: Counter,
 }
 
 impl Metrics {
@@ -41,6 +43,7 @@ impl Metrics {
             )
             .with(&["age", "bytes", "leaving"]),
             erased: counter("confab_message_erased_total", "Events of deleted messages, and edits of them, whose text was erased", &[]),
+            dropped_files: counter("confab_message_dropped_files_total", "Files deleted because their last message was deleted", &[]),
         }
     }
 }

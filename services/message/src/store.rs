@@ -3,6 +3,7 @@
 mod access;
 mod change;
 mod changes;
+mod dropping;
 mod event;
 mod outcome;
 pub mod postgres;
@@ -23,6 +24,7 @@ pub use change::{Change, MAX_PINS, Op, Refusal, STATE_OVERHEAD, State};
 #[cfg(test)]
 pub(crate) use changes::delegated_changes;
 pub use changes::{ChangeStore, Changed, ChangedBetween, Erased, MAX_CAUGHT_UP, MAX_VERSIONS, Version, Versions};
+pub use dropping::{DropStore, Judged, RoomFile};
 pub use event::{Body, EVENT_OVERHEAD, Event, EventData, File, Kind, client_id};
 pub use outcome::{Outcome, of_earlier};
 
@@ -219,6 +221,9 @@ pub trait Store: ChangeStore {
     /// Marks these files of a room as deleted in all its events, including later ones. Idempotent.
     fn forget_files(&self, room: RoomKey, files: Vec<Uuid>) -> BoxFuture<'_, Result<()>>;
 
+    /// Returns the files of deleted messages.
+    fn drops(&self) -> &dyn DropStore;
+
     /// Opens a room with its members, unless it was opened before. Idempotent.
     fn open_room(&self, room: RoomKey, private: bool, members: Vec<Member>) -> BoxFuture<'_, Result<()>>;
 
@@ -295,6 +300,10 @@ macro_rules! delegated {
 
         fn forget_files(&self, room: RoomKey, files: Vec<Uuid>) -> BoxFuture<'_, Result<()>> {
             self.store.forget_files(room, files)
+        }
+
+        fn drops(&self) -> &dyn crate::store::DropStore {
+            self.store.drops()
         }
     };
 }

@@ -75,6 +75,17 @@ impl Files {
         self.shelf.lock().remove(id);
     }
 
+    /// Returns whether a file exists.
+    pub fn has(&self, id: &str) -> bool {
+        self.shelf.lock().contains_key(id)
+    }
+
+    fn remove(&self, request: &file::DropFilesRequest) {
+        let is_dropped =
+            |file: &file::File| request.ids.contains(&file.id) && file.room_id.as_ref() == Some(&request.room_id);
+        self.shelf.lock().retain(|_, file| !is_dropped(file));
+    }
+
     fn attach(&self, request: &file::AttachFilesRequest) -> Result<Vec<file::File>, Error> {
         let mut shelf = self.shelf.lock();
         for id in &request.ids {
@@ -198,6 +209,19 @@ impl FileService for Server<Files> {
         }
         let files = self.0.attach(&request.into_inner())?;
         Ok(Response::new(file::AttachFilesResponse { files }))
+    }
+
+    async fn drop_files(
+        &self,
+        request: Request<file::DropFilesRequest>,
+    ) -> Result<Response<file::DropFilesResponse>, Status> {
+        self.0.asked.fetch_add(1, Ordering::SeqCst);
+        let _open = self.0.gate.read().await;
+        if self.0.down.load(Ordering::SeqCst) {
+            return Err(Error::unavailable("the file service").into());
+        }
+        self.0.remove(&request.into_inner());
+        Ok(Response::new(file::DropFilesResponse {}))
     }
 
     async fn upload(

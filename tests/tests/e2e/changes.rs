@@ -20,6 +20,7 @@ macro_rules! at_both_ends {
 }
 
 mod catching_up;
+mod files;
 mod live;
 mod present;
 mod rights;

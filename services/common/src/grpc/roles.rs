@@ -49,6 +49,7 @@ pub const CALLERS: &[(&str, &[Role])] = &[
     ("/confab.file.v1.FileService/AttachFiles", &[Message]),
     ("/confab.file.v1.FileService/DeleteFile", &[Gateway]),
     ("/confab.file.v1.FileService/Download", &[Gateway]),
+    ("/confab.file.v1.FileService/DropFiles", &[Message]),
     ("/confab.file.v1.FileService/GetFile", &[Gateway]),
     ("/confab.file.v1.FileService/ListFiles", &[Gateway]),
     ("/confab.file.v1.FileService/SignLink", &[Gateway]),

@@ -156,7 +156,9 @@ const MARK_READY: &str = "/* settle */ UPDATE files SET ready = TRUE WHERE id = 
 
 const DELETE: &str = "/* delete */
     WITH gone AS (
-        DELETE FROM files WHERE id = ANY($1) AND NOT (ready AND $2::boolean) RETURNING id, room_id),
+        DELETE FROM files WHERE id = ANY($1) AND NOT (ready AND $2::boolean)
+            AND ($3::uuid IS NULL OR room_id = $3)
+        RETURNING id, room_id),
     told AS (
         INSERT INTO forgets (file_id, room_id) SELECT id, room_id FROM gone WHERE room_id IS NOT NULL ON CONFLICT (file_id) DO NOTHING)
     INSERT INTO unwanted_objects (id) SELECT id FROM gone ON CONFLICT (id) DO NOTHING";
@@ -286,11 +288,15 @@ impl Store for PostgresStore {
     }
 
     fn abandon(&self, ids: Vec<Uuid>) -> BoxFuture<'_, Result<()>> {
-        async move { self.pool.execute(DELETE, &[&ids, &true]).await.map(drop) }.boxed()
+        async move { self.pool.execute(DELETE, &[&ids, &true, &None::<Uuid>]).await.map(drop) }.boxed()
     }
 
     fn delete(&self, id: Uuid) -> BoxFuture<'_, Result<bool>> {
-        async move { Ok(self.pool.execute(DELETE, &[&vec![id], &false]).await? == 1) }.boxed()
+        async move { Ok(self.pool.execute(DELETE, &[&vec![id], &false, &None::<Uuid>]).await? == 1) }.boxed()
+    }
+
+    fn drop_of_room(&self, ids: Vec<Uuid>, room: Uuid) -> BoxFuture<'_, Result<()>> {
+        async move { self.pool.execute(DELETE, &[&ids, &false, &Some(room)]).await.map(drop) }.boxed()
     }
 
     fn operations(&self) -> &dyn Operations {

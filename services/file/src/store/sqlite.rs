@@ -141,7 +141,9 @@ const UNWANT: &str = "/* unwant */ INSERT INTO unwanted_objects (id) VALUES (?1)
 const FORGET: &str = "/* forget */
     INSERT INTO forgets (file_id, room_id) VALUES (?1, ?2) ON CONFLICT (file_id) DO NOTHING";
 
-const DELETE: &str = "/* delete */ DELETE FROM files WHERE id = ?1 AND NOT (ready AND ?2) RETURNING room_id";
+const DELETE: &str =
+    "/* delete */ DELETE FROM files WHERE id = ?1 AND NOT (ready AND ?2) AND (?3 IS NULL OR room_id = ?3)
+    RETURNING room_id";
 
 // One step in the index per room, however many files the room has.
 const ROOMS: &str = "/* rooms */
@@ -221,9 +223,10 @@ fn first(connection: &Connection, upload: &Upload) -> Result<Option<File>> {
     Ok(query(connection, FIRST, identity, file)?.pop())
 }
 
-/// Deletes a file and fills the queues. Returns whether the file existed.
-fn delete(connection: &Connection, id: Uuid, only_pending: bool) -> Result<bool> {
-    let gone = query(connection, DELETE, params![id.as_bytes(), only_pending], |row| optional_id(row, 0))?;
+/// Deletes a file, of any room or only of one, and fills the queues. Returns whether the file existed.
+fn delete(connection: &Connection, id: Uuid, only_pending: bool, of: Option<Uuid>) -> Result<bool> {
+    let values = params![id.as_bytes(), only_pending, of.as_ref().map(Uuid::as_bytes)];
+    let gone = query(connection, DELETE, values, |row| optional_id(row, 0))?;
     let Some(room) = gone.first() else { return Ok(false) };
     execute(connection, UNWANT, [id.as_bytes()])?;
     if let Some(room) = room {
@@ -301,12 +304,19 @@ impl Store for SqliteStore {
 
     fn abandon(&self, ids: Vec<Uuid>) -> BoxFuture<'_, Result<()>> {
         let write =
-            move |connection: &Connection| ids.iter().try_for_each(|id| delete(connection, *id, true).map(drop));
+            move |connection: &Connection| ids.iter().try_for_each(|id| delete(connection, *id, true, None).map(drop));
         self.database.write(write).boxed()
     }
 
     fn delete(&self, id: Uuid) -> BoxFuture<'_, Result<bool>> {
-        self.database.write(move |connection| delete(connection, id, false)).boxed()
+        self.database.write(move |connection| delete(connection, id, false, None)).boxed()
+    }
+
+    fn drop_of_room(&self, ids: Vec<Uuid>, room: Uuid) -> BoxFuture<'_, Result<()>> {
+        let write = move |connection: &Connection| {
+            ids.iter().try_for_each(|id| delete(connection, *id, false, Some(room)).map(drop))
+        };
+        self.database.write(write).boxed()
     }
 
     fn operations(&self) -> &dyn Operations {

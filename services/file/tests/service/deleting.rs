@@ -17,6 +17,7 @@ macro_rules! on_both_stores {
 
 on_both_stores![
     deleted_file_is_removed_everywhere,
+    dropped_files_are_removed_everywhere,
     deletion_is_repeated,
     queued_deletions_survive_a_restart,
     files_of_a_closed_room_are_deleted,
@@ -40,6 +41,35 @@ async fn deleted_file_is_removed_everywhere(location: Location) {
     reported.sort();
     assert_eq!(world.log.forgotten(), reported, "before the deletion is answered");
     eventually(async || location.objects().is_empty().then_some(())).await;
+}
+
+async fn dropped_files_are_removed_everywhere(location: Location) {
+    let location = location.with(["--max-files-per-user=3"]);
+    let (world, ada) = (World::default(), user("ada"));
+    let service = Service::start(&location, &world).await;
+    let (room, other) = (world.rooms.public(), world.rooms.public());
+    let gone = service.uploaded(Sending::new(&ada, "a", "a").to(&room)).await.id;
+    let elsewhere = service.uploaded(Sending::new(&ada, "b", "b").to(&other)).await.id;
+    let roomless = service.uploaded(Sending::new(&ada, "c", "c")).await.id;
+    let link = service.sign(by(&ada), &gone).await.unwrap();
+    let unknown = Uuid::now_v7().to_string();
+    for _ in 0..2 {
+        dropped(&service, &room, &[&gone, &elsewhere, &roomless, &unknown]).await.unwrap();
+        for reader in [by(&ada), bearer(&link)] {
+            assert_eq!(service.get(reader, &gone).await.unwrap_err().code, Code::NotFound);
+        }
+    }
+    let mut left = service.uploads(&ada).await;
+    left.sort();
+    assert_eq!(left, [elsewhere, roomless]);
+    eventually(async || (world.log.forgotten() == [(room.clone(), gone.clone())]).then_some(())).await;
+    eventually(async || (location.objects().len() == 2).then_some(())).await;
+    // The dropped file has left its place in the quota.
+    service.uploaded(Sending::new(&ada, "d", "d")).await;
+    let many = vec![unknown.as_str(); 101];
+    for (room, ids) in [(room.as_str(), &many[..]), (&room, &["tea"]), ("tea", &many[..1])] {
+        assert_eq!(dropped(&service, room, ids).await.unwrap_err().code, Code::InvalidRequest);
+    }
 }
 
 async fn deletion_is_repeated(location: Location) {

@@ -230,6 +230,13 @@ impl Service {
     }
 }
 
+/// Drops files as the message service does.
+async fn dropped(service: &Service, room: &str, ids: &[&str]) -> Result<(), Error> {
+    let ids = ids.iter().map(|id| id.to_string()).collect();
+    service.client.clone().drop_files(DropFilesRequest { room_id: room.into(), ids }).await?;
+    Ok(())
+}
+
 fn user(name: &str) -> UserRef {
     UserRef { id: Uuid::now_v7().to_string(), username: name.into() }
 }

@@ -4,6 +4,7 @@ mod agreeing;
 mod append;
 mod changes;
 mod deleting;
+mod dropping;
 mod erasing;
 mod files;
 mod folding;

@@ -1,6 +1,7 @@
 //! The log on Postgres.
 
 mod changes;
+mod dropping;
 mod opening;
 mod pages;
 #[cfg(test)]
@@ -19,8 +20,8 @@ use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 use super::{
-    AppendError, Appended, Body, Event, EventData, Head, Heads, Kind, LastTimes, Limit, Member, Opened, Outcome, Page,
-    Readers, Refusal, Reopening, RoomAccess, RoomHead, RoomKey, Store, Window,
+    AppendError, Appended, Body, DropStore, Event, EventData, Head, Heads, Kind, LastTimes, Limit, Member, Opened,
+    Outcome, Page, Readers, Refusal, Reopening, RoomAccess, RoomHead, RoomKey, Store, Window,
 };
 use opening::{FINGERPRINT, finish_upgrade, open_or_renew};
 use pages::{FIND, LAST_TIMES, LIST_NEWEST_FIRST, LIST_OLDEST_FIRST, READ_LOG, Read, Reads, mark_deleted, read};
@@ -316,6 +317,10 @@ impl Store for Postgres {
 
     fn forget_files(&self, (partition, room): RoomKey, files: Vec<Uuid>) -> BoxFuture<'_, Result<()>> {
         async move { self.0.execute(FORGET_FILES, &[&(partition as i32), &room, &files]).await.map(drop) }.boxed()
+    }
+
+    fn drops(&self) -> &dyn DropStore {
+        self
     }
 
     fn open_room(&self, (partition, room): RoomKey, private: bool, members: Vec<Member>) -> BoxFuture<'_, Result<()>> {

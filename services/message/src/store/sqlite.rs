@@ -2,6 +2,7 @@
 
 mod append;
 mod changes;
+mod dropping;
 mod judging;
 mod opening;
 mod rooms;
@@ -18,8 +19,8 @@ use rusqlite::{Connection, params};
 use uuid::Uuid;
 
 use super::{
-    AppendError, Appended, Event, EventData, Head, Heads, LastTimes, Limit, Member, Opened, Page, Readers, Reopening,
-    RoomAccess, RoomHead, RoomKey, Store, Window,
+    AppendError, Appended, DropStore, Event, EventData, Head, Heads, LastTimes, Limit, Member, Opened, Page, Readers,
+    Reopening, RoomAccess, RoomHead, RoomKey, Store, Window,
 };
 use append::append;
 use rows::{READ_LOG, Taken, epoch, find, mark_deleted};
@@ -168,6 +169,10 @@ impl Store for Sqlite {
             Ok(())
         };
         self.database.write(write).boxed()
+    }
+
+    fn drops(&self) -> &dyn DropStore {
+        self
     }
 
     fn open_room(&self, room: RoomKey, private: bool, members: Vec<Member>) -> BoxFuture<'_, Result<()>> {

@@ -40,6 +40,8 @@ pub static SCHEMA: Schema = Schema {
                 ("opened_in", Id),
             ],
         ),
+        // Before the tables whose triggers add rows, which skip the transferred ones.
+        Table::new("files_to_drop", 3, &[("partition", Number), ("room_id", Id), ("file_id", Id)]),
         Table::new(
             "events",
             2,
@@ -85,7 +87,7 @@ pub static SCHEMA: Schema = Schema {
             &[("partition", Number), ("room_id", Id), ("first_seq", Number), ("last_seq", Number)],
         ),
     ],
-    derived: &[],
+    derived: &["file_uses"],
     sqlite: sqlite::migrations::runner,
     postgres: postgres::migrations::runner,
 };

@@ -4,7 +4,7 @@ use super::*;
 
 on_both!(files_are_stored_with_their_event, deleted_files_are_marked_in_every_answer, event_is_found_by_its_identity);
 
-fn file(name: &str) -> File {
+pub fn file(name: &str) -> File {
     File {
         id: Uuid::now_v7(),
         name: name.into(),
@@ -19,7 +19,7 @@ fn file(name: &str) -> File {
     }
 }
 
-fn shared(room: Uuid, files: &[File]) -> EventData {
+pub fn shared(room: Uuid, files: &[File]) -> EventData {
     let body = Body { sender_username: "ada".into(), files: files.to_vec(), ..Body::default() };
     EventData { kind: Kind::File, body, ..new_message(room, None, "") }
 }

@@ -3,6 +3,7 @@
 use refinery::Target;
 
 use super::changes::{append_one, change, edit};
+use super::files::{file, shared};
 use super::*;
 use crate::store::postgres::migrations;
 
@@ -56,6 +57,8 @@ impl Roles {
             "deleted_files INSERT,SELECT",
             "erase EXECUTE",
             "events INSERT,SELECT",
+            "file_uses DELETE,INSERT,SELECT",
+            "files_to_drop DELETE,INSERT,SELECT",
             "log INSERT,SELECT,UPDATE",
             "message_edits INSERT,SELECT",
             "message_state INSERT,SELECT,UPDATE",
@@ -142,6 +145,8 @@ async fn service_appends_reads_and_erases_and_can_do_nothing_else() {
         "UPDATE message.message_edits SET seq = 0",
         "DELETE FROM message.message_edits",
         "DELETE FROM message.change_runs",
+        "UPDATE message.file_uses SET seq = 0",
+        "UPDATE message.files_to_drop SET room_id = file_id",
         "UPDATE message.refinery_schema_history SET version = 0",
         "CREATE TABLE message.mine (n integer)",
         "CREATE FUNCTION message.mine() RETURNS void LANGUAGE sql AS ''",
@@ -169,6 +174,13 @@ async fn service_appends_reads_and_erases_and_can_do_nothing_else() {
         assert!(matches!(append_one(&store, data).await, Outcome::Appended(_)));
     }
     assert_eq!(store.erase_deleted(10, 10).await.unwrap(), Erased { events: 2, more: false });
+
+    let shared = append_new(&store, &[shared(room, &[file("dropped")])]).await.remove(0);
+    append_one(&store, change(&shared, shared.data.sender, Op::Delete)).await;
+    let judged = store.judge_files(10).await.unwrap();
+    assert_eq!(judged.to_drop, [((1, room), shared.data.body.files[0].id)]);
+    store.files_dropped(judged.to_drop).await.unwrap();
+    assert_eq!(store.judge_files(10).await.unwrap(), Judged::default());
 
     let body = Body { sender_username: "ada".into(), event: "roomDeleted".into(), ..Body::default() };
     let closing = EventData { kind: Kind::System, body, closes_room: true, ..new_message(room, None, "") };

@@ -48,7 +48,7 @@ const CONTENT: &str = r#"{"sender_username":"ada","content":"old","files":[]}"#;
 const MESSAGE_ID: &str = "0193a4c07d507cc398a52f6b8e1d0c99";
 
 /// Creates a log of format 2, with one room and one message, by the migrations of the release before.
-async fn without_changes(fixture: &Fixture) -> RoomKey {
+pub async fn without_changes(fixture: &Fixture) -> RoomKey {
     let room = rooms_in(1).next().unwrap();
     let (id, sender) = (room.simple(), room.simple());
     match fixture {

@@ -21,7 +21,7 @@ use confab_proto::room::v1 as room;
 use confab_proto::room::v1::room_service_server::{RoomService, RoomServiceServer};
 use futures::stream::BoxStream;
 use parking_lot::Mutex;
-use tokio::sync::RwLock;
+use tokio::sync::{RwLock, RwLockReadGuard};
 use tonic::{Request, Response, Status, Streaming};
 use uuid::Uuid;
 
@@ -51,6 +51,16 @@ pub struct Files {
 }
 
 impl Files {
+    /// Counts a call, and lets it in once the gate is open.
+    async fn admit(&self) -> Result<RwLockReadGuard<'_, ()>, Error> {
+        self.asked.fetch_add(1, Ordering::SeqCst);
+        let open = self.gate.read().await;
+        if self.down.load(Ordering::SeqCst) {
+            return Err(Error::unavailable("the file service"));
+        }
+        Ok(open)
+    }
+
     /// Adds a new file, as an upload does.
     pub fn upload(&self, uploader: &UserRef, room: Option<Uuid>) -> file::File {
         let id = Uuid::now_v7().to_string();
@@ -202,11 +212,7 @@ impl FileService for Server<Files> {
         &self,
         request: Request<file::AttachFilesRequest>,
     ) -> Result<Response<file::AttachFilesResponse>, Status> {
-        self.0.asked.fetch_add(1, Ordering::SeqCst);
-        let _open = self.0.gate.read().await;
-        if self.0.down.load(Ordering::SeqCst) {
-            return Err(Error::unavailable("the file service").into());
-        }
+        let _open = self.0.admit().await?;
         let files = self.0.attach(&request.into_inner())?;
         Ok(Response::new(file::AttachFilesResponse { files }))
     }
@@ -215,11 +221,7 @@ impl FileService for Server<Files> {
         &self,
         request: Request<file::DropFilesRequest>,
     ) -> Result<Response<file::DropFilesResponse>, Status> {
-        self.0.asked.fetch_add(1, Ordering::SeqCst);
-        let _open = self.0.gate.read().await;
-        if self.0.down.load(Ordering::SeqCst) {
-            return Err(Error::unavailable("the file service").into());
-        }
+        let _open = self.0.admit().await?;
         self.0.remove(&request.into_inner());
         Ok(Response::new(file::DropFilesResponse {}))
     }

@@ -63,22 +63,21 @@ impl Judge<'_> {
             }
         }
         let mut wanted = BTreeMap::<Hand, Vec<(&Act, Op)>>::new();
-        let mut texts = HashMap::<Hand, Vec<Option<u64>>>::new();
         for act in &records.acts {
-            let What::Message { room, target, by, op, text: content } = &act.what else { continue };
+            let What::Message { room, target, by, op, .. } = &act.what else { continue };
             self.verdict.counts.changes += usize::from(act.known.is_some());
-            let hand = (*room, *target, *by);
-            wanted.entry(hand).or_default().push((act, *op));
-            texts.entry(hand).or_default().push(content.as_deref().map(text));
+            wanted.entry((*room, *target, *by)).or_default().push((act, *op));
         }
         let hands = found.keys().chain(wanted.keys()).copied().collect::<BTreeSet<_>>();
         for hand @ (room, target, _) in hands {
-            let found = found.remove(&hand).unwrap_or_default();
-            let what = format!("message {target} of room {room}");
-            self.compare(&what, room, &wanted.remove(&hand).unwrap_or_default(), &found);
-            let texts = texts.remove(&hand).unwrap_or_default();
+            let (found, wanted) = (found.remove(&hand).unwrap_or_default(), wanted.remove(&hand).unwrap_or_default());
+            self.compare(&format!("message {target} of room {room}"), room, &wanted, &found);
+            let text_of = |n: usize| match &wanted.get(n)?.0.what {
+                What::Message { text: Some(content), .. } => Some(text(content)),
+                _ => None,
+            };
             let changes = self.states.changes.entry((room, target)).or_default();
-            changes.extend(found.iter().enumerate().map(|(n, (seq, op))| (*seq, *op, texts.get(n).copied().flatten())));
+            changes.extend(found.iter().enumerate().map(|(n, (seq, op))| (*seq, *op, text_of(n))));
             changes.sort_unstable_by_key(|(seq, ..)| *seq);
         }
     }

@@ -87,12 +87,11 @@ async fn change(world: &World, act: Act<'_>, dice: &mut Dice) -> anyhow::Result<
         let socket = (dice.below(SOCKET_EVERY) == 0).then(|| (world.next_socket(), 0));
         let outcome = match socket {
             Some((socket, _)) => {
-                let (event, payload) = match op {
+                let (event, mut payload) = match op {
                     Op::Edit => ("edit", json!({"content": text, "clientMessageId": key})),
                     Op::Delete => ("remove", json!({"clientMessageId": key})),
                     Op::Pin | Op::Unpin => ("pin", json!({"on": op == Op::Pin})),
                 };
-                let mut payload = payload;
                 payload["roomId"] = json!(room);
                 payload["seq"] = json!(seq);
                 payload["id"] = json!(message_id);

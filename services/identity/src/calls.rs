@@ -48,6 +48,9 @@ named! {
     message::ListChangesRequest, [Messages], |it| reading(&it.reading);
     message::ListVersionsRequest, [Messages], |it| reading(&it.reading);
     message::ListPinsRequest, [Messages], |it| reading(&it.reading);
+    message::ListReceiptsRequest, [Messages], |it| reading(&it.reading);
+    message::ListMarkersRequest, [Rooms, Messages], |it| Named::UserId(&it.user_id);
+    message::SetNotifyRequest, [Messages], |it| Named::UserId(&it.user_id);
 
     auth::LogoutRequest, [], |it| Named::SignIn { user_id: &it.user_id, session_id: &it.session_id };
     auth::ListSessionsRequest, [], |it| Named::UserId(&it.user_id);

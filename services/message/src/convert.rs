@@ -7,7 +7,10 @@ use confab_proto::message::v1 as pb;
 use confab_proto::room::v1 as room_pb;
 use uuid::Uuid;
 
-use crate::store::{AccessChange, Change, Event, File, Kind, LastTimes, Member, Op, Role, RoomHead, State, Version};
+use crate::store::{
+    AccessChange, Change, Event, File, Kind, LastTimes, Level, Marked, Marker, Member, Notify, Op, Receipt, Role,
+    RoomHead, State, Version,
+};
 
 /// Converts an event to its public form.
 pub fn event(event: &Event) -> pb::Event {
@@ -40,6 +43,7 @@ pub fn event(event: &Event) -> pb::Event {
             Box::new(pb::Change { target: change.target, op: op(change.op).into(), message })
         }),
         state: event.state.as_deref().map(state),
+        ordinal: event.ordinal,
     }
 }
 
@@ -182,9 +186,43 @@ pub fn new_file(file: file_pb::File, room_id: &str) -> Result<File> {
 }
 
 pub fn room_head((head, times): (RoomHead, LastTimes)) -> pb::RoomHead {
-    let RoomHead { room, seq, closed } = head;
+    let RoomHead { room, seq, closed, messages } = head;
     let (last_event_at_ms, last_event_until_ms) = (times.newest, times.until);
-    pb::RoomHead { room_id: room.to_string(), seq, closed, last_event_at_ms, last_event_until_ms }
+    pb::RoomHead { room_id: room.to_string(), seq, closed, last_event_at_ms, last_event_until_ms, messages }
+}
+
+pub fn marked(marked: Marked) -> pb::Marked {
+    let Marked { seq, at_ms, unread, moved, has_receipts } = marked;
+    pb::Marked { seq, at_ms, unread, moved, has_receipts }
+}
+
+pub fn marker(marker: Marker) -> pb::Marker {
+    let Marker { room, seq, unread, head, last_message_at_ms, notify } = marker;
+    let level = match notify.level {
+        Level::All => pb::Level::All,
+        Level::Mentions => pb::Level::Mentions,
+        Level::Nothing => pb::Level::None,
+    };
+    let notify = Some(pb::Notify { level: level.into(), until_ms: notify.until_ms });
+    pb::Marker { room_id: room.to_string(), read_seq: seq, unread, last_seq: head, last_message_at_ms, notify }
+}
+
+pub fn receipt(receipt: Receipt) -> pb::Receipt {
+    pb::Receipt { user_id: receipt.user.to_string(), seq: receipt.seq, at_ms: receipt.at_ms }
+}
+
+/// Converts notifications from their form in a request.
+///
+/// # Errors
+/// `invalid_request` without a level.
+pub fn notify(notify: pb::Notify) -> Result<Notify> {
+    let level = match notify.level() {
+        pb::Level::Unspecified => return Err(Error::field("notify.level", "must be given")),
+        pb::Level::All => Level::All,
+        pb::Level::Mentions => Level::Mentions,
+        pb::Level::None => Level::Nothing,
+    };
+    Ok(Notify { level, until_ms: notify.until_ms })
 }
 
 /// Converts the kind of an event in a request; `None` if this version does not have the kind.

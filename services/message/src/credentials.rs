@@ -10,7 +10,7 @@ use confab_identity::credential::Digest;
 use confab_proto::message::v1 as pb;
 use confab_proto::server_key::Scope;
 
-use crate::service::MAX_READERS;
+use crate::service::{MAX_MARKS, MAX_READERS};
 
 /// A server key needs this scope.
 const SCOPES: &[Scope] = &[Scope::Messages];
@@ -132,6 +132,43 @@ fn check_sender(claim: &Claim, credentials: &Credentials, event: &mut pb::NewEve
         return Some(claim.check_named(Named::User(sender), SCOPES));
     }
     Some(credentials.get(&name)?.and_then(|verified| proves(verified, Named::User(sender), SCOPES)))
+}
+
+/// Checks the users of marks. `None` for a mark whose credential is not known, so that the caller sends it again.
+///
+/// # Errors
+/// `too_large` for more than 1024 marks; `invalid_request` for more credentials than marks; `unavailable` while this
+/// replica cannot verify tokens, so that the caller asks another one.
+pub async fn markers(claim: &Claim, marks: &[pb::Mark], given: &[pb::Credential]) -> Result<Vec<Option<Result<()>>>> {
+    if marks.len() > MAX_MARKS {
+        return Err(Error::new(Code::TooLarge, format!("at most {MAX_MARKS} marks at once")));
+    }
+    if given.len() > marks.len() {
+        return Err(Error::field("credentials", "must not be more than marks"));
+    }
+    let Some(callers) = claim.callers() else { return Ok(marks.iter().map(|_| Some(Ok(()))).collect()) };
+    let names = marks.iter().filter_map(|mark| Digest::try_from(&*mark.credential).ok()).collect();
+    let credentials = Credentials(callers.find_all(given, names).await);
+    let mut unknown = 0;
+    let mut checked = Vec::with_capacity(marks.len());
+    for mark in marks {
+        let user = Named::UserId(&mark.user_id);
+        let outcome = if mark.credential.is_empty() {
+            Some(claim.check_named(user, SCOPES))
+        } else {
+            credentials.get(&mark.credential).map(|verified| verified.and_then(|by| proves(by, user, SCOPES)))
+        };
+        if let Some(Err(error)) = &outcome
+            && error.code == Code::Unavailable
+            && !callers.is_ready()
+        {
+            return Err(error.clone());
+        }
+        unknown += usize::from(outcome.is_none());
+        checked.push(outcome);
+    }
+    confab_identity::count_unknown(unknown);
+    Ok(checked)
 }
 
 /// The readers of a page.

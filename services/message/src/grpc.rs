@@ -15,7 +15,7 @@ use uuid::Uuid;
 use crate::check::NewEvent;
 use crate::convert;
 use crate::credentials::{self, Readers};
-use crate::service::{Ask, Found, History, Reading, Sent, Service, check_count};
+use crate::service::{Ask, Asked, Found, History, Reading, Sent, Service, check_count};
 use crate::store::{ChangedBetween, LastTimes, Reopening, Window};
 
 pub struct Grpc(Arc<Service>);
@@ -66,6 +66,7 @@ impl MessageService for Grpc {
         Ok(Response::new(pb::ListEventsResponse {
             epoch: page.epoch.to_string(),
             last_seq: page.head,
+            last_ordinal: page.messages,
             events: page.events.iter().map(convert::event).collect(),
             more,
             private: access.private,
@@ -181,6 +182,58 @@ impl MessageService for Grpc {
         self.0.rooms_opened().await?;
         Ok(Response::new(pb::RoomsOpenedResponse {}))
     }
+
+    async fn mark_read(&self, request: Request<pb::MarkReadRequest>) -> Result<Response<pb::MarkReadResponse>, Status> {
+        let claim = Claim::of(&request);
+        let pb::MarkReadRequest { marks, credentials, receipts_max_members } = request.into_inner();
+        let checked = credentials::markers(&claim, &marks, &credentials).await?;
+        let admitted = marks.iter().zip(&checked).filter(|(_, checked)| matches!(checked, Some(Ok(()))));
+        let asked = admitted.map(|(mark, _)| Asked {
+            room: &mark.room_id,
+            user: &mark.user_id,
+            seq: mark.seq,
+            age_ms: mark.age_ms,
+            back: mark.back,
+        });
+        let mut marked = self.0.mark(&asked.collect::<Vec<_>>(), receipts_max_members).await?.into_iter();
+        let outcomes = checked.into_iter().map(|checked| match checked {
+            None => pb::mark_outcome::Result::Refusal(unknown_credential()),
+            Some(Err(error)) => pb::mark_outcome::Result::Refusal(refusal(error)),
+            Some(Ok(())) => match marked.next().unwrap_or_else(|| Err(Error::timeout())) {
+                Ok(marked) => pb::mark_outcome::Result::Marked(convert::marked(marked)),
+                Err(error) => pb::mark_outcome::Result::Refusal(refusal(error)),
+            },
+        });
+        let outcomes = outcomes.map(|result| pb::MarkOutcome { result: Some(result) }).collect();
+        Ok(Response::new(pb::MarkReadResponse { outcomes }))
+    }
+
+    async fn list_markers(
+        &self,
+        request: Request<pb::ListMarkersRequest>,
+    ) -> Result<Response<pb::ListMarkersResponse>, Status> {
+        let pb::ListMarkersRequest { user_id, room_ids } = verified(request)?;
+        let markers = self.0.markers(&user_id, &room_ids).await?;
+        Ok(Response::new(pb::ListMarkersResponse { markers: markers.into_iter().map(convert::marker).collect() }))
+    }
+
+    async fn list_receipts(
+        &self,
+        request: Request<pb::ListReceiptsRequest>,
+    ) -> Result<Response<pb::ListReceiptsResponse>, Status> {
+        let pb::ListReceiptsRequest { reading, most } = verified(request)?;
+        let receipts = self.0.receipts(self::reading(&reading.unwrap_or_default()), most).await?;
+        Ok(Response::new(pb::ListReceiptsResponse { receipts: receipts.into_iter().map(convert::receipt).collect() }))
+    }
+
+    async fn set_notify(
+        &self,
+        request: Request<pb::SetNotifyRequest>,
+    ) -> Result<Response<pb::SetNotifyResponse>, Status> {
+        let pb::SetNotifyRequest { room_id, user_id, notify } = verified(request)?;
+        self.0.set_notify(&room_id, &user_id, convert::notify(notify.unwrap_or_default())?).await?;
+        Ok(Response::new(pb::SetNotifyResponse {}))
+    }
 }
 
 /// Returns the window of a page.
@@ -226,11 +279,18 @@ fn new_event(event: pb::NewEvent, peer: &Peer) -> Result<NewEvent> {
     })
 }
 
-/// The outcome of an event that the caller sends again with its credential.
-fn unknown() -> pb::Outcome {
+/// The refusal of an event or a mark that the caller sends again with its credential.
+fn unknown_credential() -> pb::Refusal {
     let detail = "the service does not know the credential; send the event again with it".into();
-    let refusal = pb::Refusal { code: credential::UNKNOWN.into(), detail };
-    pb::Outcome { result: Some(pb::outcome::Result::Refusal(refusal)), duplicate: false }
+    pb::Refusal { code: credential::UNKNOWN.into(), detail }
+}
+
+fn refusal(error: Error) -> pb::Refusal {
+    pb::Refusal { code: error.code.as_str().into(), detail: error.detail }
+}
+
+fn unknown() -> pb::Outcome {
+    pb::Outcome { result: Some(pb::outcome::Result::Refusal(unknown_credential())), duplicate: false }
 }
 
 fn outcome(sent: Sent) -> pb::Outcome {
@@ -242,10 +302,7 @@ fn outcome(sent: Sent) -> pb::Outcome {
         Ok((event, found)) => {
             pb::Outcome { result: Some(Event(convert::event(&event))), duplicate: found == Found::Duplicate }
         }
-        Err(error) => {
-            let refusal = pb::Refusal { code: error.code.as_str().into(), detail: error.detail };
-            pb::Outcome { result: Some(Refusal(refusal)), duplicate: false }
-        }
+        Err(error) => pb::Outcome { result: Some(Refusal(refusal(error))), duplicate: false },
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod attach;
 mod changes;
+mod markers;
 mod rooms;
 
 use std::collections::HashMap;
@@ -54,6 +55,7 @@ pub enum Found {
 }
 
 pub use changes::Reading;
+pub use markers::{Asked, MAX_MARKS};
 pub use rooms::{Ask, History, MAX_READERS};
 
 pub struct Service {

@@ -5,6 +5,7 @@ mod change;
 mod changes;
 mod dropping;
 mod event;
+mod markers;
 mod outcome;
 pub mod postgres;
 pub mod sqlite;
@@ -26,6 +27,7 @@ pub(crate) use changes::delegated_changes;
 pub use changes::{ChangeStore, Changed, ChangedBetween, Erased, MAX_CAUGHT_UP, MAX_VERSIONS, Version, Versions};
 pub use dropping::{DropStore, Judged, RoomFile};
 pub use event::{Body, EVENT_OVERHEAD, Event, EventData, File, Kind, client_id};
+pub use markers::{Level, MAX_MARKERS, Mark, MarkStore, Marked, Marker, Notify, Receipt};
 pub use outcome::{Outcome, of_earlier};
 
 /// The outcome of a batch.
@@ -91,6 +93,8 @@ pub struct Page {
     pub head: u64,
     /// Of a room: the `seq` of the newest event that such a page can have.
     pub last: u64,
+    /// Of a room: the newest ordinal; 0 without one.
+    pub messages: u64,
     pub events: Vec<Event>,
 }
 
@@ -126,6 +130,8 @@ pub struct RoomHead {
     pub seq: u64,
     /// Whether the room is closed: no event can follow.
     pub closed: bool,
+    /// The newest ordinal; 0 without one.
+    pub messages: u64,
 }
 
 /// When the newest events of a room were appended, in milliseconds since the Unix epoch.
@@ -224,6 +230,9 @@ pub trait Store: ChangeStore {
     /// Returns the files of deleted messages.
     fn drops(&self) -> &dyn DropStore;
 
+    /// Returns the read markers.
+    fn marks(&self) -> &dyn MarkStore;
+
     /// Opens a room with its members, unless it was opened before. Idempotent.
     fn open_room(&self, room: RoomKey, private: bool, members: Vec<Member>) -> BoxFuture<'_, Result<()>>;
 
@@ -304,6 +313,10 @@ macro_rules! delegated {
 
         fn drops(&self) -> &dyn crate::store::DropStore {
             self.store.drops()
+        }
+
+        fn marks(&self) -> &dyn crate::store::MarkStore {
+            self.store.marks()
         }
     };
 }

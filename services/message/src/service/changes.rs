@@ -90,7 +90,7 @@ impl Service {
         Ok(page)
     }
 
-    fn reading(&self, reading: &Reading<'_>) -> Result<(RoomKey, Readers)> {
+    pub(super) fn reading(&self, reading: &Reading<'_>) -> Result<(RoomKey, Readers)> {
         self.check_format()?;
         let room = text::id("roomId", reading.room)?;
         let readers = if reading.moderator {

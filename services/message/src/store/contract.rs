@@ -8,6 +8,7 @@ mod dropping;
 mod erasing;
 mod files;
 mod folding;
+mod markers;
 mod members;
 mod opening;
 mod privileges;

@@ -21,6 +21,13 @@ pub enum Kind {
     Change = 4,
 }
 
+impl Kind {
+    /// Whether events of this kind count as unread.
+    pub fn is_countable(self) -> bool {
+        matches!(self, Self::Message | Self::File)
+    }
+}
+
 impl TryFrom<i64> for Kind {
     type Error = Error;
 
@@ -156,6 +163,9 @@ pub struct Event {
     pub seq: u64,
     /// Milliseconds since the Unix epoch.
     pub created_at_ms: i64,
+    /// The number of countable messages of the room up to this one; `None` for an event that does not count, and for
+    /// one of a release without ordinals.
+    pub ordinal: Option<u64>,
     /// Of a message: what changes have made of it. Then `data` has the present text and files.
     pub state: Option<Box<State>>,
     /// [`Kind::Change`]: the message, in a state at or after the change.
@@ -163,9 +173,15 @@ pub struct Event {
 }
 
 impl Event {
-    /// Creates an event without a state.
+    /// Creates an event without an ordinal and a state.
     pub fn new(data: Arc<EventData>, position: u64, seq: u64, created_at_ms: i64) -> Self {
-        Self { data, position, seq, created_at_ms, state: None, message: None }
+        Self { data, position, seq, created_at_ms, ordinal: None, state: None, message: None }
+    }
+
+    /// Gives the event its ordinal if it counts; `count` is the number of countable messages up to the event.
+    pub fn counted(mut self, count: Option<i64>) -> Self {
+        self.ordinal = count.filter(|_| self.data.kind.is_countable()).map(|count| count as u64);
+        self
     }
 
     /// Gives a message the state that changes have made of it, with its present text if it was edited.

@@ -2,6 +2,7 @@
 
 mod changes;
 mod dropping;
+mod markers;
 mod opening;
 mod pages;
 #[cfg(test)]
@@ -20,8 +21,8 @@ use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 use super::{
-    AppendError, Appended, Body, DropStore, Event, EventData, Head, Heads, Kind, LastTimes, Limit, Member, Opened,
-    Outcome, Page, Readers, Refusal, Reopening, RoomAccess, RoomHead, RoomKey, Store, Window,
+    AppendError, Appended, Body, DropStore, Event, EventData, Head, Heads, Kind, LastTimes, Limit, MarkStore, Member,
+    Opened, Outcome, Page, Readers, Refusal, Reopening, RoomAccess, RoomHead, RoomKey, Store, Window,
 };
 use opening::{FINGERPRINT, finish_upgrade, open_or_renew};
 use pages::{FIND, LAST_TIMES, LIST_NEWEST_FIRST, LIST_OLDEST_FIRST, READ_LOG, Read, Reads, mark_deleted, read};
@@ -30,11 +31,12 @@ refinery::embed_migrations!("migrations/postgres");
 
 pub struct Postgres(pg::Pool);
 
-const APPEND: &str = "/* append */ SELECT * FROM append_events($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
+const APPEND: &str = "/* append */ SELECT * FROM append_batch($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
 
 const HEADS: &str = "/* heads */ SELECT l.epoch, p.partition, p.head FROM log l, partitions p ORDER BY p.partition";
 
-const ROOM_HEADS: &str = "/* room_heads */ SELECT l.epoch, r.room_id, coalesce(h.seq, 0), coalesce(h.closed, false)
+const ROOM_HEADS: &str =
+    "/* room_heads */ SELECT l.epoch, r.room_id, coalesce(h.seq, 0), coalesce(h.closed, false), coalesce(h.messages, 0)
     FROM log l
     LEFT JOIN unnest($1::integer[], $2::uuid[]) WITH ORDINALITY AS r (partition, room_id, n) ON true
     LEFT JOIN room_heads h ON h.partition = r.partition AND h.room_id = r.room_id
@@ -132,7 +134,7 @@ fn failed(error: tokio_postgres::Error) -> AppendError {
     }
 }
 
-/// The members that the access events of a batch add, change or remove, as `append_events` reads them.
+/// The members that the access events of a batch add, change or remove, as `append_batch` reads them.
 fn grants(batch: &[Arc<EventData>]) -> Result<Option<String>> {
     let mut grants = Vec::new();
     for (n, change) in (1..).zip(batch).filter_map(|(n, data)| Some((n, data.body.access.as_ref()?))) {
@@ -169,8 +171,9 @@ fn nothing_done(error: tokio_postgres::Error) -> Error {
 }
 
 fn outcome(row: &Row, data: &Arc<EventData>, created_at_ms: i64) -> Result<Outcome> {
-    let numbered =
-        |data, created_at_ms| Event::new(data, row.get::<_, i64>(3) as u64, row.get::<_, i64>(4) as u64, created_at_ms);
+    let numbered = |data, created_at_ms| {
+        Event::new(data, row.get::<_, i64>(3) as u64, row.get::<_, i64>(4) as u64, created_at_ms).counted(row.get(9))
+    };
     if row.get(1) {
         return Ok(Outcome::Appended(numbered(data.clone(), created_at_ms)));
     }
@@ -297,6 +300,7 @@ impl Store for Postgres {
                     room: row.get::<_, Option<_>>(1)?,
                     seq: row.get::<_, i64>(2) as u64,
                     closed: row.get(3),
+                    messages: row.get::<_, i64>(4) as u64,
                 })
             };
             Ok(Heads { epoch, heads: rows.iter().filter_map(head).collect() })
@@ -320,6 +324,10 @@ impl Store for Postgres {
     }
 
     fn drops(&self) -> &dyn DropStore {
+        self
+    }
+
+    fn marks(&self) -> &dyn MarkStore {
         self
     }
 

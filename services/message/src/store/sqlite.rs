@@ -4,6 +4,7 @@ mod append;
 mod changes;
 mod dropping;
 mod judging;
+mod markers;
 mod opening;
 mod rooms;
 mod rows;
@@ -19,8 +20,8 @@ use rusqlite::{Connection, params};
 use uuid::Uuid;
 
 use super::{
-    AppendError, Appended, DropStore, Event, EventData, Head, Heads, LastTimes, Limit, Member, Opened, Page, Readers,
-    Reopening, RoomAccess, RoomHead, RoomKey, Store, Window,
+    AppendError, Appended, DropStore, Event, EventData, Head, Heads, LastTimes, Limit, MarkStore, Member, Opened, Page,
+    Readers, Reopening, RoomAccess, RoomHead, RoomKey, Store, Window,
 };
 use append::append;
 use rows::{READ_LOG, Taken, epoch, find, mark_deleted};
@@ -113,7 +114,7 @@ impl Store for Sqlite {
             mark_deleted(connection, events.iter_mut())?;
             let head = "/* read_log */ SELECT head FROM partitions WHERE partition = ?1";
             let head = connection.prepare_cached(head)?.query_row([partition], |row| row.get::<_, i64>(0))?;
-            Ok(Page { epoch: epoch(connection)?, head: head as u64, last: head as u64, events })
+            Ok(Page { epoch: epoch(connection)?, head: head as u64, last: head as u64, messages: 0, events })
         };
         self.database.read(read).boxed()
     }
@@ -144,8 +145,8 @@ impl Store for Sqlite {
     fn room_heads(&self, keys: Vec<RoomKey>) -> BoxFuture<'_, Result<Heads<RoomHead>>> {
         let read = move |connection: &Connection| {
             let head = |key: &RoomKey| {
-                let rooms::Head { seq, closed, .. } = rooms::head(connection, *key)?;
-                Ok(RoomHead { room: key.1, seq: seq as u64, closed })
+                let rooms::Head { seq, closed, messages, .. } = rooms::head(connection, *key)?;
+                Ok(RoomHead { room: key.1, seq: seq as u64, closed, messages: messages as u64 })
             };
             Ok(Heads { epoch: epoch(connection)?, heads: keys.iter().map(head).collect::<Result<_>>()? })
         };
@@ -172,6 +173,10 @@ impl Store for Sqlite {
     }
 
     fn drops(&self) -> &dyn DropStore {
+        self
+    }
+
+    fn marks(&self) -> &dyn MarkStore {
         self
     }
 

@@ -75,8 +75,8 @@ async fn heads_of_rooms(fixture: Fixture) {
     append_new(&*store, &[new_message(room, None, "one"), new_message(room, None, "two"), closing]).await;
     let empty = rooms_in(2).next().unwrap();
     let heads = store.room_heads(vec![(2, empty), (1, room), (1, deleted)]).await.unwrap();
-    let head = |room, seq, closed| RoomHead { room, seq, closed };
-    assert_eq!(heads.heads, [head(empty, 0, false), head(room, 2, false), head(deleted, 1, true)]);
+    let head = |room, seq, closed, messages| RoomHead { room, seq, closed, messages };
+    assert_eq!(heads.heads, [head(empty, 0, false, 0), head(room, 2, false, 2), head(deleted, 1, true, 0)]);
     let none = store.room_heads(Vec::new()).await.unwrap();
     assert_eq!((none.epoch, none.heads.len()), (heads.epoch, 0));
 }

@@ -149,7 +149,7 @@ pub fn items(readers: &Readers, order: &str) -> String {
 }
 
 fn list(readers: &Readers, order: &str) -> String {
-    let more = format!(", {LAST_ITEM}, {RIGHT}");
+    let more = format!(", {LAST_ITEM}, {RIGHT}, coalesce(h.messages, 0)");
     statement("list", ("h.seq", &more), ROOM, &items(readers, order), order, ("$3", "$4"))
 }
 
@@ -164,13 +164,13 @@ fn events(readers: &Readers, order: &str) -> String {
         ) p {}",
         state_of()
     );
-    let more = format!(", coalesce(h.seq, 0), {RIGHT}");
+    let more = format!(", coalesce(h.seq, 0), {RIGHT}, coalesce(h.messages, 0)");
     statement("read_events", ("h.seq", &more), ROOM, &rows, order, ("$3", "$4"))
 }
 
 /// Builds a statement that reads a room and rows of its events, at most `most` and $4 bytes.
 pub fn of_room(name: &str, rows: &str, most: &str) -> String {
-    let more = format!(", {LAST_ITEM}, {RIGHT}");
+    let more = format!(", {LAST_ITEM}, {RIGHT}, coalesce(h.messages, 0)");
     statement(name, ("h.seq", &more), ROOM, rows, "ASC", (most, "$4"))
 }
 
@@ -215,19 +215,21 @@ pub async fn read(
     let first = rows.first().ok_or_else(|| Error::internal("the log has no row"))?;
     let (epoch, head) = (first.get(0), first.get::<_, i64>(1) as u64);
     let (part, further) = (rows::FIRST + rows::COUNT, rows::FIRST + rows::COUNT + 2);
-    let (mut events, mut messages) = (Vec::with_capacity(rows.len()), Vec::new());
+    let (mut events, mut changed) = (Vec::with_capacity(rows.len()), Vec::new());
     for row in &rows {
         // A head without events is one row of nulls.
         if let Some(event) = rows::event(row, partition)? {
-            let list = if row.get::<_, Option<i32>>(part) == Some(1) { &mut messages } else { &mut events };
+            let list = if row.get::<_, Option<i32>>(part) == Some(1) { &mut changed } else { &mut events };
             list.push(event);
         }
     }
-    mark_deleted(client, events.iter_mut().chain(messages.iter_mut())).await?;
+    mark_deleted(client, events.iter_mut().chain(changed.iter_mut())).await?;
     let found = first.get::<_, Option<i64>>(part + 1).unwrap_or_default() as usize;
-    let changed = Changed { more: messages.len() < found, messages };
+    let changed = Changed { more: changed.len() < found, messages: changed };
     let last = first.get::<_, i64>(further) as u64;
-    Ok(Read { page: Page { epoch, head, last, events }, changed, access: right(first, further + 1) })
+    let messages = if first.len() > further + 4 { first.get::<_, i64>(further + 4) as u64 } else { 0 };
+    let page = Page { epoch, head, last, messages, events };
+    Ok(Read { page, changed, access: right(first, further + 1) })
 }
 
 /// Reads the columns of [`RIGHT`], if the statement has them.

@@ -14,10 +14,23 @@ pub const FIRST: usize = 2;
 pub const COUNT: usize = EVENT.len() + STATE.len() + OF_MESSAGE.len();
 
 /// The columns in the order in which [`event`], [`fold`] and [`message`] read them.
-const EVENT: [&str; 11] =
-    ["position", "room_id", "seq", "kind", "id", "sender_id", "client_id", "body", "created_at", "target", "op"];
+const EVENT: [&str; 12] = [
+    "position",
+    "room_id",
+    "seq",
+    "kind",
+    "id",
+    "sender_id",
+    "client_id",
+    "body",
+    "created_at",
+    "target",
+    "op",
+    "ordinal",
+];
 const STATE: [&str; 6] = ["revision", "content", "edited_at", "deleted_by", "deleted_by_name", "pinned"];
-const OF_MESSAGE: [&str; 7] = ["m_position", "m_kind", "m_id", "m_sender_id", "m_client_id", "m_body", "m_created_at"];
+const OF_MESSAGE: [&str; 8] =
+    ["m_position", "m_kind", "m_id", "m_sender_id", "m_client_id", "m_body", "m_created_at", "m_ordinal"];
 
 /// Returns a subquery for the row of a table with this key of a partition, a room and a `seq`. Sought in the order of
 /// the key, whatever the planner expects: by equality alone, a plan that is made while the table is small scans the
@@ -49,10 +62,11 @@ pub fn message_of() -> String {
 pub const STATE_COLUMNS: &str = "s.revision, s.content, s.edited_at, s.deleted_by, s.deleted_by_name, s.pinned";
 /// The columns of the message `m` of a change.
 pub const MESSAGE: &str = "m.position AS m_position, m.kind AS m_kind, m.id AS m_id, m.sender_id AS m_sender_id,
-    m.client_id AS m_client_id, m.body AS m_body, m.created_at AS m_created_at";
+    m.client_id AS m_client_id, m.body AS m_body, m.created_at AS m_created_at, m.ordinal AS m_ordinal";
 /// The columns of a read without the messages of changes.
 pub const NO_MESSAGE: &str = "NULL::bigint AS m_position, NULL::smallint AS m_kind, NULL::uuid AS m_id,
-    NULL::uuid AS m_sender_id, NULL::text AS m_client_id, NULL::text AS m_body, NULL::bigint AS m_created_at";
+    NULL::uuid AS m_sender_id, NULL::text AS m_client_id, NULL::text AS m_body, NULL::bigint AS m_created_at,
+    NULL::bigint AS m_ordinal";
 
 /// Returns the encoded size of a row, in bytes.
 pub fn size() -> String {
@@ -89,7 +103,7 @@ pub fn event(row: &Row, partition: u32) -> Result<Option<Event>> {
         closes_room: false,
     };
     let seq = row.get::<_, i64>(FIRST + 2) as u64;
-    let mut event = Event::new(Arc::new(data), position as u64, seq, row.get(FIRST + 8));
+    let mut event = Event::new(Arc::new(data), position as u64, seq, row.get(FIRST + 8)).counted(row.get(FIRST + 11));
     match event.data.change {
         Some(change) => {
             if let Some(mut message) = message(row, &event.data, change.target)? {
@@ -117,7 +131,7 @@ fn message(row: &Row, change: &EventData, seq: u64) -> Result<Option<Event>> {
         change: None,
         closes_room: false,
     };
-    Ok(Some(Event::new(Arc::new(data), position as u64, seq, row.get(first + 6))))
+    Ok(Some(Event::new(Arc::new(data), position as u64, seq, row.get(first + 6)).counted(row.get(first + 7))))
 }
 
 /// Gives a message the state in its row, if it was changed.

@@ -20,7 +20,8 @@ struct Moving {
     /// Whether a room must be open.
     only_open: bool,
     partitions: BTreeMap<u32, i64>,
-    rooms: BTreeMap<RoomKey, Head>,
+    /// Rooms, with the number of countable messages before the batch.
+    rooms: BTreeMap<RoomKey, (i64, Head)>,
 }
 
 pub fn append(connection: &Connection, batch: &[Arc<EventData>], created_at_ms: i64) -> Result<Appended> {
@@ -35,11 +36,25 @@ pub fn append(connection: &Connection, batch: &[Arc<EventData>], created_at_ms: 
         update.execute(params![partition, head])?;
     }
     let mut upsert = connection.prepare_cached(
-        "/* append */ INSERT INTO room_heads (partition, room_id, seq, closed, private) VALUES (?1, ?2, ?3, ?4, ?5)
-        ON CONFLICT (partition, room_id) DO UPDATE SET seq = excluded.seq, closed = excluded.closed, private = excluded.private",
+        "/* append */ INSERT INTO room_heads AS h (partition, room_id, seq, closed, private, messages, counted_from, last_message_at)
+        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
+        ON CONFLICT (partition, room_id) DO UPDATE SET seq = excluded.seq, closed = excluded.closed, private = excluded.private,
+            messages = excluded.messages, counted_from = excluded.counted_from,
+            last_message_at = coalesce(excluded.last_message_at, h.last_message_at)",
     )?;
-    for ((partition, room), head) in moving.rooms.into_iter().filter(|(_, head)| head.seq > 0) {
-        upsert.execute(params![partition, room.as_bytes(), head.seq, head.closed, head.private])?;
+    for ((partition, room), (before, head)) in moving.rooms.into_iter().filter(|(_, (_, head))| head.seq > 0) {
+        let last_message_at = (head.messages > before).then_some(created_at_ms);
+        let values = params![
+            partition,
+            room.as_bytes(),
+            head.seq,
+            head.closed,
+            head.private,
+            head.messages,
+            head.counted_from,
+            last_message_at
+        ];
+        upsert.execute(values)?;
     }
     for outcome in &mut outcomes {
         if let Some((room, seq)) = outcome.needed()
@@ -62,9 +77,12 @@ fn append_one(
         return Ok(of_earlier(first, data));
     }
     let key = (data.partition, data.room);
-    let room = match moving.rooms.entry(key) {
+    let (_, room) = match moving.rooms.entry(key) {
         Entry::Occupied(entry) => entry.into_mut(),
-        Entry::Vacant(entry) => entry.insert(rooms::head(connection, key)?),
+        Entry::Vacant(entry) => {
+            let head = rooms::head(connection, key)?;
+            entry.insert((head.messages, head))
+        }
     };
     let is_moderator = data.change.is_some_and(|change| change.moderator);
     let hides_from_sender = room.private && data.kind != Kind::System && !is_moderator;
@@ -87,6 +105,11 @@ fn append_one(
         }
     };
     *head += 1;
+    let ordinal = (data.kind != Kind::Change).then(|| {
+        room.counted_from.get_or_insert(room.seq);
+        room.messages += i64::from(data.kind.is_countable());
+        room.messages
+    });
     room.seq += 1;
     room.exists = true;
     room.closed = data.closes_room;
@@ -103,6 +126,7 @@ fn append_one(
         created_at_ms,
         data.change.map(|change| number(change.target)),
         data.change.map(|change| change.op as i64),
+        ordinal,
     ])?;
     if let Some(change) = &data.change {
         judging::apply(connection, data, change, room.seq, created_at_ms)?;
@@ -110,7 +134,7 @@ fn append_one(
     if let Some(change) = &data.body.access {
         apply(connection, key, room, change)?;
     }
-    Ok(Outcome::Appended(Event::new(data.clone(), *head as u64, room.seq as u64, created_at_ms)))
+    Ok(Outcome::Appended(Event::new(data.clone(), *head as u64, room.seq as u64, created_at_ms).counted(ordinal)))
 }
 
 /// Applies a change that holds from the room's newest `seq` on.
@@ -118,7 +142,7 @@ fn apply(connection: &Connection, (partition, room): RoomKey, head: &mut Head, c
     if change.changes_visibility {
         head.private = change.private;
     }
-    rooms::grant(connection, (partition, room), &change.members, head.seq)?;
+    rooms::grant(connection, (partition, room), &change.members, head.seq, head.messages)?;
     let remove = "/* append */ DELETE FROM room_members WHERE partition = ?1 AND room_id = ?2 AND user_id = ?3";
     let mut remove = connection.prepare_cached(remove)?;
     for user in &change.removed {

@@ -38,7 +38,8 @@ impl Room {
     fn page(&self, connection: &Connection, taken: Taken, last: i64) -> Result<Page> {
         let mut events = taken.events;
         mark_deleted(connection, events.iter_mut())?;
-        Ok(Page { epoch: rows::epoch(connection)?, head: self.head.seq as u64, last: last as u64, events })
+        let (head, messages) = (self.head.seq as u64, self.head.messages as u64);
+        Ok(Page { epoch: rows::epoch(connection)?, head, last: last as u64, messages, events })
     }
 
     /// Takes the events of a window without changes.
@@ -100,7 +101,7 @@ impl Room {
 /// Returns the ranges of `seq`, both bounds exclusive, that contain exactly the next `most` events between two seqs,
 /// both exclusive, without changes. The upper bound is at most the room's head and 1: the numbers of a room are dense,
 /// so the size of a range is known.
-fn ranges(
+pub fn ranges(
     connection: &Connection,
     (partition, room): RoomKey,
     (above, below): (i64, i64),

@@ -119,7 +119,8 @@ pub fn apply(connection: &Connection, data: &EventData, change: &Change, seq: i6
         }
         Op::Delete => {
             let delete = "/* append */ UPDATE message_state SET text_revision = ?4, content = NULL, pinned = NULL,
-                    deleted_at = ?5, deleted_by = ?6, deleted_by_name = ?7, to_erase = 1
+                    deleted_at = ?5, deleted_by = ?6, deleted_by_name = ?7, to_erase = 1, deleted_ordinal = (
+                        SELECT ordinal FROM events WHERE partition = ?1 AND room_id = ?2 AND seq = ?3)
                 WHERE partition = ?1 AND room_id = ?2 AND seq = ?3";
             let by = (data.sender.as_bytes(), &data.body.sender_username);
             let values = params![partition, room, target, seq, created_at_ms, by.0, by.1];

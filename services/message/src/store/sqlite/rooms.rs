@@ -15,14 +15,26 @@ pub struct Head {
     pub seq: i64,
     pub closed: bool,
     pub private: bool,
+    /// The newest ordinal.
+    pub messages: i64,
+    /// The newest `seq` before the first ordinal; `None` while a room of an earlier release has no ordinal.
+    pub counted_from: Option<i64>,
 }
 
 pub fn head(connection: &Connection, (partition, room): RoomKey) -> Result<Head> {
-    let read = "/* room_head */ SELECT seq, closed, private FROM room_heads WHERE partition = ?1 AND room_id = ?2";
+    let read = "/* room_head */ SELECT seq, closed, private, messages, counted_from FROM room_heads
+        WHERE partition = ?1 AND room_id = ?2";
     let head = connection
         .prepare_cached(read)?
         .query_row(params![partition, room.as_bytes()], |row| {
-            Ok(Head { exists: true, seq: row.get(0)?, closed: row.get(1)?, private: row.get(2)? })
+            Ok(Head {
+                exists: true,
+                seq: row.get(0)?,
+                closed: row.get(1)?,
+                private: row.get(2)?,
+                messages: row.get(3)?,
+                counted_from: row.get(4)?,
+            })
         })
         .optional()?;
     Ok(head.unwrap_or_default())
@@ -78,14 +90,23 @@ pub fn access(connection: &Connection, room: RoomKey, head: &Head, readers: &[Uu
     Ok(RoomAccess { exists: head.exists, private: head.private, readers })
 }
 
-/// Adds members to a room, or changes their roles, from `seq` on.
-pub fn grant(connection: &Connection, (partition, room): RoomKey, members: &[Member], seq: i64) -> Result<()> {
+/// Adds members to a room, or changes their roles, from `seq` on, up to which the room has this number of countable
+/// messages.
+pub fn grant(
+    connection: &Connection,
+    (partition, room): RoomKey,
+    members: &[Member],
+    seq: i64,
+    messages: i64,
+) -> Result<()> {
     let mut grant = connection.prepare_cached(
-        "/* grant */ INSERT INTO room_members (partition, room_id, user_id, role, since_seq) VALUES (?1, ?2, ?3, ?4, ?5)
+        "/* grant */ INSERT INTO room_members (partition, room_id, user_id, role, since_seq, read_seq, read_ordinal)
+        VALUES (?1, ?2, ?3, ?4, ?5, ?5, ?6)
         ON CONFLICT (partition, room_id, user_id) DO UPDATE SET role = excluded.role",
     )?;
     for member in members {
-        grant.execute(params![partition, room.as_bytes(), member.user.as_bytes(), member.role as i64, seq])?;
+        let role = member.role as i64;
+        grant.execute(params![partition, room.as_bytes(), member.user.as_bytes(), role, seq, messages])?;
     }
     Ok(())
 }
@@ -115,8 +136,8 @@ fn begin_reopening(
     Reopening { epoch, private, .. }: &Reopening,
 ) -> Result<Option<(i64, i64)>> {
     let begin = "/* reopen_room */
-        INSERT INTO room_heads AS h (partition, room_id, seq, private, opened, opening_in, opening_seq)
-        SELECT ?1, ?2, 0, ?4, 1, epoch, 0 FROM log WHERE epoch = ?3
+        INSERT INTO room_heads AS h (partition, room_id, seq, private, opened, opening_in, opening_seq, counted_from)
+        SELECT ?1, ?2, 0, ?4, 1, epoch, 0, 0 FROM log WHERE epoch = ?3
         ON CONFLICT (partition, room_id) DO UPDATE
         SET private = excluded.private, opened = 1, opening_in = excluded.opening_in, opening_seq = h.seq
         WHERE h.opened_in IS NOT excluded.opening_in AND h.opening_in IS NOT excluded.opening_in";
@@ -168,11 +189,12 @@ fn changed_since(connection: &Connection, (partition, room): RoomKey, seq: i64) 
 
 /// Opens a room, unless it was opened before: a late repeat must not bring a removed member back.
 pub fn open(connection: &Connection, (partition, room): RoomKey, private: bool, members: &[Member]) -> Result<()> {
-    let open = "/* open_room */ INSERT INTO room_heads AS h (partition, room_id, seq, private, opened) VALUES (?1, ?2, 0, ?3, 1)
+    let open = "/* open_room */ INSERT INTO room_heads AS h (partition, room_id, seq, private, opened, counted_from)
+        VALUES (?1, ?2, 0, ?3, 1, 0)
         ON CONFLICT (partition, room_id) DO UPDATE SET private = excluded.private, opened = 1 WHERE NOT h.opened";
     let opened = connection.prepare_cached(open)?.execute(params![partition, room.as_bytes(), private])?;
     if opened == 0 {
         return Ok(());
     }
-    grant(connection, (partition, room), members, 0)
+    grant(connection, (partition, room), members, 0, 0)
 }

@@ -13,7 +13,7 @@ use crate::store::{Body, Change, Event, EventData, Kind, Limit, Op, RoomKey, Sta
 /// The columns of an event, in the order that [`event`] reads.
 macro_rules! columns {
     () => {
-        "partition, position, room_id, seq, kind, id, sender_id, client_id, body, created_at, target, op"
+        "partition, position, room_id, seq, kind, id, sender_id, client_id, body, created_at, target, op, ordinal"
     };
 }
 
@@ -45,7 +45,7 @@ pub const READ_LOG: &str = concat!(
 pub const INSERT: &str = concat!(
     "/* append */ INSERT INTO events (",
     columns!(),
-    ") VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)"
+    ") VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)"
 );
 
 /// Finds the event with the same identity.
@@ -143,7 +143,7 @@ fn event(row: &Row) -> Result<Event> {
         closes_room: false,
     };
     let (position, seq) = (row.get::<_, i64>(1)? as u64, row.get::<_, i64>(3)? as u64);
-    Ok(Event::new(Arc::new(data), position, seq, row.get(9)?))
+    Ok(Event::new(Arc::new(data), position, seq, row.get(9)?).counted(row.get(12)?))
 }
 
 /// Collects events up to a limit, but at least one.

@@ -11,6 +11,7 @@ mod file_upload;
 mod handle;
 mod join;
 mod lanes;
+mod markers;
 mod pause;
 pub mod recovery;
 mod renew;

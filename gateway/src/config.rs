@@ -138,6 +138,9 @@ pub struct RealtimeConfig {
     /// connections; 0 = no limit. All clients behind one NAT have one address
     #[arg(long, env = "CONFAB_MAX_SOCKETS_PER_ADDRESS", default_value_t = 100_000, value_name = "COUNT")]
     pub max_sockets_per_address: usize,
+    /// Most members of a room with read receipts, at most 1000; 0 = no read receipts
+    #[arg(long, env = "CONFAB_RECEIPTS_MAX_MEMBERS", default_value_t = 100, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(..=1000))]
+    pub receipts_max_members: u32,
     /// Most sessions that have not sent CONNECT; above that, the gateway closes the oldest one of the address that has
     /// the most; 0 = no limit
     #[arg(long, env = "CONFAB_MAX_PENDING_SESSIONS", default_value_t = 4096, value_name = "COUNT")]

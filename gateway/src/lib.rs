@@ -9,6 +9,7 @@ pub mod edge;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 pub mod limits;
+mod marks;
 mod metrics;
 pub mod new_change;
 pub mod new_message;
@@ -56,6 +57,7 @@ use edge::TraceTrust;
 use edge::cors::Origins;
 use edge::hosts::Hosts;
 use limits::Limits;
+use marks::Marks;
 use send::Sender;
 use server::{Admission, ShutdownPlan, places};
 use turns::Pages;
@@ -72,6 +74,7 @@ pub struct App {
     /// Which other users a user finds.
     pub directory: UserDirectory,
     pub sender: Sender,
+    pub(crate) marks: Arc<Marks>,
     pub pages: Pages,
 }
 
@@ -220,6 +223,7 @@ pub async fn start(
     };
     let chat = Chat::new(parts, &bus, process);
     chat.start_tasks();
+    let marks = chat.marks.clone();
     let socketio = config.realtime.of_server(clients.call.deadline);
     let registry = chat.registry.clone();
     let server = Server::in_cluster(chat, socketio, registry, cluster, server::into_tcp);
@@ -228,7 +232,8 @@ pub async fn start(
     let (keys, audit) = (ServerKeys::new(auth()), Audit::new(auth()));
     let acting = ActingUsers::new(auth(), revocations.clone());
     let (config, directory) = (config.clone(), config.directory());
-    let app = Arc::new(App { clients, tokens, keys, acting, audit, revocations, config, directory, sender, pages });
+    let app =
+        Arc::new(App { clients, tokens, keys, acting, audit, revocations, config, directory, sender, marks, pages });
     let routes = rest::routes(app)?.layer(from_fn_with_state(limits, limits::apply));
     let routes = routes.layer(from_fn_with_state(process.pauses.clone(), rest::outdated::reject));
     let routes = edge::around(routes.merge(confab_socketio::routes(&server)), origins, hosts, trust);

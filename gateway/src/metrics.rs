@@ -22,6 +22,7 @@ pub struct Metrics {
     pub removals: Outcomes,
     pub pins: Outcomes,
     pub uploads: Outcomes,
+    pub reads: Outcomes,
     pub renewals: Outcomes,
     pub recoveries: Counters,
     pub history_reads: Counter,
@@ -46,8 +47,8 @@ impl Metrics {
         );
         LIMITS.exist(&["origin", "pages", "rooms_per_socket", "sockets_per_user", "sockets_per_address"]);
         confab_socketio::METRICS.outbox_waits.exist(&["join", "page", "recovery", "send"]);
-        let events = ["joinRoom", "leaveRoom", "message", "edit", "remove", "pin", "fileUpload", "auth"];
-        let [joins, leaves, messages, edits, removals, pins, uploads, renewals] = events.map(|event| {
+        let events = ["joinRoom", "leaveRoom", "message", "edit", "remove", "pin", "fileUpload", "read", "auth"];
+        let [joins, leaves, messages, edits, removals, pins, uploads, reads, renewals] = events.map(|event| {
             let help = "Duration of Socket.IO events from arrival to acknowledgement; refused: the client's error, failed: the server's";
             Outcomes::new("confab_event_seconds", help, &[("event", event)])
         });
@@ -65,6 +66,7 @@ impl Metrics {
             removals,
             pins,
             uploads,
+            reads,
             renewals,
             recoveries: Counters::new(
                 "confab_recoveries_total",

@@ -20,6 +20,7 @@ mod revision;
 mod rooms;
 mod sessions;
 mod states;
+mod unread;
 mod users;
 
 use std::sync::Arc;
@@ -68,6 +69,7 @@ fn operations() -> OpenApiRouter<Arc<App>> {
         messages::routes(),
         changes::routes(),
         states::routes(),
+        unread::routes(),
         files::routes(),
         avatars::routes(),
         admin::routes(),

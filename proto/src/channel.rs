@@ -3,6 +3,9 @@
 /// Carries a [`Revocation`](crate::auth::v1::Revocation) whenever a token is revoked.
 pub const REVOCATIONS: &str = "confab.revocations";
 
+/// Carries a [`MovedMarkers`](crate::message::v1::MovedMarkers) whenever a gateway has moved read markers.
+pub const MARKS: &str = "confab.marks";
+
 const LOG: &str = "confab.log.";
 
 /// Returns the channel for the [`Hint`](crate::message::v1::Hint)s of one partition.

@@ -21,7 +21,7 @@ use super::connect::{Auth, connect, connect_again};
 use super::context::Chat;
 use super::lanes::Pending;
 use super::work::start_lanes;
-use super::{pause, request};
+use super::{markers, pause, request};
 use crate::edge::cors::is_own;
 
 impl Chat {
@@ -30,6 +30,7 @@ impl Chat {
     pub fn start_tasks(self: &Arc<Self>) {
         tokio::spawn(self.clone().end_revoked(self.revocations.subscribe()));
         tokio::spawn(pause::watch(self.clone()));
+        tokio::spawn(markers::show(self.clone(), self.marks.subscribe()));
     }
 
     async fn end_revoked(self: Arc<Self>, mut revoked: UnboundedReceiver<Revoked>) {

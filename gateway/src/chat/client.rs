@@ -30,6 +30,8 @@ pub const MAX_SENDS: usize = 64;
 const MAX_JOINS: usize = 4;
 /// Bytes that a pending event occupies in addition to its text.
 pub const EVENT_OVERHEAD: usize = 512;
+/// When more bytes than this wait for a client, it receives no events that may be lost.
+const MAX_BEFORE_EPHEMERAL: usize = 64 * 1024;
 /// Sockets whose clients must reconnect are closed at random times within this time, so that the clients do not all
 /// return at once.
 const RESYNC_SPREAD: Duration = Duration::from_secs(1);
@@ -245,7 +247,8 @@ impl Client {
         state.early.push(event);
     }
 
-    fn count(&self, outbox: &Outbox, size: usize) {
+    /// Counts the bytes of an event until [`done`](Self::done).
+    pub fn count(&self, outbox: &Outbox, size: usize) {
         self.queued.fetch_add(size, Ordering::Relaxed);
         outbox.hold(size);
     }
@@ -353,6 +356,16 @@ impl Listener for Socket {
         match self.client.recovery.get() {
             None => self.queue(frames, joined),
             Some(recovery) => recovery.deliver(room, first, frames, |frames| self.queue(frames, &Frame::join(frames))),
+        }
+    }
+
+    fn notify(&self, event: &Frame) {
+        if self.outbox.bytes() > MAX_BEFORE_EPHEMERAL {
+            return;
+        }
+        match self.client.recovery.get() {
+            Some(recovery) => recovery.queue_event(event, |frames| self.outbox.push_all(frames)),
+            None => self.outbox.push(event.clone()),
         }
     }
 

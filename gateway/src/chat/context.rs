@@ -18,6 +18,7 @@ use crate::clients::Clients;
 use crate::config::RealtimeConfig;
 use crate::edge::cors::Origins;
 use crate::limits::Limits;
+use crate::marks::Marks;
 use crate::rooms::follower::Follower;
 use crate::rooms::history::History;
 use crate::rooms::hub::Hub;
@@ -41,6 +42,7 @@ pub struct Chat {
     pub(crate) registry: Arc<Registry<Client>>,
     pub(super) sign_ins: SignIns,
     pub(super) limits: Arc<Limits>,
+    pub(crate) marks: Arc<Marks>,
     /// Bounds concurrent recoveries, because each holds the events that its client missed.
     pub(super) restores: Arc<Semaphore>,
 }
@@ -64,6 +66,7 @@ impl Chat {
         let follower = Follower::start(hub.clone(), parts.clients.clone(), bus, process);
         Arc::new(Self {
             history: History::new(parts.clients.clone()),
+            marks: Marks::start(parts.clients.clone(), bus, parts.config.receipts_max_members),
             config: parts.config,
             clients: parts.clients,
             sender: parts.sender,

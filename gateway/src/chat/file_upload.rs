@@ -88,6 +88,11 @@ struct Answer<'a> {
 }
 
 impl Uploaded {
+    /// The `seq` of the file's message.
+    pub fn seq(&self) -> u64 {
+        self.0.message.as_ref().map_or(0, |message| message.seq)
+    }
+
     pub fn answer(&self) -> impl Serialize {
         Answer {
             ok: true,

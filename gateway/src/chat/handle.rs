@@ -19,7 +19,7 @@ use super::client::{Socket, left};
 use super::context::Chat;
 use super::lanes::Pending;
 use super::request::Request;
-use super::{file_upload, join, renew};
+use super::{file_upload, join, markers, renew};
 use crate::limits;
 use crate::metrics::METRICS;
 use crate::send::{Sending, Sent};
@@ -69,13 +69,17 @@ pub async fn handle(chat: &Arc<Chat>, socket: &Arc<Socket>, room: Uuid, events: 
                 let uploaded = event.span.instrument(Box::pin(file_upload::send(chat, socket, file))).await;
                 METRICS.uploads.record(&uploaded, took(event.deadline));
                 match uploaded {
-                    Ok(uploaded) => answer(socket, event.ack, &uploaded.answer()),
+                    Ok(uploaded) => {
+                        markers::authored(chat, socket, room, uploaded.seq());
+                        answer(socket, event.ack, &uploaded.answer());
+                    }
                     Err(error) => {
                         event.span.fail(error.code.as_str());
                         refuse(socket, event.ack, &error);
                     }
                 }
             }
+            Request::Read(seq) => markers::mark(chat, socket, room, seq, event.ack, event.deadline),
             Request::Auth(token) => {
                 let renewed = event.span.instrument(renew::renew(chat, socket, &token)).await;
                 METRICS.renewals.record(&renewed, took(event.deadline));
@@ -98,8 +102,12 @@ pub async fn handle(chat: &Arc<Chat>, socket: &Arc<Socket>, room: Uuid, events: 
             Err(error) => Err(error),
         };
         act.metric().record(&outcome, took(deadline));
-        if let Err(error) = &outcome {
-            span.fail(error.code.as_str());
+        match &outcome {
+            Ok(sent) if act == Act::Message && !sent.duplicate => {
+                markers::authored(chat, socket, room, sent.message.seq)
+            }
+            Ok(_) => {}
+            Err(error) => span.fail(error.code.as_str()),
         }
         let answer = match (outcome, ack) {
             (Ok(sent), Some(id)) => Frame::ack(id, &Accepted::new(&sent, act)),

@@ -30,6 +30,7 @@ struct Answer<'a> {
     ok: bool,
     room: RoomJson<'a>,
     last_seq: u64,
+    last_ordinal: u64,
     epoch: &'a str,
     messages: Vec<&'a RawValue>,
     complete: bool,
@@ -154,7 +155,8 @@ fn answer<'a>(join: &Join, room: &'a Room, page: &'a Page) -> Answer<'a> {
         }
     };
     let room = RoomJson::new(room, last_seq, Viewer::User);
-    Answer { ok: true, room, last_seq, epoch, messages, complete, changed, changed_complete, reset }
+    let last_ordinal = page.last_ordinal();
+    Answer { ok: true, room, last_seq, last_ordinal, epoch, messages, complete, changed, changed_complete, reset }
 }
 
 #[cfg(test)]

@@ -22,6 +22,8 @@ pub enum Request {
     Send(NewMessage),
     Change(NewChange),
     Upload(FileUpload),
+    /// The user has read the room up to this `seq`.
+    Read(u64),
     /// A new token.
     Auth(String),
 }
@@ -39,6 +41,7 @@ impl Request {
                 Op::Edit | Op::Unspecified => "edit",
             },
             Self::Upload(_) => "fileUpload",
+            Self::Read(_) => "read",
             Self::Auth(_) => "auth",
         }
     }
@@ -58,6 +61,13 @@ impl Request {
 #[serde(rename_all = "camelCase")]
 struct LeaveArgument {
     room_id: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ReadArgument {
+    room_id: String,
+    seq: u64,
 }
 
 #[derive(Deserialize)]
@@ -93,6 +103,10 @@ pub fn parse(name: &str, argument: Option<&RawValue>, attachments: &[Bytes]) -> 
         "fileUpload" => {
             let file = FileUpload::parse(argument, attachments)?;
             Ok((file.room, Request::Upload(file)))
+        }
+        "read" => {
+            let ReadArgument { room_id, seq } = read_text(argument, "{ roomId, seq }")?;
+            Ok((text::id("roomId", &room_id)?, Request::Read(seq)))
         }
         "auth" => {
             let AuthArgument { token } = read_text(argument, "{ token }")?;

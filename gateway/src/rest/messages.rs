@@ -122,7 +122,11 @@ async fn send(
     message.client_message_id = client_message_id(headers, message.client_message_id)?;
     let (room, event) = message.into_event(&caller)?;
     limits.take(Act::Send, caller.user_id)?;
-    let sent = app.sender.send(room, event, caller.credential, app.config.request_timeout).await?;
+    let (user, credential) = (caller.user_id, caller.credential);
+    let sent = app.sender.send(room, event, credential.clone(), app.config.request_timeout).await?;
+    if !sent.duplicate {
+        app.marks.authored(room, user, sent.message.seq, &credential);
+    }
     let message = MessageJson::from(&sent.message);
     Ok(if sent.duplicate {
         Answer(Repeated::from(message)).into_response()

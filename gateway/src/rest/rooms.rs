@@ -1,5 +1,6 @@
 //! Rooms.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use axum::Json as Answer;
@@ -9,9 +10,9 @@ use axum::http::header::LOCATION;
 use axum::response::{IntoResponse, Response};
 use confab_common::Error;
 use confab_common::grpc::request;
-use confab_proto::message::v1::GetRoomHeadsRequest;
+use confab_proto::message::v1::{GetRoomHeadsRequest, Marker};
 use confab_proto::room::v1::{
-    CreateRoomRequest, DeleteRoomRequest, ListOwnRoomsRequest, ListRoomsRequest, UpdateRoomRequest, Visibility,
+    CreateRoomRequest, DeleteRoomRequest, ListOwnRoomsRequest, ListRoomsRequest, Role, UpdateRoomRequest, Visibility,
 };
 use confab_socketio::net::ClientAddress;
 use serde::Deserialize;
@@ -27,6 +28,7 @@ use super::late::refuse_late;
 use super::openapi::problems::{Body, ByKey, Called, RoomConflict, RoomNameTaken, Unauthorized};
 use super::openapi::{examples, params};
 use super::reading::readable_events;
+use super::unread::markers;
 use crate::App;
 use crate::limits::{Act, RequestLimits, Subject};
 use crate::problem::Problem;
@@ -113,7 +115,8 @@ async fn create(
         .await?
         .into_inner();
     let location = format!("/api/rooms/{}", room.id);
-    Ok((StatusCode::CREATED, [(LOCATION, location)], Answer(RoomJson::new(&room, 0, Viewer::User))).into_response())
+    let json = RoomJson::new(&room, 0, Viewer::User).with_marker(Some(&Marker::default()));
+    Ok((StatusCode::CREATED, [(LOCATION, location)], Answer(json)).into_response())
 }
 
 /// List rooms
@@ -170,7 +173,10 @@ async fn list(
     let mut page = refuse_late(listed).await?.into_inner();
     page.rooms.iter_mut().for_each(|room| app.clients.deleted.hide_in_room(room));
     let seqs = last_seqs(&app, &deadline, page.rooms.iter().map(|room| room.id.clone()).collect()).await?;
-    let items = page.rooms.iter().zip(seqs).map(|(room, seq)| RoomJson::new(room, seq, viewer)).collect();
+    let own = page.rooms.iter().filter(|room| room.role() != Role::Unspecified).map(|room| room.id.clone()).collect();
+    let markers = own_markers(&app, reader.as_ref(), own).await?;
+    let items = page.rooms.iter().zip(seqs);
+    let items = items.map(|(room, seq)| RoomJson::new(room, seq, viewer).with_marker(markers.get(&room.id))).collect();
     Ok(Answer(Page { items, next_cursor: Some(page.next_cursor).filter(|cursor| !cursor.is_empty()) }).into_response())
 }
 
@@ -198,9 +204,12 @@ async fn show(
 ) -> Result<Response, Problem> {
     let limit = params.limit()?;
     let _turn = turns.next().await?;
-    let (room, events) = readable_events(&app, reader.as_ref(), id, Position::Latest, limit).await?;
+    let ((room, events), markers) = tokio::try_join!(
+        readable_events(&app, reader.as_ref(), id, Position::Latest, limit),
+        own_markers(&app, reader.as_ref(), vec![id.to_string()])
+    )?;
     let messages = history::page(id, Position::Latest, &events);
-    let room = RoomJson::new(&room, events.last_seq, viewer(reader.as_ref()));
+    let room = RoomJson::new(&room, events.last_seq, viewer(reader.as_ref())).with_marker(markers.get(&room.id));
     Ok(Answer(Details { room, messages }).into_response())
 }
 
@@ -245,7 +254,9 @@ async fn change(
         app.clients.room.clone().update_room(actor.credential().attach(deadline.request(update))).await?.into_inner();
     app.clients.deleted.hide_in_room(&mut room);
     let seq = last_seqs(&app, &deadline, vec![room.id.clone()]).await?.next().unwrap_or_default();
-    Ok(Answer(RoomJson::new(&room, seq, viewer(Some(&actor)))).into_response())
+    let markers = own_markers(&app, Some(&actor), vec![room.id.clone()]).await?;
+    let json = RoomJson::new(&room, seq, viewer(Some(&actor))).with_marker(markers.get(&room.id));
+    Ok(Answer(json).into_response())
 }
 
 /// Delete a room
@@ -288,13 +299,24 @@ fn viewer(reader: Option<&Actor>) -> Viewer {
     }
 }
 
+/// The markers of a user in these rooms, by room. Other readers have none.
+async fn own_markers(
+    app: &App,
+    reader: Option<&Actor>,
+    room_ids: Vec<String>,
+) -> Result<HashMap<String, Marker>, Problem> {
+    let Some(user) = reader.and_then(Actor::user).filter(|_| !room_ids.is_empty()) else { return Ok(HashMap::new()) };
+    let markers = markers(app, user, room_ids).await?;
+    Ok(markers.into_iter().map(|marker| (marker.room_id.clone(), marker)).collect())
+}
+
 /// The newest `seq` of each of these rooms, in the order of the ids.
 async fn last_seqs(
     app: &App,
     deadline: &Deadline,
     room_ids: Vec<String>,
 ) -> Result<impl Iterator<Item = u64>, Problem> {
-    let mut heads = std::collections::HashMap::new();
+    let mut heads = HashMap::new();
     if !room_ids.is_empty() {
         let ask = deadline.reading(GetRoomHeadsRequest { room_ids: room_ids.clone(), until_ms: None });
         let answer = app.clients.message.clone().get_room_heads(ask).await?.into_inner();

@@ -33,6 +33,9 @@ pub trait Listener: Send + Sync {
     /// Queues events of a room, numbered from `first`: either `frames` or `joined`, which contains all of them. Never
     /// waits. `true` when the caller must flush the outbox soon.
     fn deliver(&self, room: Uuid, first: u64, frames: &[Frame], joined: &Frame) -> bool;
+    /// Queues an event that may be lost, unless the client is slow. Called under the hub's lock: it must not call the
+    /// hub.
+    fn notify(&self, event: &Frame);
     /// Writes queued frames, as far as the transport accepts them now.
     fn flush(&self);
     /// Whether the client has read most of the queued frames.
@@ -254,6 +257,19 @@ impl<L: Listener> Hub<L> {
         let shard = self.shard(room);
         let members = shard.rooms.get(&room).map(|room| room.members.values().map(|member| member.listener.clone()));
         members.into_iter().flatten().collect()
+    }
+
+    /// Queues an event that has no `seq` and may be lost for the clients in a room. Clients that are joining do not
+    /// receive it.
+    pub fn notify(&self, room: Uuid, event: &Frame) {
+        let shard = self.shard(room);
+        let members = shard.rooms.get(&room).into_iter().flat_map(|room| room.members.values());
+        members.filter(|member| member.floor != JOINING).for_each(|member| member.listener.notify(event));
+    }
+
+    /// Whether a client is in a room or joining it.
+    pub fn has(&self, room: Uuid) -> bool {
+        self.shard(room).rooms.contains_key(&room)
     }
 
     /// The partitions with a client in, or joining, one of their rooms.

@@ -33,6 +33,10 @@ pub struct MessageJson<'a> {
     #[schema(required)]
     client_message_id: Option<&'a str>,
     created_at: Time,
+    /// Number of the message among the room's messages of type `message` and `file`: 1, 2, 3 …, deleted ones included.
+    /// Null for a room event, and for a message that is older than ordinals.
+    #[schema(required, minimum = 1)]
+    ordinal: Option<u64>,
     /// The `seq` of the message's last change; its own `seq` if it was never changed.
     #[schema(minimum = 1)]
     revision: u64,
@@ -85,6 +89,7 @@ impl<'a> From<&'a Event> for MessageJson<'a> {
             files: Files(&event.files),
             client_message_id: event.client_message_id.as_deref(),
             created_at: Time(event.created_at_ms),
+            ordinal: event.ordinal,
             revision: state.map_or(event.seq, |state| state.revision),
             edited_at: state.and_then(|state| state.edited_at_ms).map(Time),
             deleted: deleted_by.is_some(),

@@ -1,6 +1,7 @@
 //! Rooms.
 
 use confab_common::Error;
+use confab_proto::message::v1::Marker;
 use confab_proto::room::v1::{Member, Role, Room, Visibility};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -8,6 +9,7 @@ use utoipa::ToSchema;
 use super::history::History;
 use super::message::MessageJson;
 use super::page::Time;
+use super::unread::NotifyJson;
 use super::user::UserJson;
 
 /// A room.
@@ -33,6 +35,22 @@ pub struct RoomJson<'a> {
     created_at: Time,
     /// The `seq` of the room's newest event, changes of messages included; 0 while the room has no events.
     last_seq: u64,
+    /// The caller's read marker and notifications; only present for members, in responses over HTTP.
+    #[serde(flatten)]
+    membership: Option<MembershipJson>,
+}
+
+/// The read marker and the notifications of a member.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = Membership)]
+struct MembershipJson {
+    /// The `seq` up to which the caller has read.
+    #[schema(minimum = 0)]
+    read_seq: u64,
+    /// The messages above the marker that are not deleted.
+    unread: u64,
+    notify: NotifyJson,
 }
 
 /// `public`: all users may read and post. `private`: only members may see the room, read and post.
@@ -121,7 +139,18 @@ impl<'a> RoomJson<'a> {
             created_by: room.created_by.as_ref().map(UserJson::from),
             created_at: Time(room.created_at_ms),
             last_seq,
+            membership: None,
         }
+    }
+
+    /// Adds the caller's marker, if the caller is a member.
+    pub fn with_marker(self, marker: Option<&Marker>) -> Self {
+        let membership = marker.map(|marker| MembershipJson {
+            read_seq: marker.read_seq,
+            unread: marker.unread,
+            notify: marker.into(),
+        });
+        Self { membership, ..self }
     }
 }
 

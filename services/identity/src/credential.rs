@@ -128,6 +128,11 @@ impl Credential {
         }
     }
 
+    /// Whether a server key is the credential, alone or on behalf of a user.
+    pub fn is_key(&self) -> bool {
+        matches!(self.given(), Some(Given::Key { .. }))
+    }
+
     /// What the caller has presented; `None` if nothing.
     pub fn given(&self) -> Option<&Given> {
         self.0.as_deref().map(|inner| &inner.given)

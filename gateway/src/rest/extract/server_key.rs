@@ -20,7 +20,7 @@ use crate::limits::RequestLimits;
 
 /// The scope that a server key needs for a route, by the first path that the route equals or continues. A server key
 /// may call no other route.
-const SCOPES: [(&str, Scope); 12] = [
+const SCOPES: [(&str, Scope); 16] = [
     ("/api/admin/keys", Scope::Keys),
     ("/api/admin/tokens", Scope::Tokens),
     ("/api/admin/audit", Scope::Audit),
@@ -30,9 +30,13 @@ const SCOPES: [(&str, Scope); 12] = [
     ("/api/rooms/{roomId}/messages", Scope::Messages),
     ("/api/rooms/{roomId}/pins", Scope::Messages),
     ("/api/rooms/{roomId}/changes", Scope::Messages),
+    ("/api/rooms/{roomId}/read", Scope::Messages),
+    ("/api/rooms/{roomId}/reads", Scope::Messages),
+    ("/api/rooms/{roomId}/notify", Scope::Messages),
     ("/api/rooms", Scope::Rooms),
     ("/api/messages", Scope::Messages),
     ("/api/files", Scope::Messages),
+    ("/api/unread", Scope::Messages),
 ];
 
 /// Verifies a server key, and decides on whose behalf it acts.

@@ -5,15 +5,18 @@ use confab_proto::auth::v1::{
     AuditEntry, CreateInviteResponse, CreateKeyResponse, ServerKey, Session, SessionInfo, User, UserRef,
 };
 use confab_proto::file::v1::File;
-use confab_proto::message::v1::{Event, Kind, ListPinsResponse, ListVersionsResponse, State, Version};
+use confab_proto::message::v1::{
+    Event, Kind, Level, ListPinsResponse, ListVersionsResponse, Marked, Marker, Notify, Receipt, State, Version,
+};
 use confab_proto::room::v1::{Member, Role, Room, Visibility};
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::views::history::{self, Changes, Part, Pins, Position};
 use crate::views::{
-    Account, CreatedKey, Details, EntryJson, FileJson, FileUrl, InviteJson, ItemJson, Keys, LinkJson, MemberJson,
-    MessageJson, Opened, Page, ProfileJson, RoomJson, Sessions, Time, Versions, Viewer,
+    Account, CreatedKey, Details, EntryJson, FileJson, FileUrl, InviteJson, ItemJson, Keys, LinkJson, MarkerJson,
+    MemberJson, MessageJson, Opened, Page, ProfileJson, ReceiptJson, Receipts, RoomJson, Sessions, Time, UnreadJson,
+    Versions, Viewer,
 };
 
 pub const ROOM: &str = "01a20525-1183-7c58-9e5d-6a3b0c9d8e7f";
@@ -153,17 +156,17 @@ fn tea() -> Room {
 }
 
 pub fn room(last_seq: u64) -> Value {
-    json!(RoomJson::new(&tea(), last_seq, Viewer::User))
+    json!(RoomJson::new(&tea(), last_seq, Viewer::User).with_marker(Some(&unread_room(last_seq))))
 }
 
 pub fn rooms() -> Value {
-    page(vec![RoomJson::new(&tea(), 42, Viewer::User)])
+    page(vec![RoomJson::new(&tea(), 42, Viewer::User).with_marker(Some(&unread_room(42)))])
 }
 
 pub fn details() -> Value {
     let (room, part) = (tea(), part(vec![hello()], 42));
     json!(Details {
-        room: RoomJson::new(&room, 42, Viewer::User),
+        room: RoomJson::new(&room, 42, Viewer::User).with_marker(Some(&unread_room(42))),
         messages: history::page(uuid::Uuid::nil(), Position::Latest, &part)
     })
 }
@@ -182,6 +185,7 @@ pub fn members() -> Value {
 
 fn hello() -> Event {
     Event {
+        ordinal: Some(40),
         id: MESSAGE.into(),
         room_id: ROOM.into(),
         seq: 42,
@@ -281,4 +285,30 @@ pub fn link() -> Value {
 
 fn page<T: Serialize>(items: Vec<T>) -> Value {
     json!(Page { items, next_cursor: None })
+}
+
+pub fn marker() -> impl Serialize {
+    MarkerJson::from(Marked { seq: 42, ..Marked::default() })
+}
+
+fn unread_room(last_seq: u64) -> Marker {
+    let notify = Notify { level: Level::All.into(), until_ms: None };
+    Marker {
+        room_id: ROOM.into(),
+        read_seq: last_seq.saturating_sub(1),
+        unread: last_seq.min(1),
+        last_seq,
+        last_message_at_ms: Some(CREATED),
+        notify: Some(notify),
+    }
+}
+
+pub fn unread() -> impl Serialize {
+    UnreadJson::from(&[unread_room(42)][..])
+}
+
+pub fn receipts() -> Value {
+    let receipt = Receipt { user_id: USER.into(), seq: 42, at_ms: Some(CREATED) };
+    let ada = ada().unwrap_or_default();
+    json!(Receipts { items: vec![ReceiptJson::new(&ada, &receipt)] })
 }

@@ -35,6 +35,7 @@ pub struct Page {
 pub(super) struct Read {
     epoch: String,
     last_seq: u64,
+    last_ordinal: u64,
     /// The events after this `seq`, unless the newest ones were requested.
     after: u64,
     events: Vec<Entry>,
@@ -59,6 +60,11 @@ impl Page {
     /// The room's newest `seq`.
     pub fn last_seq(&self) -> u64 {
         self.read.last_seq
+    }
+
+    /// The room's newest ordinal.
+    pub fn last_ordinal(&self) -> u64 {
+        self.read.last_ordinal
     }
 
     /// The events in rising `seq`.
@@ -103,6 +109,7 @@ impl Read {
         Self {
             epoch: page.epoch.clone(),
             last_seq: page.last_seq,
+            last_ordinal: page.last_ordinal,
             after,
             events: page.events.iter().filter_map(Entry::new).collect(),
             more: page.more,

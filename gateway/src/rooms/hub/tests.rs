@@ -26,6 +26,10 @@ impl Listener for Client {
         true
     }
 
+    fn notify(&self, event: &Frame) {
+        self.receive(std::slice::from_ref(event));
+    }
+
     fn flush(&self) {}
 
     fn keeps_up(&self) -> bool {

@@ -8,7 +8,7 @@ mod pending;
 use std::sync::Arc;
 use std::time::Duration;
 
-use confab_common::bus::{self, Bus, Notice, Notices};
+use confab_common::bus::{self, Bus, Notice, Notices, Subscriptions};
 use confab_common::grpc::{self, Call};
 use confab_common::{Code, Error, Result};
 use confab_identity::credential::{self, Credential, message_credential};
@@ -81,8 +81,7 @@ impl Marks {
         });
         tokio::spawn(marks.clone().flush());
         let (subscriptions, notices) = bus.listen();
-        tokio::spawn(async move { subscriptions.subscribe(MARKS).await });
-        tokio::spawn(listen(Arc::downgrade(&marks), notices));
+        tokio::spawn(marks.clone().listen(subscriptions, notices));
         marks
     }
 
@@ -233,6 +232,18 @@ impl Marks {
         let _ = self.announced.send(announcement.markers.into());
     }
 
+    async fn listen(self: Arc<Self>, subscriptions: Subscriptions, mut notices: Notices) {
+        let hear = async {
+            while let Some(notice) = notices.next().await {
+                if let Notice::Message { payload, .. } = notice {
+                    self.heard(&payload);
+                }
+            }
+        };
+        // Confirmed when the bus is connected.
+        tokio::join!(subscriptions.subscribe(MARKS), hear);
+    }
+
     fn heard(&self, payload: &[u8]) {
         match MovedMarkers::decode(payload) {
             Ok(announcement) if announcement.origin == self.origin => {}
@@ -240,15 +251,6 @@ impl Marks {
                 let _ = self.announced.send(announcement.markers.into());
             }
             _ => bus::dropped("malformed", 1),
-        }
-    }
-}
-
-async fn listen(marks: std::sync::Weak<Marks>, mut notices: Notices) {
-    while let Some(notice) = notices.next().await {
-        let Some(marks) = marks.upgrade() else { return };
-        if let Notice::Message { payload, .. } = notice {
-            marks.heard(&payload);
         }
     }
 }

@@ -66,6 +66,15 @@ impl Log {
                 let version = Version { revision: seq, content: message.content, at_ms: 0, by: message.sender };
                 Ok(ListVersionsResponse { versions: vec![version] }.encode_to_vec())
             }
+            "ListMarkers" => Ok(ListMarkersResponse::default().encode_to_vec()),
+            "MarkRead" => {
+                let marks = MarkReadRequest::decode(body).unwrap().marks;
+                let outcomes = marks.into_iter().map(|mark| {
+                    let marked = Marked { seq: mark.seq, moved: true, ..Marked::default() };
+                    MarkOutcome { result: Some(mark_outcome::Result::Marked(marked)) }
+                });
+                Ok(MarkReadResponse { outcomes: outcomes.collect() }.encode_to_vec())
+            }
             "GetRoomHeads" => {
                 let head = |room_id| RoomHead { room_id, seq: 3, ..RoomHead::default() };
                 let heads = GetRoomHeadsRequest::decode(body).unwrap().room_ids.into_iter().map(head).collect();

@@ -14,12 +14,13 @@ fn messages_match_the_contract() {
         sender: Some(UserRef { id: "u".into(), username: "Zoë".into() }),
         content: "hi\n".into(),
         created_at_ms: 1_795_382_645_120,
+        ordinal: Some(5),
         ..Event::default()
     };
     let json = serde_json::to_string(&MessageJson::from(&event)).unwrap();
     assert_eq!(
         json,
-        r#"{"id":"m","roomId":"r","seq":7,"type":"message","sender":{"id":"u","username":"Zoë"},"content":"hi\n","files":[],"clientMessageId":null,"createdAt":"2026-11-22T21:24:05.120Z","revision":7,"editedAt":null,"deleted":false,"deletedBy":null,"pinned":false}"#
+        r#"{"id":"m","roomId":"r","seq":7,"type":"message","sender":{"id":"u","username":"Zoë"},"content":"hi\n","files":[],"clientMessageId":null,"createdAt":"2026-11-22T21:24:05.120Z","ordinal":5,"revision":7,"editedAt":null,"deleted":false,"deletedBy":null,"pinned":false}"#
     );
     event.kind = Kind::File.into();
     event.files = vec![

@@ -97,6 +97,15 @@ export const folders = [
     },
   },
   {
+    name: "Unread",
+    steps: {
+      list_unread: { status: 200 },
+      mark_read: { status: 200, body: { seq: 1 } },
+      list_reads: { status: 200 },
+      set_notify: { status: 204, body: { level: "mentions" } },
+    },
+  },
+  {
     name: "Files",
     steps: {
       upload_file: {

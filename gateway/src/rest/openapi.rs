@@ -43,6 +43,7 @@ pub(super) fn document() -> OpenApi {
         ("Users", "Users: finding other users, and their profiles"),
         ("Rooms", "Rooms: a room has a name, members and a log of messages"),
         ("Messages", "Messages of a room, in the order of their `seq`"),
+        ("Unread", "Unread messages: read markers, read receipts and notifications"),
         ("Files", "Files: uploads, downloads and links"),
         ("Admin", "Server keys, users, tokens and the audit, for the back end of an app"),
     ];

@@ -8,7 +8,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::LOCATION;
 use axum::response::{IntoResponse, Response};
-use confab_common::Error;
+use confab_common::{Code, Error};
 use confab_common::grpc::request;
 use confab_proto::message::v1::{GetRoomHeadsRequest, Marker};
 use confab_proto::room::v1::{
@@ -306,7 +306,11 @@ async fn own_markers(
     room_ids: Vec<String>,
 ) -> Result<HashMap<String, Marker>, Problem> {
     let Some(user) = reader.and_then(Actor::user).filter(|_| !room_ids.is_empty()) else { return Ok(HashMap::new()) };
-    let markers = markers(app, user, room_ids).await?;
+    let markers = match markers(app, user, room_ids).await {
+        // Also from a replica of the release before, which knows no markers.
+        Err(Problem(error)) if error.code == Code::Unavailable => Vec::new(),
+        listed => listed?,
+    };
     Ok(markers.into_iter().map(|marker| (marker.room_id.clone(), marker)).collect())
 }
 

@@ -35,22 +35,18 @@ pub struct RoomJson<'a> {
     created_at: Time,
     /// The `seq` of the room's newest event, changes of messages included; 0 while the room has no events.
     last_seq: u64,
-    /// The caller's read marker and notifications; only present for members, in responses over HTTP.
-    #[serde(flatten)]
-    membership: Option<MembershipJson>,
-}
-
-/// The read marker and the notifications of a member.
-#[derive(Debug, Clone, Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-#[schema(as = Membership)]
-struct MembershipJson {
-    /// The `seq` up to which the caller has read.
-    #[schema(minimum = 0)]
-    read_seq: u64,
-    /// The messages above the marker that are not deleted.
-    unread: u64,
-    notify: NotifyJson,
+    /// The `seq` up to which the caller has read; only present for members, in responses over HTTP.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, minimum = 0)]
+    read_seq: Option<u64>,
+    /// The caller's unread messages; only present together with `readSeq`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    unread: Option<u64>,
+    /// What the caller wants to be notified of; only present together with `readSeq`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    notify: Option<NotifyJson>,
 }
 
 /// `public`: all users may read and post. `private`: only members may see the room, read and post.
@@ -139,18 +135,16 @@ impl<'a> RoomJson<'a> {
             created_by: room.created_by.as_ref().map(UserJson::from),
             created_at: Time(room.created_at_ms),
             last_seq,
-            membership: None,
+            read_seq: None,
+            unread: None,
+            notify: None,
         }
     }
 
     /// Adds the caller's marker, if the caller is a member.
     pub fn with_marker(self, marker: Option<&Marker>) -> Self {
-        let membership = marker.map(|marker| MembershipJson {
-            read_seq: marker.read_seq,
-            unread: marker.unread,
-            notify: marker.into(),
-        });
-        Self { membership, ..self }
+        let (read_seq, unread) = (marker.map(|marker| marker.read_seq), marker.map(|marker| marker.unread));
+        Self { read_seq, unread, notify: marker.map(NotifyJson::from), ..self }
     }
 }
 

@@ -19,6 +19,8 @@ macro_rules! at_both_ends {
     };
 }
 
+pub(crate) use at_both_ends;
+
 mod catching_up;
 mod files;
 mod live;
@@ -35,24 +37,24 @@ use crate::world;
 
 /// A server with two ends, which may be the same, a server key with all scopes, and a private room with an owner and
 /// two members.
-struct Scene {
-    one: Api,
-    other: Api,
+pub struct Scene {
+    pub one: Api,
+    pub other: Api,
     key: Account,
-    owner: Account,
-    author: Account,
-    reader: Account,
-    room: String,
+    pub owner: Account,
+    pub author: Account,
+    pub reader: Account,
+    pub room: String,
 }
 
 impl Scene {
-    async fn embedded() -> anyhow::Result<Self> {
+    pub async fn embedded() -> anyhow::Result<Self> {
         let (server, key) = world::embedded_with_key().await;
         let api = Api::new(server.url());
         Self::at(api.clone(), api, key.clone()).await
     }
 
-    async fn cluster() -> anyhow::Result<Self> {
+    pub async fn cluster() -> anyhow::Result<Self> {
         let [one, other] = <[Api; 2]>::try_from(world::gateways(world::cluster().await))
             .map_err(|_| anyhow::anyhow!("two gateways"))?;
         Self::at(one, other, world::key_of_cluster().await.clone()).await
@@ -75,7 +77,7 @@ impl Scene {
     }
 
     /// Sends a message of the author at one end; returns its seq.
-    async fn say(&self, content: &str) -> u64 {
+    pub async fn say(&self, content: &str) -> u64 {
         let sent = self.one.post(&self.path(""), &self.author, json!({"content": content})).await.unwrap();
         sent.expect(201).unwrap()["seq"].as_u64().unwrap()
     }
@@ -86,13 +88,13 @@ impl Scene {
     }
 
     /// Edits a message at one end.
-    async fn edit(&self, who: &Account, seq: u64, content: &str) -> Answer {
+    pub async fn edit(&self, who: &Account, seq: u64, content: &str) -> Answer {
         let body = json!({"content": content});
         self.call(&self.one, Method::PATCH, who, &format!("/{seq}"), Some(body)).await
     }
 
     /// Deletes a message at the other end.
-    async fn delete(&self, who: &Account, seq: u64) -> Answer {
+    pub async fn delete(&self, who: &Account, seq: u64) -> Answer {
         self.call(&self.other, Method::DELETE, who, &format!("/{seq}"), None).await
     }
 

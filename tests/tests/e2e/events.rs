@@ -47,6 +47,7 @@ async fn every_documented_message_occurs() {
         ("pin", json!({"on": true})),
         ("pin", json!({"on": true, "seq": 99})),
         ("remove", json!({})),
+        ("read", json!({})),
         ("remove", json!({"seq": 99})),
     ] {
         socket.emit(event, of_message(rest)).await.unwrap();
@@ -72,6 +73,7 @@ async fn every_documented_message_occurs() {
     socket.emit("joinRoom", json!(other)).await.unwrap();
     socket.emit("leaveRoom", json!(other)).await.unwrap();
     socket.emit("leaveRoom", json!(7)).await.unwrap();
+    receives(&socket, "read").await;
     api.call(Method::DELETE, &path, Some(&ada), None).await.unwrap().expect(204).unwrap();
     for name in [
         "session",
@@ -79,6 +81,8 @@ async fn every_documented_message_occurs() {
         "messageUpdated",
         "messageDeleted",
         "fileUpload",
+        "read",
+        "unread",
         "error",
         "memberJoined",
         "memberLeft",
@@ -94,7 +98,7 @@ async fn every_documented_message_occurs() {
     receives(&socket, "serverGoingAway").await;
 
     // Only the server checks messages from clients.
-    let said = ["joinRoom", "leaveRoom", "auth", "sendMessage", "shareFile", "edit", "remove", "pin"];
+    let said = ["joinRoom", "leaveRoom", "auth", "sendMessage", "shareFile", "edit", "remove", "pin", "markRead"];
     let (all, seen) = events::all_and_seen();
     let missing = all.iter().filter(|name| !said.contains(&name.as_str()) && !seen.contains(*name)).collect::<Vec<_>>();
     assert!(missing.is_empty(), "never seen: {missing:?}");

@@ -37,5 +37,6 @@ mod stickiness;
 mod tls;
 #[cfg(test)] // Likewise.
 mod tracing;
+mod unread;
 mod upgrade;
 mod world;

@@ -187,6 +187,22 @@ impl MessageService for Log {
         Err(Status::unimplemented("not used by this test"))
     }
 
+    async fn mark_read(&self, _: Request<MarkReadRequest>) -> Result<Response<MarkReadResponse>, Status> {
+        Err(Status::unimplemented("not used by this test"))
+    }
+
+    async fn list_markers(&self, _: Request<ListMarkersRequest>) -> Result<Response<ListMarkersResponse>, Status> {
+        Err(Status::unimplemented("not used by this test"))
+    }
+
+    async fn list_receipts(&self, _: Request<ListReceiptsRequest>) -> Result<Response<ListReceiptsResponse>, Status> {
+        Err(Status::unimplemented("not used by this test"))
+    }
+
+    async fn set_notify(&self, _: Request<SetNotifyRequest>) -> Result<Response<SetNotifyResponse>, Status> {
+        Err(Status::unimplemented("not used by this test"))
+    }
+
     async fn list_events(&self, _: Request<ListEventsRequest>) -> Result<Response<ListEventsResponse>, Status> {
         Err(Status::unimplemented("not used by this test"))
     }

@@ -8,8 +8,8 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::LOCATION;
 use axum::response::{IntoResponse, Response};
-use confab_common::{Code, Error};
 use confab_common::grpc::request;
+use confab_common::{Code, Error};
 use confab_proto::message::v1::{GetRoomHeadsRequest, Marker};
 use confab_proto::room::v1::{
     CreateRoomRequest, DeleteRoomRequest, ListOwnRoomsRequest, ListRoomsRequest, Role, UpdateRoomRequest, Visibility,

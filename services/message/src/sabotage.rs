@@ -13,8 +13,8 @@ use crate::batch::Answer;
 use crate::publish::Hints;
 use crate::store::{
     AppendError, Appended, ChangeStore, Changed, ChangedBetween, Erased, Event, EventData, Head, Heads, LastTimes,
-    Limit, Member, Opened, Outcome, Page, Readers, Reopening, RoomAccess, RoomHead, RoomKey, Store, Versions, Window,
-    delegated,
+    Limit, Mark, MarkStore, Marked, Marker, Member, Notify, Opened, Outcome, Page, Readers, Receipt, Reopening,
+    RoomAccess, RoomHead, RoomKey, Store, Versions, Window, delegated,
 };
 
 /// Marks the suffix of an identity that makes an event new although it is a repeat. The suffix is removed from what the
@@ -153,7 +153,44 @@ impl Store for Sabotaged {
         self.store.read_log(partition, after, limit).map(revealed).boxed()
     }
 
+    fn marks(&self) -> &dyn MarkStore {
+        self
+    }
+
     delegated!();
+}
+
+impl MarkStore for Sabotaged {
+    fn mark(&self, mut marks: Vec<Mark>, few: u32, now_ms: i64) -> BoxFuture<'_, Result<Vec<Option<Marked>>>> {
+        if failpoint!("marker-moved-backwards") {
+            marks.iter_mut().for_each(|mark| mark.back = true);
+        }
+        self.store.marks().mark(marks, few, now_ms)
+    }
+
+    fn markers(&self, user: Uuid, rooms: Option<Vec<RoomKey>>) -> BoxFuture<'_, Result<Vec<Marker>>> {
+        async move {
+            let mut markers = self.store.marks().markers(user, rooms).await?;
+            if failpoint!("ordinal-counts-edits") {
+                markers.iter_mut().for_each(|marker| marker.unread = marker.head - marker.seq);
+            }
+            Ok(markers)
+        }
+        .boxed()
+    }
+
+    fn receipts(
+        &self,
+        room: RoomKey,
+        most: u32,
+        readers: Readers,
+    ) -> BoxFuture<'_, Result<(Vec<Receipt>, RoomAccess)>> {
+        self.store.marks().receipts(room, most, readers)
+    }
+
+    fn set_notify(&self, room: RoomKey, user: Uuid, notify: Notify) -> BoxFuture<'_, Result<bool>> {
+        self.store.marks().set_notify(room, user, notify)
+    }
 }
 
 impl ChangeStore for Sabotaged {

@@ -314,10 +314,6 @@ macro_rules! delegated {
         fn drops(&self) -> &dyn crate::store::DropStore {
             self.store.drops()
         }
-
-        fn marks(&self) -> &dyn crate::store::MarkStore {
-            self.store.marks()
-        }
     };
 }
 #[cfg(any(test, feature = "failpoints"))]

@@ -12,6 +12,8 @@ use crate::plan::Role;
 const REMOVALS: usize = 2;
 /// How many edits must be made while edits are folded out of order.
 const EDITS: usize = 20;
+/// How many marks must be made while every mark moves its marker backwards.
+const MARKS: usize = 60;
 /// How long a session must have ended while revocations are ignored: longer than events may still arrive (I6).
 const ENDED_FOR: Duration = Duration::from_secs(6);
 
@@ -26,6 +28,10 @@ pub enum Breakage {
     SkipRepeatCheck,
     /// Show an edited message with the text before the edit, as if edits were folded out of order
     FoldOutOfOrder,
+    /// Count edits and other changes as unread messages
+    OrdinalCountsEdits,
+    /// Let every mark move the read marker backwards
+    MarkerMovedBackwards,
     /// Leave the sockets of removed members in their rooms
     SkipEviction,
     /// Treat private rooms as public in the log
@@ -40,7 +46,12 @@ impl Breakage {
         match self {
             Self::PublishBeforeCommit => &["message-killed-before-commit"],
             Self::NoHintsNoHeads | Self::SkipRepeatCheck => &["sent-thrice"],
-            Self::FoldOutOfOrder | Self::SkipEviction | Self::SkipMembership | Self::SkipRevocations => &[],
+            Self::FoldOutOfOrder
+            | Self::OrdinalCountsEdits
+            | Self::MarkerMovedBackwards
+            | Self::SkipEviction
+            | Self::SkipMembership
+            | Self::SkipRevocations => &[],
         }
     }
 
@@ -51,6 +62,8 @@ impl Breakage {
             Self::NoHintsNoHeads => (Role::Gateway, &["drop-hints", "skip-heads"]),
             Self::SkipRepeatCheck => (Role::Message, &["skip-repeat-check"]),
             Self::FoldOutOfOrder => (Role::Message, &["fold-out-of-order"]),
+            Self::OrdinalCountsEdits => (Role::Message, &["ordinal-counts-edits"]),
+            Self::MarkerMovedBackwards => (Role::Message, &["marker-moved-backwards"]),
             Self::SkipEviction => (Role::Gateway, &["skip-eviction"]),
             Self::SkipMembership => (Role::Message, &["skip-membership"]),
             Self::SkipRevocations => (Role::Gateway, &["skip-revocations"]),
@@ -63,7 +76,8 @@ impl Breakage {
         let is_edit = |what: &What| matches!(what, What::Message { op: Op::Edit, .. });
         match self {
             Self::PublishBeforeCommit | Self::NoHintsNoHeads | Self::SkipRepeatCheck => true,
-            Self::FoldOutOfOrder => {
+            Self::MarkerMovedBackwards => records.marks.iter().filter(|mark| mark.begun >= begun).count() >= MARKS,
+            Self::FoldOutOfOrder | Self::OrdinalCountsEdits => {
                 let edits = records.known_acts().filter(|act| is_edit(&act.what) && act.begun() >= begun);
                 edits.count() >= EDITS
             }
@@ -87,6 +101,8 @@ impl Breakage {
             Self::NoHintsNoHeads => counts.lost > 0,
             Self::SkipRepeatCheck => counts.repeated > 0,
             Self::FoldOutOfOrder => counts.misfolded > 0 && counts.broken() == counts.misfolded,
+            Self::OrdinalCountsEdits => counts.miscounted > 0 && counts.broken() == counts.miscounted,
+            Self::MarkerMovedBackwards => counts.receded > 0 && counts.broken() == counts.receded,
             Self::SkipEviction => counts.leaked > 0 && counts.broken() == counts.leaked,
             Self::SkipMembership => counts.trespassed > 0 && counts.broken() == counts.trespassed,
             Self::SkipRevocations => counts.outlived > 0 && counts.broken() == counts.outlived,
@@ -98,7 +114,7 @@ impl Counts {
     /// Returns how often a promise about messages, rights or sessions was broken.
     fn broken(&self) -> usize {
         let messages = self.lost + self.repeated + self.reordered + self.invented;
-        messages + self.misfolded + self.leaked + self.trespassed + self.outlived
+        messages + self.misfolded + self.receded + self.miscounted + self.leaked + self.trespassed + self.outlived
     }
 }
 

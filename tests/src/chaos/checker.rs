@@ -2,6 +2,7 @@
 
 mod changes;
 mod fences;
+mod markers;
 mod meanwhile;
 mod receivers;
 mod recovery;
@@ -68,6 +69,12 @@ pub struct Counts {
     pub changes: usize,
     /// Messages in a state that their changes do not give them, in history or at a receiver.
     pub misfolded: usize,
+    /// Marks of read messages that were answered.
+    pub marks: usize,
+    /// Read markers that moved backwards without a mark as unread.
+    pub receded: usize,
+    /// Numbers of unread messages that history contradicts.
+    pub miscounted: usize,
     /// Posts and reads that were rejected because the user was not a member.
     pub rejected: usize,
     /// Sessions that ended by logout, alone or all together, and passwords that were changed.
@@ -111,6 +118,7 @@ pub fn check(records: &Records) -> Verdict {
     judge.states();
     judge.sends();
     judge.changes();
+    judge.markers();
     judge.order_of_sends();
     judge.fences();
     judge.receivers();

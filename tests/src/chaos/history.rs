@@ -259,6 +259,10 @@ pub struct Records {
     pub uses: Vec<Use>,
     /// The attacks, by name.
     pub attacks: BTreeMap<&'static str, Attacks>,
+    /// The marks of read messages, in the order in which they began.
+    pub marks: Vec<Mark>,
+    /// The read markers at the end, as each gateway shows them.
+    pub markers: Vec<Marker>,
     /// Violations that single cases found.
     pub broken: Vec<String>,
     /// The final raw log of every room, in ascending `seq`.
@@ -270,6 +274,27 @@ pub struct Records {
     pub members: HashMap<Uuid, BTreeMap<Uuid, Role>>,
     /// When the run ended.
     pub ended: At,
+}
+
+/// A mark of read messages by the owner of the rooms. The marks of a room are made one after another.
+#[derive(Debug, Clone)]
+pub struct Mark {
+    pub room: Uuid,
+    pub seq: u64,
+    /// Whether the marker also moves backwards.
+    pub back: bool,
+    pub begun: At,
+    pub ended: At,
+    /// The marker in the answer; `None` without one.
+    pub stands_at: Option<u64>,
+}
+
+/// A read marker at the end.
+#[derive(Debug, Clone)]
+pub struct Marker {
+    pub room: Uuid,
+    pub seq: u64,
+    pub unread: u64,
 }
 
 /// The resource use of one process over a run.

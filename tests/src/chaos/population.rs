@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use super::access::{Change, Role};
 use super::clients::acts::change;
-use super::clients::{editor, guest, id, leaver, listener, moderator, sender, stock};
+use super::clients::{editor, guest, id, leaver, listener, moderator, reader, sender, stock};
 use super::history::Receiver;
 use super::message::{Seen, Stored};
 use super::schedule::Dice;
@@ -55,6 +55,9 @@ impl Population {
         for _ in 0..EDITORS {
             let account = world.api.signup().await?;
             population.senders.spawn(editor::edit(world.clone(), account, dice.split()));
+        }
+        for room in &world.rooms {
+            population.senders.spawn(reader::mark(world.clone(), *room, dice.split()));
         }
         for _ in 0..LEAVERS {
             let account = world.api.signup().await?;
@@ -204,10 +207,12 @@ impl Population {
         let _ = eventually("every receiver is complete", Duration::from_secs(15), complete).await;
         self.listeners.iter().for_each(JoinHandle::abort);
         let (histories, members) = (histories(world).await?, members(world).await?);
+        let markers = reader::markers(world).await?;
         world.recorder.note(|records| {
             records.history = logs;
             records.present = histories;
             records.members = members;
+            records.markers = markers;
         });
         Ok(())
     }

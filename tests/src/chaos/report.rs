@@ -51,7 +51,7 @@ pub fn print(seed: u64, records: &Records, verdict: &Verdict) {
         "ended sessions by {} logouts, {} new passwords and {} suspensions",
         counts.logouts, counts.password_changes, counts.suspensions
     );
-    println!("changed messages {} times", counts.changes);
+    println!("changed messages {} times, marked messages as read or unread {} times", counts.changes, counts.marks);
     println!("live delivery after the acknowledgement: median {}, p99 {}", ms(verdict.lag.0), ms(verdict.lag.1));
     for (what, attacks) in &records.attacks {
         println!("attackers: {what}: {}, rejected or cut off {} times", attacks.made, attacks.refused);
@@ -62,8 +62,14 @@ pub fn print(seed: u64, records: &Records, verdict: &Verdict) {
         println!("  {name:<12} {:?} {:?} {:?}", all.map(|used| used.0), all.map(|used| used.1), all.map(|used| used.2));
     }
     println!(
-        "lost {}, repeated {}, reordered {}, invented {}, in a wrong state {}",
-        counts.lost, counts.repeated, counts.reordered, counts.invented, counts.misfolded
+        "lost {}, repeated {}, reordered {}, invented {}, in a wrong state {}; markers moved back {}, wrong numbers of unread messages {}",
+        counts.lost,
+        counts.repeated,
+        counts.reordered,
+        counts.invented,
+        counts.misfolded,
+        counts.receded,
+        counts.miscounted
     );
     println!(
         "without the right: received {}, posted or read {}; received after the end of the session {}",

@@ -116,7 +116,7 @@ BEGIN
         ordinal_ := ordinal_of(member, head.counted_from);
         since := member.read_at;
         target := least(m.seq, head.seq);
-        moved := m.back OR (target > stands_at AND (now_ - m.age <= member.unread_at) IS NOT TRUE);
+        moved := m.back OR (target > stands_at AND (now_ - m.age < member.unread_at) IS NOT TRUE);
         IF moved THEN
             stands_at := target;
             ordinal_ := CASE WHEN target = head.seq THEN head.messages ELSE ordinal_at(m.partition, m.room_id, target) END;

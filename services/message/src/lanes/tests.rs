@@ -72,6 +72,10 @@ impl Store for HeldStore {
         .boxed()
     }
 
+    fn marks(&self) -> &dyn crate::store::MarkStore {
+        self.store.marks()
+    }
+
     delegated!();
 
     fn list(

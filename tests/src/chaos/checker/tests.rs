@@ -1,3 +1,4 @@
+mod markers;
 mod rights;
 mod states;
 

@@ -83,7 +83,7 @@ fn mark(connection: &Connection, mark: &Mark, has_receipts: bool, now_ms: i64) -
     let Some(member) = member.filter(|_| head.exists && !head.closed) else { return Ok(None) };
     let target = number(mark.seq).min(head.seq);
     let stands_at = member.seq(&head);
-    let is_late = member.unread_at_ms.is_some_and(|at| now_ms - i64::from(mark.age_ms) <= at);
+    let is_late = member.unread_at_ms.is_some_and(|at| now_ms - i64::from(mark.age_ms) < at);
     if !mark.back && (target <= stands_at || is_late) {
         let unread = unread_above(connection, mark.room, &head, member.ordinal(connection, mark.room, &head)?)?;
         return Ok(Some(Marked { seq: stands_at as u64, at_ms: member.at_ms, unread, moved: false, has_receipts }));

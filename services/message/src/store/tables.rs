@@ -87,7 +87,7 @@ pub static SCHEMA: Schema = Schema {
             &[("partition", Number), ("room_id", Id), ("first_seq", Number), ("last_seq", Number)],
         ),
     ],
-    derived: &["file_uses"],
+    derived: &["file_uses", "needed_privileges"],
     sqlite: sqlite::migrations::runner,
     postgres: postgres::migrations::runner,
 };

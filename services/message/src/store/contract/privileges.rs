@@ -62,6 +62,7 @@ impl Roles {
             "log INSERT,SELECT,UPDATE",
             "message_edits INSERT,SELECT",
             "message_state INSERT,SELECT,UPDATE",
+            "needed_privileges SELECT",
             "partitions INSERT,SELECT,UPDATE",
             "refinery_schema_history SELECT",
             "room_heads INSERT,SELECT,UPDATE",

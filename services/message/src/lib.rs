@@ -19,6 +19,7 @@ mod service;
 mod store;
 #[cfg(test)]
 mod testing;
+mod words;
 
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;

@@ -48,6 +48,7 @@ named! {
     message::ListChangesRequest, [Messages], |it| reading(&it.reading);
     message::ListVersionsRequest, [Messages], |it| reading(&it.reading);
     message::ListPinsRequest, [Messages], |it| reading(&it.reading);
+    message::SearchRequest, [Messages], |it| if it.moderator { Named::AnyKey } else { Named::UserId(&it.reader) };
 
     auth::LogoutRequest, [], |it| Named::SignIn { user_id: &it.user_id, session_id: &it.session_id };
     auth::ListSessionsRequest, [], |it| Named::UserId(&it.user_id);

@@ -15,7 +15,7 @@ use uuid::Uuid;
 use crate::check::NewEvent;
 use crate::convert;
 use crate::credentials::{self, Readers};
-use crate::service::{Ask, Found, History, Reading, Sent, Service, check_count};
+use crate::service::{Ask, Found, FoundMessages, History, Reading, Search, Sent, Service, check_count};
 use crate::store::{ChangedBetween, LastTimes, Reopening, Window};
 
 pub struct Grpc(Arc<Service>);
@@ -181,6 +181,31 @@ impl MessageService for Grpc {
         self.0.rooms_opened().await?;
         Ok(Response::new(pb::RoomsOpenedResponse {}))
     }
+
+    async fn search(&self, request: Request<pb::SearchRequest>) -> Result<Response<pb::SearchResponse>, Status> {
+        let asked = verified(request)?;
+        let found = self.0.search(Search {
+            reader: &asked.reader,
+            moderator: asked.moderator,
+            room: &asked.room_id,
+            query: &asked.query,
+            sender: &asked.sender_id,
+            before_ms: asked.before_ms,
+            limit: asked.limit,
+            cursor: &asked.cursor,
+        });
+        Ok(Response::new(self::found(found.await?)))
+    }
+}
+
+/// Converts the messages that a search has found.
+fn found(found: FoundMessages) -> pb::SearchResponse {
+    let items = found.items.into_iter().map(|(message, highlights)| pb::FoundMessage {
+        message: Some(convert::event(&message)),
+        highlights: highlights.into_iter().map(|(start, end)| pb::Highlight { start, end }).collect(),
+    });
+    let (epoch, items) = (found.epoch.to_string(), items.collect());
+    pb::SearchResponse { epoch, items, next_cursor: found.next_cursor, up_to_ms: found.up_to_ms }
 }
 
 /// Returns the window of a page.

@@ -7,6 +7,7 @@ mod dropping;
 mod event;
 mod outcome;
 pub mod postgres;
+pub mod search;
 pub mod sqlite;
 pub mod tables;
 
@@ -27,6 +28,7 @@ pub use changes::{ChangeStore, Changed, ChangedBetween, Erased, MAX_CAUGHT_UP, M
 pub use dropping::{DropStore, Judged, RoomFile};
 pub use event::{Body, EVENT_OVERHEAD, Event, EventData, File, Kind, client_id};
 pub use outcome::{Outcome, of_earlier};
+pub use search::SearchStore;
 
 /// The outcome of a batch.
 #[derive(Debug)]
@@ -224,6 +226,9 @@ pub trait Store: ChangeStore {
     /// Returns the files of deleted messages.
     fn drops(&self) -> &dyn DropStore;
 
+    /// Returns the index of messages.
+    fn searches(&self) -> &dyn SearchStore;
+
     /// Opens a room with its members, unless it was opened before. Idempotent.
     fn open_room(&self, room: RoomKey, private: bool, members: Vec<Member>) -> BoxFuture<'_, Result<()>>;
 
@@ -304,6 +309,10 @@ macro_rules! delegated {
 
         fn drops(&self) -> &dyn crate::store::DropStore {
             self.store.drops()
+        }
+
+        fn searches(&self) -> &dyn crate::store::SearchStore {
+            self.store.searches()
         }
     };
 }

@@ -67,6 +67,7 @@ pub const CALLERS: &[(&str, &[Role])] = &[
     ("/confab.message.v1.MessageService/ReadEvents", &[Gateway]),
     ("/confab.message.v1.MessageService/ReadLog", &[Gateway]),
     ("/confab.message.v1.MessageService/RoomsOpened", &[Room]),
+    ("/confab.message.v1.MessageService/Search", &[Gateway]),
     ("/confab.room.v1.RoomService/CheckAccess", &[Gateway, Message, File]),
     ("/confab.room.v1.RoomService/CheckRooms", &[File]),
     ("/confab.room.v1.RoomService/CreateRoom", &[Gateway]),

@@ -13,6 +13,7 @@ mod opening;
 mod privileges;
 mod reading;
 mod reopening;
+mod searching;
 mod upgrading;
 
 use std::path::PathBuf;

@@ -7,6 +7,7 @@ mod pages;
 #[cfg(test)]
 mod reads;
 mod rows;
+mod search;
 
 use std::sync::Arc;
 
@@ -21,7 +22,7 @@ use uuid::Uuid;
 
 use super::{
     AppendError, Appended, Body, DropStore, Event, EventData, Head, Heads, Kind, LastTimes, Limit, Member, Opened,
-    Outcome, Page, Readers, Refusal, Reopening, RoomAccess, RoomHead, RoomKey, Store, Window,
+    Outcome, Page, Readers, Refusal, Reopening, RoomAccess, RoomHead, RoomKey, SearchStore, Store, Window,
 };
 use opening::{FINGERPRINT, finish_upgrade, open_or_renew};
 use pages::{FIND, LAST_TIMES, LIST_NEWEST_FIRST, LIST_OLDEST_FIRST, READ_LOG, Read, Reads, mark_deleted, read};
@@ -320,6 +321,10 @@ impl Store for Postgres {
     }
 
     fn drops(&self) -> &dyn DropStore {
+        self
+    }
+
+    fn searches(&self) -> &dyn SearchStore {
         self
     }
 

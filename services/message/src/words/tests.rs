@@ -37,7 +37,8 @@ fn runs_have_characters_and_pairs() {
     // The parts of syllables, as some systems write them.
     assert_eq!(terms_of("\u{1112}\u{1161}\u{11ab}국"), terms_of("한국"));
     assert_eq!(terms_of("กา"), ["ก", "กา", "า"]);
-    for text in ["ສະບາຍດີ", "ភាសាខ្មែរ", "မြန်မာ", "こんにちは", "한국어"] {
+    for text in ["ສະບາຍດີ", "ភាសាខ្មែរ", "မြန်မာ", "こんにちは", "한국어"]
+    {
         assert!(matches!(&pieces(text)[..], [Piece::Run(_)]), "{text}: {:?}", pieces(text));
     }
 }
@@ -88,7 +89,8 @@ fn long_words_are_found_by_their_beginning() {
 
 #[test]
 fn every_text_that_matches_has_the_needed_terms() {
-    let texts = ["我喜欢猫和狗", "Crème brûlée", "東京タワーへ行く", "검색 기능", "ภาษาไทยง่าย", "a1 b2 c3", "Straße 42"];
+    let texts =
+        ["我喜欢猫和狗", "Crème brûlée", "東京タワーへ行く", "검색 기능", "ภาษาไทยง่าย", "a1 b2 c3", "Straße 42"];
     for text in texts {
         let (terms, letters) = (terms(text), text.chars().collect::<Vec<_>>());
         for start in 0..letters.len() {

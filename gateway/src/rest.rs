@@ -18,6 +18,7 @@ mod profile;
 mod reading;
 mod revision;
 mod rooms;
+mod search;
 mod sessions;
 mod states;
 mod users;
@@ -68,6 +69,7 @@ fn operations() -> OpenApiRouter<Arc<App>> {
         messages::routes(),
         changes::routes(),
         states::routes(),
+        search::routes(),
         files::routes(),
         avatars::routes(),
         admin::routes(),

@@ -5,15 +5,17 @@ use confab_proto::auth::v1::{
     AuditEntry, CreateInviteResponse, CreateKeyResponse, ServerKey, Session, SessionInfo, User, UserRef,
 };
 use confab_proto::file::v1::File;
-use confab_proto::message::v1::{Event, Kind, ListPinsResponse, ListVersionsResponse, State, Version};
+use confab_proto::message::v1::{
+    Event, FoundMessage, Highlight, Kind, ListPinsResponse, ListVersionsResponse, SearchResponse, State, Version,
+};
 use confab_proto::room::v1::{Member, Role, Room, Visibility};
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::views::history::{self, Changes, Part, Pins, Position};
 use crate::views::{
-    Account, CreatedKey, Details, EntryJson, FileJson, FileUrl, InviteJson, ItemJson, Keys, LinkJson, MemberJson,
-    MessageJson, Opened, Page, ProfileJson, RoomJson, Sessions, Time, Versions, Viewer,
+    Account, CreatedKey, Details, EntryJson, FileJson, FileUrl, FoundMessages, InviteJson, ItemJson, Keys, LinkJson,
+    MemberJson, MessageJson, Opened, Page, ProfileJson, RoomJson, Sessions, Time, Versions, Viewer,
 };
 
 pub const ROOM: &str = "01a20525-1183-7c58-9e5d-6a3b0c9d8e7f";
@@ -210,6 +212,13 @@ fn part(events: Vec<Event>, last_seq: u64) -> Part {
 
 pub fn message() -> Value {
     json!(MessageJson::from(&hello()))
+}
+
+pub fn found_messages() -> Value {
+    let highlights = vec![Highlight { start: 0, end: 5 }];
+    let items = vec![FoundMessage { message: Some(hello()), highlights }];
+    let found = SearchResponse { items, up_to_ms: CREATED + 5000, ..SearchResponse::default() };
+    json!(FoundMessages::try_from(&found).ok())
 }
 
 pub fn messages() -> Value {

@@ -27,7 +27,8 @@ on_both!(
 );
 
 async fn index(store: &dyn Store) {
-    index_all(store, Uuid::now_v7()).await.unwrap();
+    // Always the same holder, which need not wait for the end of its claim.
+    index_all(store, Uuid::max()).await.unwrap();
     assert_eq!(store.searches().unindexed_since().await.unwrap(), None);
 }
 

@@ -53,17 +53,17 @@ static READ_MESSAGES: LazyLock<String> = LazyLock::new(|| {
     format!(
         "/* read_messages */ SELECT l.epoch, 0::bigint, {}, e.partition
         FROM log l LEFT JOIN LATERAL (
-            SELECT k.n, p.*, {STATE_COLUMNS}, {NO_MESSAGE}
-            FROM unnest($1::integer[], $2::uuid[], $3::bigint[]) WITH ORDINALITY AS k (partition, room_id, seq, n)
-            JOIN room_heads h ON h.partition = k.partition AND h.room_id = k.room_id AND NOT h.closed
+            SELECT w.n, p.*, {STATE_COLUMNS}, {NO_MESSAGE}
+            FROM unnest($1::integer[], $2::uuid[], $3::bigint[]) WITH ORDINALITY AS w (partition, room_id, seq, n)
+            JOIN room_heads h ON h.partition = w.partition AND h.room_id = w.room_id AND NOT h.closed
             CROSS JOIN LATERAL ({}) p
             {}
             WHERE p.kind < 3 AND s.deleted_by IS NULL AND ($5 OR (NOT $6 AND NOT h.private) OR EXISTS (
                 SELECT 1 FROM room_members m
-                WHERE m.partition = k.partition AND m.room_id = k.room_id AND m.user_id = ANY ($4)))
+                WHERE m.partition = w.partition AND m.room_id = w.room_id AND m.user_id = ANY ($4)))
         ) e ON true ORDER BY e.n",
         rows::columns(),
-        one("events", "k.partition", "k.room_id", "k.seq"),
+        one("events", "w.partition", "w.room_id", "w.seq"),
         state_of()
     )
 });

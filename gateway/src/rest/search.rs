@@ -73,10 +73,7 @@ async fn search(
         return Err(needs_user().into());
     }
     let from = params.text("from").map(sender).transpose()?;
-    // Server keys without a user are not limited.
-    if let Some(user) = actor.user() {
-        limits.check(Act::Search, user.user_id).await?;
-    }
+    limits.check(Act::Search, actor.id()).await?;
     let _turn = turns.next().await?;
     let sender_id = match from {
         Some(from) => sent_by(resolve_id(&app, &deadline, &limits, actor.user(), &from).await?),

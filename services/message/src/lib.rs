@@ -29,6 +29,7 @@ use anyhow::{Context, ensure};
 use confab_common::Code;
 use confab_common::bus::Bus;
 use confab_common::grpc::{Role, Services, serve};
+use confab_common::metrics::LIMITS;
 use confab_common::pg::PostgresConfig;
 use confab_common::process::Process;
 use confab_common::readiness::{Condition, Readiness};
@@ -115,6 +116,7 @@ pub async fn start(
     process: &Process,
 ) -> anyhow::Result<Log> {
     LazyLock::force(&metrics::METRICS);
+    LIMITS.exist(&["searches", "search_time"]);
     let services = services.called_by(Role::Message);
     let opened = process.readiness.condition("the log");
     let (store, lanes) = open_store(config, &storage.serving(process)).await?;

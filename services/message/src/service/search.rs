@@ -71,7 +71,10 @@ impl Searches {
         });
         match timeout_at(begun + SEARCH_LIMIT, work).await {
             Ok(outcome) => outcome.map_err(Error::internal)?,
-            Err(_) => Err(Error::new(Code::Unavailable, "the search takes too long; ask for rarer words")),
+            Err(_) => {
+                LIMITS.hit("search_time");
+                Err(Error::new(Code::Unavailable, "the search takes too long; search for less common words"))
+            }
         }
     }
 }

@@ -115,10 +115,10 @@ impl Word {
     /// Adds where a part of a text has the word.
     fn find(&self, piece: &Piece, ranges: &mut Vec<(u32, u32)>) {
         match (self, piece) {
-            (Self::Whole { text: wanted, prefix }, Piece::Word { text, range }) => {
-                if text == wanted || (*prefix && text.starts_with(wanted)) {
-                    ranges.push(*range);
-                }
+            (Self::Whole { text: wanted, prefix }, Piece::Word { text, range })
+                if text == wanted || (*prefix && text.starts_with(wanted)) =>
+            {
+                ranges.push(*range);
             }
             (Self::Run(wanted), Piece::Run(letters)) => {
                 let run = letters.iter().map(|letter| letter.char).collect::<String>();

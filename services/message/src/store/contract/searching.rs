@@ -225,7 +225,7 @@ async fn pages_continue_below_the_last_message(fixture: Fixture) {
     let store = fixture.open().await;
     let key = open_with(&*store, false, &[]).await;
     // Many messages of the same millisecond, and messages that have the terms but not the text.
-    let text = |n: usize| if n % 3 == 0 { format!("上海海上 {n}") } else { format!("上海人 海边 {n}") };
+    let text = |n: usize| if n.is_multiple_of(3) { format!("上海海上 {n}") } else { format!("上海人 海边 {n}") };
     let batch = (1..=90).map(|n| new_message(key.1, None, &text(n))).collect::<Vec<_>>();
     append_new(&*store, &batch).await;
     index(&*store).await;

@@ -46,7 +46,7 @@ impl SearchStore for Sqlite {
     fn forget_closed(&self, most: u32) -> BoxFuture<'_, Result<bool>> {
         async move {
             // Without such rooms, the writer is left to the appends.
-            if self.database.read(|connection| closed_room(connection)).await?.is_none() {
+            if self.database.read(closed_room).await?.is_none() {
                 return Ok(false);
             }
             self.database.write(move |connection| forget_closed(connection, most)).await

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use crate::metrics::METRICS;
 use crate::store::search::{IndexPage, Indexed};
-use crate::store::{Event, Kind, Limit, Store};
+use crate::store::{Event, FORMAT, Kind, Limit, Store};
 use crate::words::{of_room, of_sender, terms};
 
 /// How often a replica looks for new events: a message is found within 1 s.
@@ -50,13 +50,21 @@ pub async fn run(store: Arc<dyn Store>) {
     }
 }
 
-/// Indexes all events that are in the log now, and some of those that follow.
+/// Indexes all events that are in the log now, and some of those that follow. A log of a newer format is left to newer
+/// replicas. A partition that fails does not stop the others.
 pub async fn index_all(store: &dyn Store, holder: Uuid) -> Result<()> {
     loop {
-        let mut is_behind = false;
-        for (partition, after) in store.searches().claim_unindexed(holder, PARTITIONS).await? {
-            is_behind |= index_page(store, partition, after).await?;
+        if store.format().await? > FORMAT {
+            return Ok(());
         }
+        let (mut is_behind, mut outcome) = (false, Ok(()));
+        for (partition, after) in store.searches().claim_unindexed(holder, PARTITIONS).await? {
+            match index_page(store, partition, after).await {
+                Ok(more) => is_behind |= more,
+                Err(error) => outcome = Err(error),
+            }
+        }
+        outcome?;
         // Pages of other work come between.
         is_behind |= store.searches().forget_closed(FORGOTTEN).await?;
         if !is_behind {

@@ -209,7 +209,7 @@ async fn wrong_searches_are_rejected(scene: Scene) {
         (&*format!("q={words}"), "q"),
         ("q=x&limit=201", "limit"),
         ("q=x&cursor=x", "cursor"),
-        ("q=x&from=nobody", "from"),
+        ("q=x&from=x", "from"),
         ("q=x&before=now", "before"),
         ("q=x&roomId=x", "roomId"),
     ] {

@@ -103,6 +103,10 @@ async fn pages_of_the_log_are_indexed_once(fixture: Fixture) {
     append_new(&*store, &[new_message(key.1, None, "one"), new_message(key.1, None, "two")]).await;
     let page = || IndexPage { partition: key.0, after: 0, up_to: 2, ..IndexPage::default() };
     assert!(!store.searches().index(IndexPage { after: 1, ..page() }).await.unwrap(), "a gap");
+    fixture.execute(&format!("UPDATE log SET format = {}", FORMAT + 1)).await;
+    index_all(&*store, Uuid::max()).await.unwrap();
+    assert!(store.searches().unindexed_since().await.unwrap().is_some(), "a newer format is for newer programs");
+    fixture.execute(&format!("UPDATE log SET format = {FORMAT}")).await;
     index(&*store).await;
     // Another replica is late with the same page.
     assert!(!store.searches().index(page()).await.unwrap());
@@ -225,7 +229,8 @@ async fn pages_continue_below_the_last_message(fixture: Fixture) {
     let store = fixture.open().await;
     let key = open_with(&*store, false, &[]).await;
     // Many messages of the same millisecond, and messages that have the terms but not the text.
-    let text = |n: usize| if n.is_multiple_of(3) { format!("上海海上 {n}") } else { format!("上海人 海边 {n}") };
+    let text =
+        |n: usize| if n.is_multiple_of(3) { format!("上海海上 {n}") } else { format!("上海人 海边 {n}") };
     let batch = (1..=90).map(|n| new_message(key.1, None, &text(n))).collect::<Vec<_>>();
     append_new(&*store, &batch).await;
     index(&*store).await;

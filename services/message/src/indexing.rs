@@ -1,5 +1,5 @@
 //! Brings the log into the index of messages. Each replica does so; the store gives each partition to one of them at a
-//! time, and each page of the log is indexed whole or not at all.
+//! time, and moves its position only after a whole page of the log.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,12 +21,12 @@ const INDEX_EVERY: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(4);
 /// Partitions that a replica holds at a time.
 const PARTITIONS: u32 = 64;
-/// The largest page. The writer of SQLite is occupied by one page for some milliseconds.
+/// The largest page. SQLite has one writer, and indexes a page in short steps.
 const PAGE: Limit = Limit { events: 500, bytes: 256 * 1024 };
 const PAGE_ON_SQLITE: Limit = Limit { events: 100, bytes: 64 * 1024 };
 /// Messages of deleted rooms in one step.
 const FORGOTTEN: u32 = 500;
-/// The longest pause after a page while many events are to be indexed.
+/// The longest pause after a page or a step while more work is to be done.
 const LONGEST_REST: Duration = Duration::from_millis(500);
 /// The name of the event that closes a room.
 const ROOM_DELETED: &str = "roomDeleted";
@@ -66,7 +66,11 @@ pub async fn index_all(store: &dyn Store, holder: Uuid) -> Result<()> {
         }
         outcome?;
         // Pages of other work come between.
-        is_behind |= store.searches().forget_closed(FORGOTTEN).await?;
+        let begun = Instant::now();
+        if store.searches().forget_closed(FORGOTTEN).await? {
+            is_behind = true;
+            rest(begun).await;
+        }
         if !is_behind {
             return Ok(());
         }
@@ -87,10 +91,14 @@ async fn index_page(store: &dyn Store, partition: u32, after: u64) -> Result<boo
     }
     let is_behind = up_to < page.head;
     if is_behind {
-        // At most half of the time is used, so that appends go on as before.
-        tokio::time::sleep(begun.elapsed().min(LONGEST_REST)).await;
+        rest(begun).await;
     }
     Ok(is_behind)
+}
+
+/// Waits as long as the work has taken: at most half of the time is used, so that appends go on as before.
+async fn rest(begun: Instant) {
+    tokio::time::sleep(begun.elapsed().min(LONGEST_REST)).await;
 }
 
 /// Reports how old the oldest event is that is not indexed.

@@ -111,8 +111,8 @@ pub trait SearchStore: Send + Sync {
     /// are. For 2 s, no other holder gets them.
     fn claim_unindexed(&self, holder: Uuid, most: u32) -> BoxFuture<'_, Result<Vec<(u32, u64)>>>;
 
-    /// Brings a page of the log into the index, all or nothing. Returns `false`, and changes nothing, if the index is
-    /// not at the start of the page.
+    /// Brings a page of the log into the index. Returns `false`, and changes nothing, if the index is not at the start of
+    /// the page. A page that is interrupted can be indexed again.
     fn index(&self, page: IndexPage) -> BoxFuture<'_, Result<bool>>;
 
     /// Removes at most `most` messages of deleted rooms from the index. Returns whether there was such a room.

@@ -16,6 +16,7 @@ on_both!(
     probes_in_many_languages,
     changes_are_indexed,
     pages_of_the_log_are_indexed_once,
+    an_interrupted_page_is_indexed_again,
     partitions_have_one_holder,
     the_index_is_built_again,
     only_readers_find_messages,
@@ -327,4 +328,30 @@ impl Fixture {
             }
         }
     }
+}
+
+async fn an_interrupted_page_is_indexed_again(fixture: Fixture) {
+    let store = fixture.open().await;
+    let key = open_with(&*store, false, &[]).await;
+    // Texts with so many terms that a page of them takes many steps.
+    let text =
+        |n: u32| (0..1500).filter_map(|at| char::from_u32(0x4e00 + at * 7 % 3001 + n)).collect::<String>() + " mark";
+    let batch = (0..20).map(|n| new_message(key.1, None, &text(n))).collect::<Vec<_>>();
+    append_new(&*store, &batch).await;
+    for wait in [1, 5, 20] {
+        let indexing = index_all(&*store, Uuid::max());
+        let _ = tokio::time::timeout(Duration::from_millis(wait), indexing).await;
+    }
+    index(&*store).await;
+    assert_eq!(in_room(&store, key.1, "mark").await, (1..=20).rev().collect::<Vec<_>>());
+    let rows = match &fixture {
+        Fixture::Postgres(url) => {
+            connect(url).await.query_one("SELECT count(*) FROM message.search", &[]).await.unwrap().get(0)
+        }
+        Fixture::Sqlite(path) => {
+            let count = "SELECT count(*) FROM search_terms WHERE search_terms MATCH 'mark'";
+            rusqlite::Connection::open(path).unwrap().query_row(count, [], |row| row.get::<_, i64>(0)).unwrap()
+        }
+    };
+    assert_eq!(rows, 20, "no doubles");
 }

@@ -1,7 +1,8 @@
 //! The search of messages.
 
 use std::collections::HashSet;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use confab_common::Result;
 use futures::FutureExt;
@@ -19,6 +20,8 @@ use crate::words::{Needed, of_room, of_sender};
 
 /// The lower bits of a message's id, which tell apart the messages of a millisecond.
 const NUMBER_BITS: u32 = 20;
+/// How long one step of indexing occupies the writer; a single message with 10,000 terms can take about 100 ms.
+const WRITE_LIMIT: Duration = Duration::from_millis(5);
 /// How long one look-up may take.
 const LOOK_UP_LIMIT: Duration = Duration::from_secs(2);
 
@@ -40,7 +43,21 @@ impl SearchStore for Sqlite {
     }
 
     fn index(&self, page: IndexPage) -> BoxFuture<'_, Result<bool>> {
-        self.database.write(move |connection| index(connection, &page)).boxed()
+        async move {
+            let page = Arc::new(page);
+            let mut from = 0;
+            loop {
+                let part = page.clone();
+                match self.database.write(move |connection| index(connection, &part, from)).await? {
+                    Step::Elsewhere => return Ok(false),
+                    Step::Done => return Ok(true),
+                    Step::Next(next) => from = next,
+                }
+                // The writer is left to the appends for at least as long.
+                tokio::time::sleep(WRITE_LIMIT).await;
+            }
+        }
+        .boxed()
     }
 
     fn forget_closed(&self, most: u32) -> BoxFuture<'_, Result<bool>> {
@@ -93,14 +110,29 @@ impl SearchStore for Sqlite {
     }
 }
 
-fn index(connection: &Connection, page: &IndexPage) -> Result<bool> {
+/// What one step of indexing a page has done.
+enum Step {
+    /// The index is not at the start of the page.
+    Elsewhere,
+    /// The messages below this one are indexed.
+    Next(usize),
+    Done,
+}
+
+/// Indexes messages of a page, from this one on. The position moves with the last one; a page that is interrupted is
+/// indexed again, which changes nothing in the messages that are indexed.
+fn index(connection: &Connection, page: &IndexPage, from: usize) -> Result<Step> {
+    let begun = Instant::now();
     let read = "/* index */ SELECT position FROM search_progress WHERE partition = ?1";
     let position =
         connection.prepare_cached(read)?.query_row([page.partition], |row| row.get::<_, i64>(0)).optional()?;
     if position.unwrap_or_default() != number(page.after) {
-        return Ok(false);
+        return Ok(Step::Elsewhere);
     }
-    for message in &page.messages {
+    for (n, message) in page.messages.iter().enumerate().skip(from) {
+        if n > from && begun.elapsed() > WRITE_LIMIT {
+            return Ok(Step::Next(n));
+        }
         index_message(connection, page.partition, message)?;
     }
     let close = "/* index */ INSERT INTO search_closed (partition, room_id) VALUES (?1, ?2) ON CONFLICT DO NOTHING";
@@ -111,7 +143,7 @@ fn index(connection: &Connection, page: &IndexPage) -> Result<bool> {
     let advance = "/* index */ INSERT INTO search_progress (partition, position) VALUES (?1, ?2)
         ON CONFLICT (partition) DO UPDATE SET position = excluded.position";
     connection.prepare_cached(advance)?.execute(params![page.partition, number(page.up_to)])?;
-    Ok(true)
+    Ok(Step::Done)
 }
 
 fn index_message(connection: &Connection, partition: u32, message: &Indexed) -> Result<()> {
@@ -163,13 +195,19 @@ fn closed_room(connection: &Connection) -> Result<Option<(u32, Uuid)>> {
 }
 
 fn forget_closed(connection: &Connection, most: u32) -> Result<bool> {
+    let begun = Instant::now();
     let Some((partition, room)) = closed_room(connection)? else { return Ok(false) };
     let read = "/* forget_closed */ SELECT id, terms FROM search WHERE partition = ?1 AND room_id = ?2 LIMIT ?3";
     let messages = connection
         .prepare_cached(read)?
         .query_map(params![partition, room.as_bytes(), most], |row| Ok((row.get(0)?, row.get(1)?)))?
         .collect::<rusqlite::Result<Vec<(i64, String)>>>()?;
-    messages.iter().try_for_each(|(id, terms)| remove(connection, *id, terms))?;
+    for (id, terms) in &messages {
+        remove(connection, *id, terms)?;
+        if begun.elapsed() > WRITE_LIMIT {
+            return Ok(true);
+        }
+    }
     if messages.len() < most as usize {
         let done = "/* forget_closed */ DELETE FROM search_closed WHERE partition = ?1 AND room_id = ?2";
         connection.prepare_cached(done)?.execute(params![partition, room.as_bytes()])?;

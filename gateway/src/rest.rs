@@ -18,6 +18,7 @@ mod profile;
 mod reading;
 mod revision;
 mod rooms;
+mod search;
 mod sessions;
 mod states;
 mod unread;
@@ -70,6 +71,7 @@ fn operations() -> OpenApiRouter<Arc<App>> {
         changes::routes(),
         states::routes(),
         unread::routes(),
+        search::routes(),
         files::routes(),
         avatars::routes(),
         admin::routes(),

@@ -7,6 +7,7 @@ pub mod history;
 mod message;
 mod page;
 mod room;
+mod search;
 mod unread;
 mod user;
 
@@ -16,6 +17,7 @@ pub use file::{FileJson, FileUrl, LinkJson, PresentFile};
 pub use message::{MessageJson, Repeated};
 pub use page::{Page, Time};
 pub use room::{Details, MemberJson, RoleJson, RoomJson, Viewer, VisibilityJson};
+pub use search::FoundMessages;
 pub use unread::{LevelJson, MarkerJson, ReceiptJson, Receipts, UnreadJson};
 pub use user::{Account, Opened, ProfileJson, Sessions};
 

@@ -94,6 +94,8 @@ export const folders = [
       list_changes: { status: 200, page: 400, query: { after: "0" } },
       send_message: { status: 201, body: { roomId: "{{roomId}}", content: "Milk first?", clientMessageId: "{{$guid}}" } },
       list_messages: { status: 200 },
+      // The page sends no optional parameters, and `q` is needed.
+      search_messages: { status: 200, page: 400, query: { q: "milk" } },
     },
   },
   {

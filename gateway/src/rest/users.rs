@@ -31,7 +31,7 @@ pub(super) enum UserPath {
 }
 
 impl UserPath {
-    fn of(text: &str) -> Self {
+    pub fn of(text: &str) -> Self {
         match text.strip_prefix('@') {
             Some(name) if name.is_empty() || name.len() > MAX_USERNAME || name.contains('\0') => Self::Unknown,
             Some(name) => Self::Name(name.to_owned()),

@@ -75,6 +75,21 @@ impl Log {
                 });
                 Ok(MarkReadResponse { outcomes: outcomes.collect() }.encode_to_vec())
             }
+            "Search" => {
+                let search = SearchRequest::decode(body).unwrap();
+                if search.room_id == PRIVATE && search.reader != identity().user.id {
+                    return Err(Error::new(Code::NotFound, "the room is not open to the reader"));
+                }
+                let is_found = |event: &&Event| event.content.contains(&search.query);
+                let of_sender = |event: &&Event| {
+                    search.sender_id.is_empty() || event.sender.as_ref().is_some_and(|it| it.id == search.sender_id)
+                };
+                let found = self.events.iter().filter(is_found).filter(of_sender).cloned();
+                let highlights = vec![Highlight { start: 0, end: search.query.len() as u32 }];
+                let items = found.map(|event| FoundMessage { message: Some(event), highlights: highlights.clone() });
+                let (items, up_to_ms) = (items.collect(), search.before_ms.unwrap_or(2));
+                Ok(SearchResponse { epoch, items, next_cursor: search.cursor, up_to_ms }.encode_to_vec())
+            }
             "GetRoomHeads" => {
                 let head = |room_id| RoomHead { room_id, seq: 3, ..RoomHead::default() };
                 let heads = GetRoomHeadsRequest::decode(body).unwrap().room_ids.into_iter().map(head).collect();

@@ -22,6 +22,9 @@ pub enum Command {
     /// After an upgrade with Postgres: raise the log to the newest format once no program of the version before is
     /// running, and exit. With SQLite, the server does this at start
     FinishUpgrade,
+    /// Build the index of messages for searches again from the log, and exit. With SQLite, only while the server is
+    /// stopped, which then builds the index at its next start
+    Reindex,
     /// Make this installation the owner of the object store (CONFAB_OBJECTS) instead of its current owner, and exit
     ClaimObjects,
     /// Write all durable data to a directory, for an import into other stores, and exit

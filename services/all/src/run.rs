@@ -19,6 +19,7 @@ pub async fn run(program: Program, process: Process) -> anyhow::Result<()> {
         Some(Command::Migrate) => return migrate(&parts, &storage).await,
         Some(Command::RenewEpoch) => return renew_epoch(&parts, &storage).await,
         Some(Command::FinishUpgrade) => return finish_upgrade(&parts, &storage).await,
+        Some(Command::Reindex) => return reindex(&parts, &storage).await,
         Some(Command::ClaimObjects) => return claim_objects(&parts, &storage).await,
         Some(Command::Export { directory }) => return moving::export(&parts, &storage.once(), &directory).await,
         Some(Command::Key(command)) => return keys(&parts, &storage, command).await,
@@ -128,6 +129,14 @@ async fn renew_epoch(parts: &Parts, storage: &StorageConfig) -> anyhow::Result<(
         "the log is remote (CONFAB_MESSAGE_URL is set): run `confab-message renew-epoch` with its settings"
     );
     confab_message::renew_epoch(&parts.message, storage).await
+}
+
+async fn reindex(parts: &Parts, storage: &StorageConfig) -> anyhow::Result<()> {
+    ensure!(
+        parts.message_url.is_none(),
+        "the log is remote (CONFAB_MESSAGE_URL is set): run `confab-message reindex` with its settings"
+    );
+    confab_message::reindex(&parts.message, storage).await
 }
 
 async fn finish_upgrade(parts: &Parts, storage: &StorageConfig) -> anyhow::Result<()> {

@@ -93,6 +93,7 @@ pub const KNOWN: &[&str] = &[
     "S3_REGION",
     "S3_SECRET_ACCESS_KEY",
     "S3_SESSION_TOKEN",
+    "SEARCH",
     "SIGNING_KEY",
     "SIGNUP",
     "SWEEP_EVERY",

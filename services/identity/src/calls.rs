@@ -51,6 +51,7 @@ named! {
     message::ListReceiptsRequest, [Messages], |it| reading(&it.reading);
     message::ListMarkersRequest, [Rooms, Messages], |it| Named::UserId(&it.user_id);
     message::SetNotifyRequest, [Messages], |it| Named::UserId(&it.user_id);
+    message::SearchRequest, [Messages], |it| if it.moderator { Named::AnyKey } else { Named::UserId(&it.reader) };
 
     auth::LogoutRequest, [], |it| Named::SignIn { user_id: &it.user_id, session_id: &it.session_id };
     auth::ListSessionsRequest, [], |it| Named::UserId(&it.user_id);

@@ -16,6 +16,25 @@ pub struct MessageConfig {
     /// Number of partitions of the log: a power of two up to 4096, fixed when the log is created
     #[arg(long, env = "CONFAB_PARTITIONS", default_value_t = partition::DEFAULT_COUNT, value_name = "N", value_parser = partitions)]
     pub partitions: u32,
+    /// Whether users can search messages: the message service then has an index of them, which takes about as much space
+    /// as their texts
+    #[arg(long, env = "CONFAB_SEARCH", default_value = "on", value_name = "on|off")]
+    pub search: Switch,
+}
+
+/// Whether a part of the service is in use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Switch {
+    /// In use
+    On,
+    /// Not in use
+    Off,
+}
+
+impl Switch {
+    pub fn is_on(self) -> bool {
+        self == Self::On
+    }
 }
 
 fn partitions(text: &str) -> Result<u32, String> {
@@ -92,6 +111,8 @@ pub enum Command {
     Migrate,
     /// Renew the log's epoch after its database was restored to an older state, and exit
     RenewEpoch,
+    /// Have the running replicas build the index of messages for searches again from the log, and exit
+    Reindex,
     /// After an upgrade: raise the log to the newest format once no program of the version before is running, and exit
     FinishUpgrade,
 }
@@ -109,6 +130,7 @@ mod tests {
         let program = Program::parse_from(["confab-message", "renew-epoch", "--message-store=sqlite:x.db"]);
         assert_eq!(program.service.message.message_store, Some("sqlite:x.db".into()));
         assert_eq!(program.command, Some(Command::RenewEpoch));
+        assert_eq!(program.service.message.search, Switch::On);
         // The gateway's default for this service.
         assert_eq!(Program::parse_from(["confab-message"]).common.listen.port(), 50053);
     }

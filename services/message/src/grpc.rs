@@ -15,7 +15,7 @@ use uuid::Uuid;
 use crate::check::NewEvent;
 use crate::convert;
 use crate::credentials::{self, Readers};
-use crate::service::{Ask, Asked, Found, History, Reading, Sent, Service, check_count};
+use crate::service::{Ask, Asked, Found, FoundMessages, History, Reading, Search, Sent, Service, check_count};
 use crate::store::{ChangedBetween, LastTimes, Reopening, Window};
 
 pub struct Grpc(Arc<Service>);
@@ -234,6 +234,31 @@ impl MessageService for Grpc {
         self.0.set_notify(&room_id, &user_id, convert::notify(notify.unwrap_or_default())?).await?;
         Ok(Response::new(pb::SetNotifyResponse {}))
     }
+
+    async fn search(&self, request: Request<pb::SearchRequest>) -> Result<Response<pb::SearchResponse>, Status> {
+        let asked = verified(request)?;
+        let found = self.0.search(Search {
+            reader: &asked.reader,
+            moderator: asked.moderator,
+            room: &asked.room_id,
+            query: &asked.query,
+            sender: &asked.sender_id,
+            before_ms: asked.before_ms,
+            limit: asked.limit,
+            cursor: &asked.cursor,
+        });
+        Ok(Response::new(self::found(found.await?)))
+    }
+}
+
+/// Converts the messages that a search has found.
+fn found(found: FoundMessages) -> pb::SearchResponse {
+    let items = found.items.into_iter().map(|(message, highlights)| pb::FoundMessage {
+        message: Some(convert::event(&message)),
+        highlights: highlights.into_iter().map(|(start, end)| pb::Highlight { start, end }).collect(),
+    });
+    let (epoch, items) = (found.epoch.to_string(), items.collect());
+    pb::SearchResponse { epoch, items, next_cursor: found.next_cursor, up_to_ms: found.up_to_ms }
 }
 
 /// Returns the window of a page.

@@ -9,6 +9,7 @@ mod dropping;
 mod erasing;
 mod files;
 mod grpc;
+mod indexing;
 mod lanes;
 mod metrics;
 mod publish;
@@ -19,6 +20,7 @@ mod service;
 mod store;
 #[cfg(test)]
 mod testing;
+mod words;
 
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
@@ -27,13 +29,15 @@ use anyhow::{Context, ensure};
 use confab_common::Code;
 use confab_common::bus::Bus;
 use confab_common::grpc::{Role, Services, serve};
+use confab_common::metrics::LIMITS;
+use confab_common::pg::PostgresConfig;
 use confab_common::process::Process;
 use confab_common::readiness::{Condition, Readiness};
 use confab_common::store::{StorageConfig, StoreUrl};
 use confab_identity::{Callers, Guarded};
 use confab_proto::message::v1::message_service_server::MessageServiceServer;
 
-pub use config::{Command, MessageArgs, MessageConfig, Program};
+pub use config::{Command, MessageArgs, MessageConfig, Program, Switch};
 pub use grpc::Grpc;
 pub use store::tables::{SCHEMA, partitions};
 
@@ -41,7 +45,7 @@ use files::Files;
 use lanes::Lanes;
 use publish::Hints;
 use rights::Rights;
-use service::Service;
+use service::{Searches, Service};
 use store::postgres::Postgres;
 use store::sqlite::Sqlite;
 use store::{FORMAT, FORMAT_WITH_MEMBERS, Store};
@@ -65,6 +69,7 @@ pub async fn run(program: Program, process: Process) -> anyhow::Result<()> {
     match command {
         Some(Command::Migrate) => migrate(&message, &storage).await,
         Some(Command::RenewEpoch) => renew_epoch(&message, &storage).await,
+        Some(Command::Reindex) => reindex(&message, &storage).await,
         Some(Command::FinishUpgrade) => finish_upgrade(&message, &storage).await,
         None => {
             let auth = process.security.connect(Role::Auth, &auth_url).context("CONFAB_AUTH_URL")?;
@@ -111,6 +116,7 @@ pub async fn start(
     process: &Process,
 ) -> anyhow::Result<Log> {
     LazyLock::force(&metrics::METRICS);
+    LIMITS.exist(&["searches", "search_time"]);
     let services = services.called_by(Role::Message);
     let opened = process.readiness.condition("the log");
     let (store, lanes) = open_store(config, &storage.serving(process)).await?;
@@ -134,18 +140,27 @@ pub async fn start(
     let store = sabotage::Sabotaged::over(store, hints.clone());
     let lanes = Lanes::start(lanes, config.partitions, &store, &hints);
     let (rights, files) = (Rights::new(services.room), Files::new(services.file.clone()));
-    let service = Arc::new(Service::new(store.clone(), config.partitions, state, lanes, rights, files));
+    let searches = Searches::new(if config.search.is_on() { most_searches(&storage.postgres) } else { 0 });
+    let service = Arc::new(Service::new(store.clone(), config.partitions, state, lanes, rights, files, searches));
     // Added when the format is known, so that a database that is away is not reported as an outdated program.
     let current = process.readiness.condition(CURRENT_PROGRAM);
     let format = Format { service: service.clone(), readiness: process.readiness.clone(), current };
     format.report();
     let (erasing, dropping) = (erasing::run(store.clone()), dropping::run(store.clone(), services.file));
+    if config.search.is_on() {
+        tokio::spawn(process.shutdown.clone().run_until_cancelled_owned(indexing::run(store.clone())));
+    }
     let watching = watch(store, format, config.partitions);
     tokio::spawn(process.shutdown.clone().run_until_cancelled_owned(erasing));
     tokio::spawn(process.shutdown.clone().run_until_cancelled_owned(dropping));
     tokio::spawn(process.shutdown.clone().run_until_cancelled_owned(watching));
     opened.set(true);
     Ok(Log(service))
+}
+
+/// The number of searches at the same time: a quarter of the connections, so that appends and other reads have the rest.
+fn most_searches(postgres: &PostgresConfig) -> usize {
+    (postgres.postgres_connections / 4).max(1)
 }
 
 /// The log's format beside that of this program.
@@ -218,6 +233,17 @@ pub async fn renew_epoch(config: &MessageConfig, storage: &StorageConfig) -> any
         _ => anyhow::Error::from(error).context("renewing the epoch"),
     })?;
     println!("{epoch}");
+    Ok(())
+}
+
+/// Has the index of messages built again from the log, by the replicas that are running.
+///
+/// # Errors
+/// When the store cannot be opened.
+pub async fn reindex(config: &MessageConfig, storage: &StorageConfig) -> anyhow::Result<()> {
+    let (store, _) = open_store(config, &storage.once()).await?;
+    store.searches().reindex().await.context("setting the index back")?;
+    println!("the message service builds the index again; searches meanwhile find what they found before");
     Ok(())
 }
 

@@ -2,8 +2,8 @@
 
 use std::sync::LazyLock;
 
-use confab_common::metrics::{Counters, counter, histogram};
-use metrics::{Counter, Histogram};
+use confab_common::metrics::{Counters, counter, gauge, histogram};
+use metrics::{Counter, Gauge, Histogram};
 
 pub static METRICS: LazyLock<Metrics> = LazyLock::new(Metrics::new);
 
@@ -25,6 +25,11 @@ pub struct Metrics {
     pub erased: Counter,
     /// Files that were deleted with their last message.
     pub dropped_files: Counter,
+    /// Messages brought into the index, also again.
+    pub indexed: Counter,
+    /// The age of the oldest event that is not in the index.
+    pub index_lag: Gauge,
+    pub search: Histogram,
 }
 
 impl Metrics {
@@ -44,6 +49,9 @@ impl Metrics {
             .with(&["age", "bytes", "leaving"]),
             erased: counter("confab_message_erased_total", "Events of deleted messages, and edits of them, whose text was erased", &[]),
             dropped_files: counter("confab_message_dropped_files_total", "Files deleted because their last message was deleted", &[]),
+            indexed: counter("confab_message_indexed_total", "Messages added to the index of searches, updated or removed", &[]),
+            index_lag: gauge("confab_message_index_lag_seconds", "Age of the oldest event that is not in the index of searches", &[]),
+            search: histogram("confab_message_search_seconds", "Duration of searches, including those that failed", &[]),
         }
     }
 }

@@ -4,6 +4,7 @@ mod attach;
 mod changes;
 mod markers;
 mod rooms;
+mod search;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -57,6 +58,9 @@ pub enum Found {
 pub use changes::Reading;
 pub use markers::{Asked, MAX_MARKS};
 pub use rooms::{Ask, History, MAX_READERS};
+#[cfg(test)]
+pub use search::Finder;
+pub use search::{Found as FoundMessages, Search, Searches};
 
 pub struct Service {
     store: Arc<dyn Store>,
@@ -64,6 +68,7 @@ pub struct Service {
     lanes: Lanes,
     rights: Rights,
     files: Files,
+    searches: Searches,
     heads: Cache<(), Heads<Head>>,
     // Locked for a comparison, never across an await.
     epoch: Mutex<Uuid>,
@@ -79,10 +84,21 @@ impl Service {
         lanes: Lanes,
         rights: Rights,
         files: Files,
+        searches: Searches,
     ) -> Self {
         let heads = Cache::builder().max_capacity(1).time_to_live(HEADS_AGE).build();
         let Opened { epoch, format } = opened;
-        Self { store, partitions, lanes, rights, files, heads, epoch: Mutex::new(epoch), format: format.into() }
+        Self {
+            store,
+            partitions,
+            lanes,
+            rights,
+            files,
+            searches,
+            heads,
+            epoch: Mutex::new(epoch),
+            format: format.into(),
+        }
     }
 
     /// Appends the queued events and rejects new ones.

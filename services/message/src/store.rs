@@ -8,6 +8,7 @@ mod event;
 mod markers;
 mod outcome;
 pub mod postgres;
+pub mod search;
 pub mod sqlite;
 pub mod tables;
 
@@ -29,6 +30,7 @@ pub use dropping::{DropStore, Judged, RoomFile};
 pub use event::{Body, EVENT_OVERHEAD, Event, EventData, File, Kind, client_id};
 pub use markers::{Level, MAX_MARKERS, Mark, MarkStore, Marked, Marker, Notify, Receipt};
 pub use outcome::{Outcome, of_earlier};
+pub use search::SearchStore;
 
 /// The outcome of a batch.
 #[derive(Debug)]
@@ -233,6 +235,9 @@ pub trait Store: ChangeStore {
     /// Returns the read markers.
     fn marks(&self) -> &dyn MarkStore;
 
+    /// Returns the index of messages.
+    fn searches(&self) -> &dyn SearchStore;
+
     /// Opens a room with its members, unless it was opened before. Idempotent.
     fn open_room(&self, room: RoomKey, private: bool, members: Vec<Member>) -> BoxFuture<'_, Result<()>>;
 
@@ -313,6 +318,10 @@ macro_rules! delegated {
 
         fn drops(&self) -> &dyn crate::store::DropStore {
             self.store.drops()
+        }
+
+        fn searches(&self) -> &dyn crate::store::SearchStore {
+            self.store.searches()
         }
     };
 }

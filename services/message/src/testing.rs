@@ -25,9 +25,9 @@ use tokio::sync::{RwLock, RwLockReadGuard};
 use tonic::{Request, Response, Status, Streaming};
 use uuid::Uuid;
 
-use crate::MessageConfig;
 use crate::store::Store;
 use crate::store::sqlite::Sqlite;
+use crate::{MessageConfig, Switch};
 
 pub const PARTITIONS: u32 = 8;
 
@@ -302,7 +302,7 @@ impl Fixture {
         let rooms = Arc::new(Rooms { unknown: Uuid::now_v7(), muted: Uuid::now_v7(), ..Rooms::default() });
         let files = Arc::<Files>::default();
         let bus = Bus::open(&Secret::from("local:"), None).unwrap();
-        let config = MessageConfig { message_store: None, partitions: PARTITIONS };
+        let config = MessageConfig { message_store: None, partitions: PARTITIONS, search: Switch::On };
         let postgres = PostgresConfig { postgres_connections: 1, ..PostgresConfig::default() };
         let database = data_dir.join("message.db");
         let storage = StorageConfig { data_dir, postgres };

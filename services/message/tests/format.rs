@@ -8,7 +8,7 @@ use confab_common::pg::PostgresConfig;
 use confab_common::process::Process;
 use confab_common::store::StorageConfig;
 use confab_common::{Code, Error, Secret, testing};
-use confab_message::MessageConfig;
+use confab_message::{MessageConfig, Switch};
 use confab_proto::message::v1::message_service_client::MessageServiceClient;
 use confab_proto::message::v1::{AppendRequest, GetHeadsRequest, ListEventsRequest};
 use tokio_postgres::NoTls;
@@ -17,7 +17,7 @@ use uuid::Uuid;
 #[tokio::test]
 async fn an_outdated_replica_becomes_unready_and_rejects_calls() {
     let url = testing::database().await;
-    let config = MessageConfig { message_store: Some(url.clone()), partitions: 8 };
+    let config = MessageConfig { message_store: Some(url.clone()), partitions: 8, search: Switch::On };
     let postgres = PostgresConfig { postgres_connections: 4, ..PostgresConfig::default() };
     let storage = StorageConfig { data_dir: testing::directory(), postgres };
     let bus = Bus::open(&Secret::from("local:"), None).unwrap();

@@ -27,6 +27,7 @@ mod recovery;
 mod rest;
 mod roles;
 mod rolling;
+mod search;
 mod searching;
 mod security;
 mod shared_bucket;

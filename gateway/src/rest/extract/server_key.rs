@@ -20,7 +20,7 @@ use crate::limits::RequestLimits;
 
 /// The scope that a server key needs for a route, by the first path that the route equals or continues. A server key
 /// may call no other route.
-const SCOPES: [(&str, Scope); 16] = [
+const SCOPES: [(&str, Scope); 17] = [
     ("/api/admin/keys", Scope::Keys),
     ("/api/admin/tokens", Scope::Tokens),
     ("/api/admin/audit", Scope::Audit),
@@ -37,6 +37,7 @@ const SCOPES: [(&str, Scope); 16] = [
     ("/api/messages", Scope::Messages),
     ("/api/files", Scope::Messages),
     ("/api/unread", Scope::Messages),
+    ("/api/search", Scope::Messages),
 ];
 
 /// Verifies a server key, and decides on whose behalf it acts.
@@ -128,6 +129,7 @@ mod tests {
             ("/api/rooms/{roomId}/changes", Some(Scope::Messages)),
             ("/api/messages/{roomId}", Some(Scope::Messages)),
             ("/api/files/{fileId}/link", Some(Scope::Messages)),
+            ("/api/search", Some(Scope::Messages)),
             ("/api/roomsx", None),
             ("/api/auth/me", None),
             ("/api/auth/sessions/{sessionId}", None),

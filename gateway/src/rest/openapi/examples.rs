@@ -6,7 +6,8 @@ use confab_proto::auth::v1::{
 };
 use confab_proto::file::v1::File;
 use confab_proto::message::v1::{
-    Event, Kind, Level, ListPinsResponse, ListVersionsResponse, Marked, Marker, Notify, Receipt, State, Version,
+    Event, FoundMessage, Highlight, Kind, Level, ListPinsResponse, ListVersionsResponse, Marked, Marker, Notify, Receipt,
+    SearchResponse, State, Version,
 };
 use confab_proto::room::v1::{Member, Role, Room, Visibility};
 use serde::Serialize;
@@ -14,7 +15,7 @@ use serde_json::{Value, json};
 
 use crate::views::history::{self, Changes, Part, Pins, Position};
 use crate::views::{
-    Account, CreatedKey, Details, EntryJson, FileJson, FileUrl, InviteJson, ItemJson, Keys, LinkJson, MarkerJson,
+    Account, CreatedKey, Details, EntryJson, FileJson, FileUrl, FoundMessages, InviteJson, ItemJson, Keys, LinkJson, MarkerJson,
     MemberJson, MessageJson, Opened, Page, ProfileJson, ReceiptJson, Receipts, RoomJson, Sessions, Time, UnreadJson,
     Versions, Viewer,
 };
@@ -214,6 +215,13 @@ fn part(events: Vec<Event>, last_seq: u64) -> Part {
 
 pub fn message() -> Value {
     json!(MessageJson::from(&hello()))
+}
+
+pub fn found_messages() -> Value {
+    let highlights = vec![Highlight { start: 0, end: 5 }];
+    let items = vec![FoundMessage { message: Some(hello()), highlights }];
+    let found = SearchResponse { items, up_to_ms: CREATED + 5000, ..SearchResponse::default() };
+    json!(FoundMessages::try_from(&found).ok())
 }
 
 pub fn messages() -> Value {

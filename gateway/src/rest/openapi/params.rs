@@ -40,6 +40,14 @@ parameters! {
     UserSearch: Query "q",
         "Lists the users whose username or display name begins with this text, 2 to 80 characters, ignoring case",
         text().min_length(Some(2));
+    SearchWords: Query "q",
+        "The words that a message must have, 1 to 200 characters with at most 10 words. Needed. Without letters and \
+         digits, it finds nothing",
+        text().min_length(Some(1)).max_length(Some(200));
+    SearchRoom: Query "roomId", "Only messages of this room instead of all rooms of the caller", id();
+    SearchFrom: Query "from", "Only messages of this user: an id, `me` for the caller, or `@` and a username", text();
+    SearchBefore: Query "before", "Only messages that were sent before this time",
+        text().format(Some(SchemaFormat::Custom("date-time".into())));
     Search: Query "q", "Only rooms whose name or description contains this text", text();
     Mine: Query "mine",
         "`true`: only the rooms of which the caller is a member, by their last activity at the time of the first page, \

@@ -70,6 +70,7 @@ pub const CALLERS: &[(&str, &[Role])] = &[
     ("/confab.message.v1.MessageService/ReadEvents", &[Gateway]),
     ("/confab.message.v1.MessageService/ReadLog", &[Gateway]),
     ("/confab.message.v1.MessageService/RoomsOpened", &[Room]),
+    ("/confab.message.v1.MessageService/Search", &[Gateway]),
     ("/confab.message.v1.MessageService/SetNotify", &[Gateway]),
     ("/confab.room.v1.RoomService/CheckAccess", &[Gateway, Message, File]),
     ("/confab.room.v1.RoomService/CheckRooms", &[File]),

@@ -65,7 +65,7 @@ async fn event_is_answered_stored_and_published() {
     assert_eq!((heads.partition_count, heads.heads), (PARTITIONS, vec![pb::Head { partition, position: 2 }]));
     let rooms = pb::GetRoomHeadsRequest { room_ids: vec![room.to_string()], until_ms: None };
     let heads = fixture.client.clone().get_room_heads(rooms).await.unwrap().into_inner();
-    assert_eq!(heads.heads, [pb::RoomHead { room_id: room.to_string(), seq: 2, closed: false, ..Default::default() }]);
+    assert_eq!(heads.heads, [pb::RoomHead { room_id: room.to_string(), seq: 2, messages: 1, ..Default::default() }]);
     let hint = loop {
         if let Some(Notice::Message { payload, .. }) = notices.next().await {
             break pb::Hint::decode(payload).unwrap();

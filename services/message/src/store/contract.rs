@@ -14,6 +14,7 @@ mod opening;
 mod privileges;
 mod reading;
 mod reopening;
+mod searching;
 mod upgrading;
 
 use std::path::PathBuf;

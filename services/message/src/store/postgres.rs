@@ -8,6 +8,7 @@ mod pages;
 #[cfg(test)]
 mod reads;
 mod rows;
+mod search;
 
 use std::sync::Arc;
 
@@ -22,7 +23,7 @@ use uuid::Uuid;
 
 use super::{
     AppendError, Appended, Body, DropStore, Event, EventData, Head, Heads, Kind, LastTimes, Limit, MarkStore, Member,
-    Opened, Outcome, Page, Readers, Refusal, Reopening, RoomAccess, RoomHead, RoomKey, Store, Window,
+    Opened, Outcome, Page, Readers, Refusal, Reopening, RoomAccess, RoomHead, RoomKey, SearchStore, Store, Window,
 };
 use opening::{FINGERPRINT, finish_upgrade, open_or_renew};
 use pages::{FIND, LAST_TIMES, LIST_NEWEST_FIRST, LIST_OLDEST_FIRST, READ_LOG, Read, Reads, mark_deleted, read};
@@ -328,6 +329,10 @@ impl Store for Postgres {
     }
 
     fn marks(&self) -> &dyn MarkStore {
+        self
+    }
+
+    fn searches(&self) -> &dyn SearchStore {
         self
     }
 

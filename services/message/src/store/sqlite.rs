@@ -8,11 +8,12 @@ mod markers;
 mod opening;
 mod rooms;
 mod rows;
+mod search;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use confab_common::sqlite::Database;
+use confab_common::sqlite::{self, Database};
 use confab_common::{Error, Result, identity};
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -21,15 +22,20 @@ use uuid::Uuid;
 
 use super::{
     AppendError, Appended, DropStore, Event, EventData, Head, Heads, LastTimes, Limit, MarkStore, Member, Opened, Page,
-    Readers, Reopening, RoomAccess, RoomHead, RoomKey, Store, Window,
+    Readers, Reopening, RoomAccess, RoomHead, RoomKey, SearchStore, Store, Window,
 };
 use append::append;
 use rows::{READ_LOG, Taken, epoch, find, mark_deleted};
 
 refinery::embed_migrations!("migrations/sqlite");
 
+/// Concurrent reads of searches.
+const SEARCHERS: usize = 2;
+
 pub struct Sqlite {
     database: Database,
+    /// Connections for searches, so that they do not occupy those of other reads.
+    searchers: sqlite::Readers,
     path: PathBuf,
 }
 
@@ -39,7 +45,9 @@ impl Sqlite {
     /// # Errors
     /// When another process has locked the file, or it cannot be opened or migrated.
     pub fn open(path: &Path) -> anyhow::Result<Self> {
-        Ok(Self { database: Database::open(path, migrations::runner())?, path: path.to_owned() })
+        let database = Database::open(path, migrations::runner())?;
+        let searchers = database.readers().apart(SEARCHERS);
+        Ok(Self { database, searchers, path: path.to_owned() })
     }
 
     fn fingerprint(&self) -> Result<String> {
@@ -177,6 +185,10 @@ impl Store for Sqlite {
     }
 
     fn marks(&self) -> &dyn MarkStore {
+        self
+    }
+
+    fn searches(&self) -> &dyn SearchStore {
         self
     }
 

@@ -98,7 +98,8 @@ pub static SCHEMA: Schema = Schema {
             &[("partition", Number), ("room_id", Id), ("first_seq", Number), ("last_seq", Number)],
         ),
     ],
-    derived: &["file_uses"],
+    // The index of messages is built again from the log.
+    derived: &["file_uses", "needed_privileges", "search", "search_closed", "search_progress"],
     sqlite: sqlite::migrations::runner,
     postgres: postgres::migrations::runner,
 };

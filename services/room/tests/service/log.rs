@@ -305,6 +305,10 @@ impl MessageService for Log {
         Err(Status::unimplemented("not used by this test"))
     }
 
+    async fn search(&self, _: Request<SearchRequest>) -> Result<Response<SearchResponse>, Status> {
+        Err(Status::unimplemented("not used by this test"))
+    }
+
     async fn list_events(&self, _: Request<ListEventsRequest>) -> Result<Response<ListEventsResponse>, Status> {
         Err(Status::unimplemented("not used by this test"))
     }

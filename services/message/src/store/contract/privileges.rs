@@ -62,10 +62,14 @@ impl Roles {
             "log INSERT,SELECT,UPDATE",
             "message_edits INSERT,SELECT",
             "message_state INSERT,SELECT,UPDATE",
+            "needed_privileges SELECT",
             "partitions INSERT,SELECT,UPDATE",
             "refinery_schema_history SELECT",
             "room_heads INSERT,SELECT,UPDATE",
             "room_members DELETE,INSERT,SELECT,UPDATE",
+            "search DELETE,INSERT,SELECT,UPDATE",
+            "search_closed DELETE,INSERT,SELECT,UPDATE",
+            "search_progress INSERT,SELECT,UPDATE",
         ];
         assert_eq!(self.held().await, expected);
         let public = "SELECT count(*) FROM pg_proc p, aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a

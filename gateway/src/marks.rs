@@ -201,6 +201,7 @@ impl Marks {
                 outcome => {
                     if let Ok(marked) = &outcome
                         && marked.moved
+                        && waiting.is_news(marked)
                     {
                         moved_markers.push(moved(key, marked));
                     }

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use confab_common::{Code, Error, Result, grpc};
-use confab_proto::room::v1::{GetRoomRequest, Room};
+use confab_proto::message::v1::Marker;
+use confab_proto::room::v1::{GetRoomRequest, Role, Room};
 use confab_socketio::Frame;
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -15,6 +16,7 @@ use uuid::Uuid;
 
 use super::client::{Socket, left};
 use super::context::Chat;
+use super::markers;
 use super::request::Join;
 use crate::limits::Act;
 use crate::rooms::history::{MAX_BYTES, Page, Wanted};
@@ -104,9 +106,21 @@ async fn go_live(
     let get = socket.client.credential.present().attach(grpc::request(get, chat.clients.read));
     let mut room = rooms.get_room(get).await?.into_inner();
     chat.clients.deleted.hide_in_room(&mut room);
+    let marking =
+        async { if room.role() == Role::Unspecified { None } else { markers::of(chat, socket, join.room).await } };
+    let mut marker = None;
+    let mut marking = Some(marking);
     loop {
-        let page = chat.history.read(join.room, join.history, socket.client.credential.reader()).await?;
-        let answer = ack.map(|id| Frame::ack(id, &answer(join, &room, &page)));
+        let reading = chat.history.read(join.room, join.history, socket.client.credential.reader());
+        let page = match marking.take() {
+            Some(marking) => {
+                let (page, found) = tokio::join!(reading, marking);
+                marker = found;
+                page?
+            }
+            None => reading.await?,
+        };
+        let answer = ack.map(|id| Frame::ack(id, &answer(join, &room, marker.as_ref(), &page)));
         let arrival = Arrival::Joined { answer, epoch: page.epoch().parse().unwrap_or_default() };
         match chat.hub.go_live(joining, socket, page.last_seq(), &arrival) {
             Ok(()) => return Ok(()),
@@ -120,7 +134,7 @@ async fn go_live(
     }
 }
 
-fn answer<'a>(join: &Join, room: &'a Room, page: &'a Page) -> Answer<'a> {
+fn answer<'a>(join: &Join, room: &'a Room, marker: Option<&Marker>, page: &'a Page) -> Answer<'a> {
     let (epoch, last_seq) = (page.epoch(), page.last_seq());
     let reset = match join.history {
         Wanted::After { after, .. } if after > last_seq => true,
@@ -154,7 +168,7 @@ fn answer<'a>(join: &Join, room: &'a Room, page: &'a Page) -> Answer<'a> {
             (taken, true)
         }
     };
-    let room = RoomJson::new(room, last_seq, Viewer::User);
+    let room = RoomJson::new(room, last_seq, Viewer::User).with_marker(marker);
     let last_ordinal = page.last_ordinal();
     Answer { ok: true, room, last_seq, last_ordinal, epoch, messages, complete, changed, changed_complete, reset }
 }

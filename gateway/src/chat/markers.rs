@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use confab_common::{Code, Error, Result};
-use confab_proto::message::v1::{Marked, MovedMarker};
+use confab_common::{Code, Error, Result, grpc};
+use confab_proto::message::v1::{ListMarkersRequest, Marked, Marker, MovedMarker};
 use confab_proto::room::v1::GetRoomRequest;
 use confab_socketio::Frame;
 use serde::Serialize;
@@ -54,12 +54,21 @@ async fn marked(chat: &Chat, socket: &Socket, room: Uuid, seq: u64) -> Result<Ma
         Err(error) if error.code == Code::Forbidden => {
             // A room that is hidden from the user does not exist for the user.
             let get = GetRoomRequest { caller: Some(identity.user.clone()), id: room.to_string(), moderator: false };
-            let get = credential.attach(confab_common::grpc::request(get, chat.clients.read));
+            let get = credential.attach(grpc::request(get, chat.clients.read));
             chat.clients.room.clone().get_room(get).await?;
             Err(error)
         }
         outcome => outcome,
     }
+}
+
+/// The marker of the client's user in a room; `None` for a user who is not a member, and while the message service does
+/// not answer.
+pub async fn of(chat: &Chat, socket: &Socket, room: Uuid) -> Option<Marker> {
+    let user_id = socket.client.identity()?.user_id.to_string();
+    let list = ListMarkersRequest { user_id, room_ids: vec![room.to_string()] };
+    let list = socket.client.credential.present().attach(grpc::request(list, chat.clients.read));
+    chat.clients.message.clone().list_markers(list).await.ok()?.into_inner().markers.pop()
 }
 
 /// Marks a message as read by its author.

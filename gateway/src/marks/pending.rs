@@ -30,16 +30,26 @@ pub struct Waiting {
     answers: Vec<oneshot::Sender<Result<Marked>>>,
     /// How many marks they are.
     count: u32,
+    /// How many of them are of the author of a message.
+    authored: u32,
 }
 
 impl Waiting {
+    /// A mark of a user; without an `answer`, of the author of a message.
     pub fn new(
         seq: u64,
         credential: Credential,
         until: Instant,
         answer: Option<oneshot::Sender<Result<Marked>>>,
     ) -> Self {
-        Self { seq, arrived: Instant::now(), until, credential, answers: answer.into_iter().collect(), count: 1 }
+        let authored = u32::from(answer.is_none());
+        let answers = answer.into_iter().collect();
+        Self { seq, arrived: Instant::now(), until, credential, answers, count: 1, authored }
+    }
+
+    /// Whether a moved marker is news: clients know that an author has read the own message.
+    pub fn is_news(&self, marked: &Marked) -> bool {
+        self.authored < self.count || marked.passed > u64::from(self.authored)
     }
 
     /// Answers all marks.
@@ -58,6 +68,7 @@ impl Waiting {
         }
         self.answers.extend(other.answers);
         self.count += other.count;
+        self.authored += other.authored;
     }
 }
 

@@ -33,9 +33,14 @@ impl Service {
         let outcome = |mark: Mark| match mark.seq {
             _ if !mark.credential.is_empty() && !self.known.contains(&mark.credential) => refusal(credential::UNKNOWN),
             99 => refusal("forbidden"),
-            seq => {
-                mark_outcome::Result::Marked(Marked { seq, at_ms: Some(5), unread: 3, moved: true, has_receipts: true })
-            }
+            seq => mark_outcome::Result::Marked(Marked {
+                seq,
+                at_ms: Some(5),
+                unread: 3,
+                moved: true,
+                has_receipts: true,
+                passed: 1,
+            }),
         };
         let outcomes = request.marks.into_iter().map(|mark| MarkOutcome { result: Some(outcome(mark)) }).collect();
         Ok(MarkReadResponse { outcomes }.encode_to_vec())
@@ -89,6 +94,17 @@ async fn an_author_reads_and_a_server_key_does_not() {
     marks.authored(ROOM, ADA, 3, &Credential::default());
     eventually(|| !service.lock().calls.is_empty()).await;
     assert_eq!(service.lock().calls[0].iter().map(|mark| mark.seq).collect::<Vec<_>>(), [3]);
+}
+
+#[tokio::test]
+async fn the_own_message_of_an_author_is_no_news() {
+    let (service, marks) = started(&bus());
+    let mut announced = marks.subscribe();
+    // The service answers that one message has been passed, the own one.
+    marks.authored(ROOM, ADA, 3, &Credential::default());
+    eventually(|| !service.lock().calls.is_empty()).await;
+    marks.begin(ROOM, ADA, 4, Credential::default()).unwrap().outcome().await.unwrap();
+    assert_eq!(announced.recv().await.unwrap()[0].seq, 4);
 }
 
 #[tokio::test]

@@ -35,7 +35,7 @@ pub struct RoomJson<'a> {
     created_at: Time,
     /// The `seq` of the room's newest event, changes of messages included; 0 while the room has no events.
     last_seq: u64,
-    /// The `seq` up to which the caller has read; only present for members, in responses over HTTP.
+    /// The `seq` up to which the caller has read; only present for members.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, minimum = 0)]
     read_seq: Option<u64>,

@@ -32,7 +32,7 @@ named! {
     room::GetRoomRequest, [Rooms, Messages], |it| member(&mut it.caller, it.moderator);
     room::UpdateRoomRequest, [Rooms], |it| member(&mut it.caller, it.moderator);
     room::DeleteRoomRequest, [Rooms], |it| member(&mut it.caller, it.moderator);
-    room::ListMembersRequest, [Rooms], |it| member(&mut it.caller, it.moderator);
+    room::ListMembersRequest, [Rooms, Messages], |it| member(&mut it.caller, it.moderator);
     room::SetMemberRequest, [Rooms], |it| member(&mut it.caller, it.moderator);
     room::RemoveMemberRequest, [Rooms], |it| member(&mut it.caller, it.moderator);
     room::FilterAcquaintancesRequest, [Users], |it| Named::UserId(&it.user_id);

@@ -192,8 +192,8 @@ pub fn room_head((head, times): (RoomHead, LastTimes)) -> pb::RoomHead {
 }
 
 pub fn marked(marked: Marked) -> pb::Marked {
-    let Marked { seq, at_ms, unread, moved, has_receipts } = marked;
-    pb::Marked { seq, at_ms, unread, moved, has_receipts }
+    let Marked { seq, at_ms, unread, moved, has_receipts, passed } = marked;
+    pb::Marked { seq, at_ms, unread, moved, has_receipts, passed }
 }
 
 pub fn marker(marker: Marker) -> pb::Marker {

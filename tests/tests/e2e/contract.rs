@@ -181,6 +181,10 @@ async fn messages(api: &Api, ada: &Account, room: &str, seq: u64) -> anyhow::Res
     for read in [&path, &format!("{path}/versions"), &format!("{room}/pins"), &format!("{room}/changes?after=0")] {
         api.get(read, ada).await?.expect(200)?;
     }
+    api.get("/api/unread", ada).await?.expect(200)?;
+    api.call(Method::PUT, &format!("{room}/read"), Some(ada), Some(json!({"seq": seq}))).await?.expect(200)?;
+    api.get(&format!("{room}/reads"), ada).await?.expect(200)?;
+    api.call(Method::PUT, &format!("{room}/notify"), Some(ada), Some(json!({"level": "all"}))).await?.expect(204)?;
     api.call(Method::DELETE, &format!("{path}/pin"), Some(ada), None).await?.expect(200)?;
     api.call(Method::DELETE, &path, Some(ada), None).await?.expect(200)?;
     for query in ["", "?events=true", "?around=1"] {

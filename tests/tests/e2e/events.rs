@@ -47,7 +47,7 @@ async fn every_documented_message_occurs() {
         ("pin", json!({"on": true})),
         ("pin", json!({"on": true, "seq": 99})),
         ("remove", json!({})),
-        ("read", json!({})),
+        ("read", json!({"seq": 3})),
         ("remove", json!({"seq": 99})),
     ] {
         socket.emit(event, of_message(rest)).await.unwrap();

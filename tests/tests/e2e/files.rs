@@ -118,12 +118,14 @@ impl Scene {
             "files": [file],
             "clientMessageId": client_message_id,
             "createdAt": message["createdAt"],
+            "ordinal": message["ordinal"],
             "revision": message["seq"],
             "editedAt": null,
             "deleted": false,
             "deletedBy": null,
             "pinned": false,
         });
+        assert!(message["ordinal"].is_u64(), "{message}");
         assert_eq!(*message, expected);
     }
 }

@@ -43,6 +43,7 @@ fn with_states(messages: &Value) -> Vec<Value> {
             message[field] = value;
         }
         message["pinned"] = json!(false);
+        message["ordinal"] = json!(null);
         message
     };
     messages.as_array().unwrap().iter().map(with_state).collect()

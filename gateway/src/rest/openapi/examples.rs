@@ -6,8 +6,8 @@ use confab_proto::auth::v1::{
 };
 use confab_proto::file::v1::File;
 use confab_proto::message::v1::{
-    Event, FoundMessage, Highlight, Kind, Level, ListPinsResponse, ListVersionsResponse, Marked, Marker, Notify, Receipt,
-    SearchResponse, State, Version,
+    Event, FoundMessage, Highlight, Kind, Level, ListPinsResponse, ListVersionsResponse, Marked, Marker, Notify,
+    Receipt, SearchResponse, State, Version,
 };
 use confab_proto::room::v1::{Member, Role, Room, Visibility};
 use serde::Serialize;
@@ -15,9 +15,9 @@ use serde_json::{Value, json};
 
 use crate::views::history::{self, Changes, Part, Pins, Position};
 use crate::views::{
-    Account, CreatedKey, Details, EntryJson, FileJson, FileUrl, FoundMessages, InviteJson, ItemJson, Keys, LinkJson, MarkerJson,
-    MemberJson, MessageJson, Opened, Page, ProfileJson, ReceiptJson, Receipts, RoomJson, Sessions, Time, UnreadJson,
-    Versions, Viewer,
+    Account, CreatedKey, Details, EntryJson, FileJson, FileUrl, FoundMessages, InviteJson, ItemJson, Keys, LinkJson,
+    MarkerJson, MemberJson, MessageJson, Opened, Page, ProfileJson, ReceiptJson, Receipts, RoomJson, Sessions, Time,
+    UnreadJson, Versions, Viewer,
 };
 
 pub const ROOM: &str = "01a20525-1183-7c58-9e5d-6a3b0c9d8e7f";

@@ -85,7 +85,7 @@ $$;
 -- transactions lock them in other orders, and wait at most as long as an append.
 CREATE FUNCTION mark_read(
     partitions_ integer[], rooms uuid[], users uuid[], seqs bigint[], ages bigint[], backs boolean[], few integer
-) RETURNS TABLE (mark bigint, stands_at bigint, since bigint, unread bigint, moved boolean, small boolean) LANGUAGE plpgsql VOLATILE
+) RETURNS TABLE (mark bigint, stands_at bigint, since bigint, unread bigint, moved boolean, small boolean, passed bigint) LANGUAGE plpgsql VOLATILE
 SET lock_timeout = '100ms' SET jit = off SET plan_cache_mode = force_generic_plan
 SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
 AS $$
@@ -115,10 +115,12 @@ BEGIN
         stands_at := least(coalesce(member.read_seq, greatest(member.since_seq, coalesce(head.counted_from, head.seq))), head.seq);
         ordinal_ := ordinal_of(member, head.counted_from);
         since := member.read_at;
+        passed := 0;
         target := least(m.seq, head.seq);
         moved := m.back OR (target > stands_at AND (now_ - m.age < member.unread_at) IS NOT TRUE);
         IF moved THEN
             stands_at := target;
+            passed := unread_above(m.partition, m.room_id, head.messages, ordinal_);
             ordinal_ := CASE WHEN target = head.seq THEN head.messages ELSE ordinal_at(m.partition, m.room_id, target) END;
             since := now_;
             UPDATE room_members r
@@ -126,6 +128,7 @@ BEGIN
             WHERE r.partition = m.partition AND r.room_id = m.room_id AND r.user_id = m.user_id;
         END IF;
         unread := unread_above(m.partition, m.room_id, head.messages, ordinal_);
+        passed := greatest(0, passed - unread);
         IF counted IS DISTINCT FROM m.room_id THEN
             counted := m.room_id;
             small := few >= (SELECT count(*) FROM (

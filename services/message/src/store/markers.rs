@@ -69,6 +69,8 @@ pub struct Marked {
     pub moved: bool,
     /// Whether the room has few enough members for read receipts.
     pub has_receipts: bool,
+    /// The messages that were unread before and are read now.
+    pub passed: u64,
 }
 
 /// The read marker of a user in a room.

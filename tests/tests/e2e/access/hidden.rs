@@ -49,6 +49,7 @@ async fn every_route_answers_as_for_an_unknown_room(scene: Scene) {
         "/api/rooms/ROOM/messages/1/versions",
         "/api/rooms/ROOM/pins",
         "/api/rooms/ROOM/changes?after=0",
+        "/api/rooms/ROOM/reads",
         "/api/search?q=secret&roomId=ROOM",
         "/api/search?q=!&roomId=ROOM",
         "/api/files?roomId=ROOM",

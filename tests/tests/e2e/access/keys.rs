@@ -129,6 +129,7 @@ async fn each_scope_opens_its_routes(keyed: Keyed) {
         ("messages", Method::GET, format!("{room}/messages"), 200),
         ("messages", Method::GET, format!("{room}/pins"), 200),
         ("messages", Method::GET, format!("{room}/changes?after=0"), 200),
+        ("messages", Method::GET, format!("{room}/reads"), 200),
         ("messages", Method::GET, format!("/api/files?roomId={}", keyed.scene.room), 200),
         ("messages", Method::GET, format!("/api/search?q=x&roomId={}", keyed.scene.room), 200),
     ];

@@ -1,8 +1,11 @@
 //! Joining and leaving: the messages in the answer to `joinRoom` and the events after it are exactly history.
 
+use std::time::Duration;
+
 use confab_tests::api::Api;
 use confab_tests::raw::{Client, WebSocket};
 use confab_tests::stock::{Stock, Transports};
+use confab_tests::wait::eventually;
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -21,14 +24,20 @@ async fn join_room_answer_is_exact() {
     let path = format!("/api/rooms/{}", scene.room);
     let mut room = scene.api.get(&path, &scene.account).await.unwrap().expect(200).unwrap();
     room.as_object_mut().unwrap().remove("messages");
+    assert_eq!((&room["notify"]["level"], room["readSeq"].is_u64()), (&json!("all"), true), "{room}");
     let mut socket = scene.socket().await.unwrap();
+    let marker = async || scene.api.get(&path, &scene.account).await.unwrap().expect(200).unwrap()["readSeq"].clone();
+    // The author has read the messages within a second.
+    let read = async || (marker().await == 7).then_some(());
+    eventually("the author has read the messages", Duration::from_secs(20), read).await.unwrap();
+    (room["readSeq"], room["unread"]) = (json!(7), json!(0));
     let plain = socket.emit("joinRoom", json!(scene.room)).await.unwrap();
     let epoch = plain["epoch"].clone();
     assert!(epoch.is_string());
     let answer = |messages: &[Value], complete: bool, reset: bool| {
         let (room, epoch) = (&room, &epoch);
         json!({
-            "ok": true, "room": room, "lastSeq": 7, "epoch": epoch, "messages": messages, "complete": complete,
+            "ok": true, "room": room, "lastSeq": 7, "lastOrdinal": 7, "epoch": epoch, "messages": messages, "complete": complete,
             "changed": [], "changedComplete": true, "reset": reset
         })
     };

@@ -11,7 +11,7 @@ use crate::store::{
 };
 
 const MARK: &str =
-    "/* mark */ SELECT mark, stands_at, since, unread, moved, small FROM mark_read($1, $2, $3, $4, $5, $6, $7)";
+    "/* mark */ SELECT mark, stands_at, since, unread, moved, small, passed FROM mark_read($1, $2, $3, $4, $5, $6, $7)";
 
 /// The marker of the member `m` in the room `h`.
 const MARKER: &str =
@@ -52,6 +52,7 @@ impl MarkStore for Postgres {
                     unread: row.get::<_, i64>(3).max(0) as u64,
                     moved: row.get(4),
                     has_receipts: row.get(5),
+                    passed: row.get::<_, i64>(6).max(0) as u64,
                 });
             }
             Ok(marked)

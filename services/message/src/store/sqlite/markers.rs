@@ -84,9 +84,17 @@ fn mark(connection: &Connection, mark: &Mark, has_receipts: bool, now_ms: i64) -
     let target = number(mark.seq).min(head.seq);
     let stands_at = member.seq(&head);
     let is_late = member.unread_at_ms.is_some_and(|at| now_ms - i64::from(mark.age_ms) < at);
+    let before = unread_above(connection, mark.room, &head, member.ordinal(connection, mark.room, &head)?)?;
     if !mark.back && (target <= stands_at || is_late) {
-        let unread = unread_above(connection, mark.room, &head, member.ordinal(connection, mark.room, &head)?)?;
-        return Ok(Some(Marked { seq: stands_at as u64, at_ms: member.at_ms, unread, moved: false, has_receipts }));
+        let unread = before;
+        return Ok(Some(Marked {
+            seq: stands_at as u64,
+            at_ms: member.at_ms,
+            unread,
+            moved: false,
+            has_receipts,
+            passed: 0,
+        }));
     }
     let ordinal = if target == head.seq { head.messages } else { ordinal_at(connection, mark.room, target)? };
     let unread_at_ms = if mark.back { Some(now_ms) } else { member.unread_at_ms };
@@ -95,7 +103,8 @@ fn mark(connection: &Connection, mark: &Mark, has_receipts: bool, now_ms: i64) -
     let values = params![partition, room, mark.user.as_bytes(), target, ordinal, now_ms, unread_at_ms];
     connection.prepare_cached(update)?.execute(values)?;
     let unread = unread_above(connection, mark.room, &head, ordinal)?;
-    Ok(Some(Marked { seq: target as u64, at_ms: Some(now_ms), unread, moved: true, has_receipts }))
+    let passed = before.saturating_sub(unread);
+    Ok(Some(Marked { seq: target as u64, at_ms: Some(now_ms), unread, moved: true, has_receipts, passed }))
 }
 
 fn has_at_most(connection: &Connection, (partition, room): RoomKey, few: u32) -> Result<bool> {

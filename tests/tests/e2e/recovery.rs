@@ -65,7 +65,8 @@ fn received(reports: &[Report], room: &str) -> Vec<Value> {
         }
         _ => None,
     });
-    events.filter(|event| event["roomId"] == room).cloned().collect()
+    // Others, such as `unread`, are not part of the room's log.
+    events.filter(|event| event["roomId"] == room && event["seq"].is_u64()).cloned().collect()
 }
 
 /// Waits until the received events of a room are its whole history.

@@ -19,7 +19,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
-use super::extract::{Actor, Caller, Json, RoomId};
+use super::extract::{Actor, Caller, Json, RoomId, Turns};
 use super::openapi::problems::{Body, ByKey, Called, Unauthorized};
 use super::openapi::{examples, params};
 use super::reading::{hidden_room, in_room, readable_room, reading};
@@ -70,7 +70,8 @@ struct NewNotify {
     ),
     security(("bearer" = []), ("key" = []))
 )]
-async fn list(State(app): State<Arc<App>>, Caller(caller): Caller) -> Result<Response, Problem> {
+async fn list(State(app): State<Arc<App>>, Caller(caller): Caller, turns: Turns) -> Result<Response, Problem> {
+    let _turn = turns.next().await?;
     let markers = markers(&app, &caller, Vec::new()).await?;
     Ok(Answer(UnreadJson::from(&*markers)).into_response())
 }
@@ -131,7 +132,13 @@ async fn mark(
     ),
     security(("bearer" = []), ("key" = []))
 )]
-async fn receipts(State(app): State<Arc<App>>, actor: Actor, RoomId(room): RoomId) -> Result<Response, Problem> {
+async fn receipts(
+    State(app): State<Arc<App>>,
+    actor: Actor,
+    RoomId(room): RoomId,
+    turns: Turns,
+) -> Result<Response, Problem> {
+    let _turn = turns.next().await?;
     let (reader, most) = (Some(&actor), app.marks.receipts_max_members());
     let list = ListReceiptsRequest { reading: Some(reading(reader, room)), most };
     let mut messages = app.clients.message.clone();

@@ -131,6 +131,10 @@ async fn replicas_of_both_releases_append_to_a_log_without_changes() {
         let outcomes = append_opened(&*store, &[new_message(key.1, None, "new")]).await;
         assert!(matches!(&outcomes[0], Ok(Outcome::Appended(event)) if event.seq == seq as u64 + 1));
     }
+    // Those before the migration have no ordinal; those of both releases after it are counted.
+    let ordinals: Vec<_> = history(&*store, key.1).await.iter().map(|event| event.ordinal).collect();
+    assert_eq!(ordinals[..2], [None, None]);
+    assert_eq!(ordinals[2..], (1..=6).map(Some).collect::<Vec<_>>());
 }
 
 /// The statement with which a replica of the release with format 1 appends.

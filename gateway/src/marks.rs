@@ -237,7 +237,7 @@ impl Marks {
         let hear = async {
             while let Some(notice) = notices.next().await {
                 if let Notice::Message { payload, .. } = notice {
-                    self.heard(&payload);
+                    self.receive(&payload);
                 }
             }
         };
@@ -245,7 +245,7 @@ impl Marks {
         tokio::join!(subscriptions.subscribe(MARKS), hear);
     }
 
-    fn heard(&self, payload: &[u8]) {
+    fn receive(&self, payload: &[u8]) {
         match MovedMarkers::decode(payload) {
             Ok(announcement) if announcement.origin == self.origin => {}
             Ok(announcement) if is_plausible(&announcement) => {

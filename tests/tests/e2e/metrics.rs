@@ -151,7 +151,7 @@ async fn events_are_counted() {
         assert_eq!(seen.value(series), Some(value), "{series}");
     }
     // The hint of the message, and perhaps the announcement that its author has read it.
-    assert!(seen.value("confab_bus_heard_total").is_some_and(|heard| heard >= 1.0));
+    assert!(seen.value("confab_bus_heard_total").is_some_and(|count| count >= 1.0));
     assert!(seen.value("process_resident_memory_bytes").is_some_and(|bytes| bytes > 1e6));
     assert!(seen.value("process_open_fds").is_some_and(|open| open > 5.0));
     let young = async || {

@@ -341,7 +341,7 @@ impl Fixture {
 async fn an_interrupted_page_is_indexed_again(fixture: Fixture) {
     let store = fixture.open().await;
     let key = open_with(&*store, false, &[]).await;
-    // Texts with so many terms that a page of them takes many steps.
+    // Texts with such a number of terms that a page of them takes many steps.
     let text =
         |n: u32| (0..1500).filter_map(|at| char::from_u32(0x4e00 + at * 7 % 3001 + n)).collect::<String>() + " mark";
     let batch = (0..20).map(|n| new_message(key.1, None, &text(n))).collect::<Vec<_>>();

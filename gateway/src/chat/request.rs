@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use crate::new_change::NewChange;
 use crate::new_message::{NewMessage, check_client_message_id};
-use crate::payload::{RoomOr, read_room, read_text};
+use crate::payload::{RoomOr, any_number, read_room, read_text};
 use crate::rooms::history::{MAX_MESSAGES, Wanted};
 
 /// Largest file over a socket, in bytes.
@@ -67,6 +67,7 @@ struct LeaveArgument {
 #[serde(rename_all = "camelCase")]
 struct ReadArgument {
     room_id: String,
+    #[serde(deserialize_with = "any_number")]
     seq: u64,
 }
 

@@ -24,6 +24,7 @@ use super::openapi::problems::{Body, ByKey, Called, Unauthorized};
 use super::openapi::{examples, params};
 use super::reading::{hidden_room, in_room, readable_room, reading};
 use crate::App;
+use crate::payload::any_number;
 use crate::problem::Problem;
 use crate::views::{LevelJson, MarkerJson, ReceiptJson, Receipts, UnreadJson};
 
@@ -39,7 +40,8 @@ pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
 #[derive(Deserialize, ToSchema)]
 struct NewMark {
     /// The `seq` up to which the user has read. Above the room's newest `seq`, it stands for that.
-    #[schema(minimum = 0, format = "uint64")]
+    #[serde(deserialize_with = "any_number")]
+    #[schema(minimum = 0)]
     seq: u64,
     /// Whether the marker also moves backwards: messages above `seq` become unread.
     unread: Option<bool>,
@@ -176,7 +178,7 @@ async fn receipts(
     operation_id = "set_notify",
     tag = "Unread",
     params(params::Room),
-    request_body(content = NewNotify, example = json!({"level": "mentions", "until": "2026-11-23T08:00:00.000Z"})),
+    request_body(content = NewNotify, example = json!({"level": "mentions"})),
     responses((status = 204, description = "The level is set"), Body, Unauthorized, ByKey, Called),
     security(("bearer" = []), ("key" = []))
 )]

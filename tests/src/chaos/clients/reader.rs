@@ -32,7 +32,7 @@ pub async fn mark(world: Arc<World>, room: Uuid, mut dice: Dice) -> anyhow::Resu
         // The database is not restored meanwhile, so the marker stays.
         let acting = world.acting.read().await;
         let gateway = dice.below(2) as usize;
-        if let Some(of_room) = unread(&world, gateway).await.and_then(|all| of(&all, room)) {
+        if let Some(of_room) = unread(&world, &world.api).await.and_then(|all| of(&all, room)) {
             head = of_room["lastSeq"].as_u64().unwrap_or(head);
         }
         let (seq, back) = match dice.below(8) {
@@ -48,8 +48,7 @@ pub async fn mark(world: Arc<World>, room: Uuid, mut dice: Dice) -> anyhow::Resu
             ack.filter(|ack| ack["ok"] == true)
         } else {
             let (path, body) = (format!("/api/rooms/{room}/read"), json!({"seq": seq, "unread": back}));
-            let api = Api::new(world.gateway(gateway));
-            let marking = api.call(Method::PUT, &path, Some(&world.owner), Some(body));
+            let marking = world.api.call(Method::PUT, &path, Some(&world.owner), Some(body));
             let answer = timeout(ANSWER_LIMIT, marking).await.ok();
             let body = answer.as_ref().and_then(|answer| answer.as_ref().ok()).filter(|answer| answer.status == 200);
             let body = body.map(|answer| answer.body.clone());
@@ -65,10 +64,9 @@ pub async fn mark(world: Arc<World>, room: Uuid, mut dice: Dice) -> anyhow::Resu
     Ok(())
 }
 
-/// Returns the unread messages of the owner at a gateway.
-async fn unread(world: &World, gateway: usize) -> Option<Value> {
+/// Returns the unread messages of the owner.
+async fn unread(world: &World, api: &Api) -> Option<Value> {
     let begun = world.recorder.now();
-    let api = Api::new(world.gateway(gateway));
     let answer = timeout(ANSWER_LIMIT, api.get("/api/unread", &world.owner)).await.ok();
     let body = answer.as_ref().and_then(|answer| answer.as_ref().ok()).filter(|answer| answer.status == 200);
     let body = body.map(|answer| answer.body.clone());
@@ -90,7 +88,8 @@ fn of(all: &Value, room: Uuid) -> Option<Value> {
 pub async fn markers(world: &World) -> anyhow::Result<Vec<Marker>> {
     let mut markers = Vec::new();
     for gateway in 0..world.gateways.len() {
-        let all = eventually("unread messages are readable", READ_LIMIT, async || unread(world, gateway).await).await?;
+        let api = Api::new(world.gateway(gateway));
+        let all = eventually("unread messages are readable", READ_LIMIT, async || unread(world, &api).await).await?;
         for room in &world.rooms {
             let of_room = of(&all, *room).context("the owner is a member")?;
             let number = |field: &str| of_room[field].as_u64().context("a number");

@@ -41,7 +41,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
 struct NewMark {
     /// The `seq` up to which the user has read. Above the room's newest `seq`, it stands for that.
     #[serde(deserialize_with = "any_number")]
-    #[schema(minimum = 0)]
+    #[schema(minimum = 0, format = "uint64")]
     seq: u64,
     /// Whether the marker also moves backwards: messages above `seq` become unread.
     unread: Option<bool>,

@@ -13,6 +13,7 @@ pub mod proxy;
 mod recorder;
 mod report;
 mod schedule;
+mod signals;
 mod terms;
 mod world;
 

@@ -98,7 +98,15 @@ impl Counts {
     /// Returns how often a promise about messages, rights or sessions was broken.
     fn broken(&self) -> usize {
         let messages = self.lost + self.repeated + self.reordered + self.invented;
-        messages + self.misfolded + self.leaked + self.trespassed + self.outlived
+        let counts = self.misreacted + self.miscounted + self.misnumbered + self.misread + self.moved_back;
+        messages
+            + self.misfolded
+            + counts
+            + self.mispresented
+            + self.overtyped
+            + self.leaked
+            + self.trespassed
+            + self.outlived
     }
 }
 

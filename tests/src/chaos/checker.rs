@@ -2,11 +2,15 @@
 
 mod changes;
 mod fences;
+mod markers;
 mod meanwhile;
+mod presence;
+mod reactions;
 mod receivers;
 mod recovery;
 mod requests;
 mod states;
+mod tallies;
 #[cfg(test)]
 mod tests;
 
@@ -68,6 +72,24 @@ pub struct Counts {
     pub changes: usize,
     /// Messages in a state that their changes do not give them, in history or at a receiver.
     pub misfolded: usize,
+    /// Reactions that users gave or took back, and the answers confirmed.
+    pub reactions: usize,
+    /// Reactions that are lost, doubled or counted wrong.
+    pub misreacted: usize,
+    /// Replies in threads.
+    pub replies: usize,
+    /// Counts of replies that differ from the replies in the log.
+    pub miscounted: usize,
+    /// Messages with an ordinal that counts something else than the messages before them.
+    pub misnumbered: usize,
+    /// Markers and unread counts that differ between devices, or from the marks and messages of the log.
+    pub misread: usize,
+    /// Markers that moved backwards without a mark as unread.
+    pub moved_back: usize,
+    /// Users who were shown as online or offline for too long after that had ended.
+    pub mispresented: usize,
+    /// Users who were shown as typing for too long after their last sign.
+    pub overtyped: usize,
     /// Posts and reads that were rejected because the user was not a member.
     pub rejected: usize,
     /// Sessions that ended by logout, alone or all together, and passwords that were changed.
@@ -109,11 +131,14 @@ pub fn check(records: &Records) -> Verdict {
     };
     judge.history();
     judge.states();
+    judge.reactions();
+    judge.markers();
     judge.sends();
     judge.changes();
     judge.order_of_sends();
     judge.fences();
     judge.receivers();
+    judge.presence();
     judge.recovery();
     judge.meanwhile();
     judge.requests();
@@ -309,6 +334,12 @@ impl<'a> Judge<'a> {
             && !self.records.receivers.iter().any(|one| one.entries.iter().any(is_change))
         {
             self.violated("proof", "messages were changed, and no change was received");
+        }
+        let is_partial = |entry: &(At, Entry)| matches!(entry, (_, Entry::Partial(_)));
+        if self.verdict.counts.reactions + self.verdict.counts.replies > 0
+            && !self.records.receivers.iter().any(|one| one.entries.iter().any(is_partial))
+        {
+            self.violated("proof", "users reacted or replied, and no new count was received");
         }
         // Recovery may fail now and then, but not every time.
         let opened =

@@ -51,7 +51,10 @@ pub fn print(seed: u64, records: &Records, verdict: &Verdict) {
         "ended sessions by {} logouts, {} new passwords and {} suspensions",
         counts.logouts, counts.password_changes, counts.suspensions
     );
-    println!("changed messages {} times", counts.changes);
+    println!(
+        "changed messages {} times, reacted {} times, replied {} times",
+        counts.changes, counts.reactions, counts.replies
+    );
     println!("live delivery after the acknowledgement: median {}, p99 {}", ms(verdict.lag.0), ms(verdict.lag.1));
     for (what, attacks) in &records.attacks {
         println!("attackers: {what}: {}, rejected or cut off {} times", attacks.made, attacks.refused);
@@ -64,6 +67,16 @@ pub fn print(seed: u64, records: &Records, verdict: &Verdict) {
     println!(
         "lost {}, repeated {}, reordered {}, invented {}, in a wrong state {}",
         counts.lost, counts.repeated, counts.reordered, counts.invented, counts.misfolded
+    );
+    println!(
+        "wrong reactions {}, wrong counts of replies {}; wrong ordinals {}, unread counts {}, markers moved backwards {}; wrong presence {}, typing shown too long {}",
+        counts.misreacted,
+        counts.miscounted,
+        counts.misnumbered,
+        counts.misread,
+        counts.moved_back,
+        counts.mispresented,
+        counts.overtyped
     );
     println!(
         "without the right: received {}, posted or read {}; received after the end of the session {}",

@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use super::access::{Change, Role};
 use super::clients::acts::change;
-use super::clients::{editor, guest, id, leaver, listener, moderator, sender, stock};
+use super::clients::{editor, guest, id, leaver, listener, moderator, reactor, sender, stock};
 use super::history::Receiver;
 use super::message::{Seen, Stored};
 use super::schedule::Dice;
@@ -29,8 +29,19 @@ const SEND_INTERVAL: Duration = Duration::from_millis(40);
 const DELIVERY_LIMIT: Duration = Duration::from_secs(60);
 /// Authors who change their messages.
 const EDITORS: usize = 2;
+/// Friends who react and reply to each other.
+const FRIENDS: usize = 5;
+/// The features that the programs have, of those that clients use only where the programs have them.
+const FEATURES: &[Feature] = &[];
 /// Users who log in and out.
 const LEAVERS: usize = 2;
+
+/// A feature that clients use where the programs have it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Feature {
+    Reactions,
+    Threads,
+}
 
 /// The clients of a run.
 pub struct Population {
@@ -56,11 +67,27 @@ impl Population {
             let account = world.api.signup().await?;
             population.senders.spawn(editor::edit(world.clone(), account, dice.split()));
         }
+        population.friends(world, dice).await?;
         for _ in 0..LEAVERS {
             let account = world.api.signup().await?;
             population.senders.spawn(leaver::come_and_go(world.clone(), account, dice.split()));
         }
         Ok(population)
+    }
+
+    /// Users who react and reply, if the programs can do that.
+    async fn friends(&mut self, world: &Arc<World>, dice: &mut Dice) -> anyhow::Result<()> {
+        let [react, reply] = [Feature::Reactions, Feature::Threads].map(|feature| FEATURES.contains(&feature));
+        if !react && !reply {
+            return Ok(());
+        }
+        let mut friends = Vec::new();
+        for _ in 0..FRIENDS {
+            friends.push(world.api.signup().await?);
+        }
+        let habits = reactor::Habits { react, reply };
+        self.senders.spawn(reactor::react(world.clone(), friends, habits, dice.split()));
+        Ok(())
     }
 
     /// Users who send to the public rooms.

@@ -119,7 +119,13 @@ async fn change(world: &World, act: Act<'_>, dice: &mut Dice) -> anyhow::Result<
 }
 
 /// Emits one event on a new socket at a gateway.
-async fn emit(world: &World, by: &Account, gateway: usize, event: &str, payload: Value) -> anyhow::Result<Value> {
+pub(super) async fn emit(
+    world: &World,
+    by: &Account,
+    gateway: usize,
+    event: &str,
+    payload: Value,
+) -> anyhow::Result<Value> {
     let mut socket = WebSocket::connect(&world.gateway(gateway), &by.token).await?;
     socket.emit(event, payload).await
 }

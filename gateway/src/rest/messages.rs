@@ -126,6 +126,7 @@ async fn send(
     let sent = app.sender.send(room, event, credential.clone(), app.config.request_timeout).await?;
     if !sent.duplicate {
         app.marks.authored(room, user, sent.message.seq, &credential);
+        app.typing.posted(room, user);
     }
     let message = MessageJson::from(&sent.message);
     Ok(if sent.duplicate {

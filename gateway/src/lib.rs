@@ -14,6 +14,7 @@ mod metrics;
 pub mod new_change;
 pub mod new_message;
 mod payload;
+pub mod presence;
 pub mod problem;
 pub mod rest;
 mod rooms;

@@ -16,10 +16,10 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::Instant;
 
 use super::answer::{emit, refuse};
-use super::client::{Client, EVENT_OVERHEAD, Refused, Socket, Stage};
+use super::client::{Client, Socket, Stage};
 use super::connect::{Auth, connect, connect_again};
 use super::context::Chat;
-use super::lanes::Pending;
+use super::lanes::{EVENT_OVERHEAD, Pending, Refused};
 use super::work::start_lanes;
 use super::{markers, pause, request};
 use crate::edge::cors::is_own;

@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use confab_common::Error;
 use confab_common::backoff::jitter;
 use confab_common::metrics::LIMITS;
 use confab_identity::tokens::Identity;
@@ -18,7 +17,7 @@ use tokio::time::sleep;
 use uuid::Uuid;
 
 use super::credential::Credential;
-use super::lanes::{Lanes, Pending};
+use super::lanes::{Lanes, Pending, Refused};
 use super::recovery::Recovery;
 use crate::rooms::hub::{Arrival, Listener};
 
@@ -28,8 +27,6 @@ const MAX_QUEUED: usize = 1024 * 1024;
 pub const MAX_SENDS: usize = 64;
 /// Maximum number of joins of one socket in flight.
 const MAX_JOINS: usize = 4;
-/// Bytes that a pending event occupies in addition to its text.
-pub const EVENT_OVERHEAD: usize = 512;
 /// When more bytes than this wait for a client, it receives no events that may be lost.
 const MAX_BEFORE_EPHEMERAL: usize = 64 * 1024;
 /// Sockets whose clients must reconnect are closed at random times within this time, so that the clients do not all
@@ -88,20 +85,6 @@ pub enum Stage {
 enum EarlyEvent {
     Event(Uuid, Pending),
     Refusal(Refused),
-}
-
-/// A rejected event.
-pub struct Refused {
-    /// The id for the acknowledgement, if the client requests one.
-    pub ack: Option<u64>,
-    pub error: Error,
-}
-
-impl Refused {
-    /// Bytes that the answer occupies while it is pending.
-    pub fn size(&self) -> usize {
-        self.error.detail.len() + EVENT_OVERHEAD
-    }
 }
 
 impl EarlyEvent {

@@ -3,11 +3,15 @@
 
 use std::collections::{HashMap, VecDeque, hash_map};
 
+use confab_common::Error;
 use confab_common::telemetry::trace::Span;
 use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::request::Request;
+
+/// Bytes that a pending event occupies in addition to its text.
+pub const EVENT_OVERHEAD: usize = 512;
 
 /// A valid event that waits for its handler.
 pub struct Pending {
@@ -20,6 +24,20 @@ pub struct Pending {
     pub span: Span,
     /// Bytes that the event occupies while it is pending.
     pub size: usize,
+}
+
+/// A rejected event.
+pub struct Refused {
+    /// The id for the acknowledgement, if the client requests one.
+    pub ack: Option<u64>,
+    pub error: Error,
+}
+
+impl Refused {
+    /// Bytes that the answer occupies while it is pending.
+    pub fn size(&self) -> usize {
+        self.error.detail.len() + EVENT_OVERHEAD
+    }
 }
 
 /// The lanes of one client.

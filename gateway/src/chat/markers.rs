@@ -17,8 +17,9 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use uuid::Uuid;
 
 use super::answer::{answer, refuse};
-use super::client::{EVENT_OVERHEAD, Socket};
+use super::client::Socket;
 use super::context::Chat;
+use super::lanes::EVENT_OVERHEAD;
 use crate::metrics::METRICS;
 use crate::rooms::hub::Listener;
 use crate::views::Time;

@@ -7,6 +7,7 @@ mod dropping;
 mod event;
 mod markers;
 mod outcome;
+mod reactions;
 pub mod postgres;
 pub mod search;
 pub mod sqlite;
@@ -30,6 +31,9 @@ pub use dropping::{DropStore, Judged, RoomFile};
 pub use event::{Body, EVENT_OVERHEAD, Event, EventData, File, Kind, client_id};
 pub use markers::{Level, MAX_MARKERS, Mark, MarkStore, Marked, Marker, Notify, Receipt};
 pub use outcome::{Outcome, of_earlier};
+pub use reactions::{
+    MAX_NAMES, MAX_REACTED, Reacted, Reaction, ReactionEntry, ReactionList, ReactionPlace, ReactionStore,
+};
 pub use search::SearchStore;
 
 /// The outcome of a batch.
@@ -107,8 +111,10 @@ pub struct Opened {
     pub format: u32,
 }
 
-/// The format of a new log. In an earlier format, messages are not changed.
-pub const FORMAT: u32 = 3;
+/// The format of a new log, and the first one with reactions.
+pub const FORMAT: u32 = 4;
+/// The first format with changes of messages.
+pub const FORMAT_WITH_CHANGES: u32 = 3;
 /// The first format with private rooms and members. In format 1, every room is public and needs no opening.
 pub const FORMAT_WITH_MEMBERS: u32 = 2;
 /// The error of an upgrade that is finished too early.
@@ -194,7 +200,8 @@ pub trait Store: ChangeStore {
 
     /// Appends a batch in its order, all events or none. No two events of the batch may have the same identity, and an
     /// access event must be the last event of its room in the batch. A batch has changes of messages or other events,
-    /// never both.
+    /// never both; reactions are a batch of their own, and those to one message become one event, or several of at most
+    /// [`MAX_REACTED`].
     fn append<'a>(
         &'a self,
         batch: &'a [Arc<EventData>],
@@ -234,6 +241,9 @@ pub trait Store: ChangeStore {
 
     /// Returns the read markers.
     fn marks(&self) -> &dyn MarkStore;
+
+    /// Returns the reactions.
+    fn reacting(&self) -> &dyn ReactionStore;
 
     /// Returns the index of messages.
     fn searches(&self) -> &dyn SearchStore;
@@ -318,6 +328,10 @@ macro_rules! delegated {
 
         fn drops(&self) -> &dyn crate::store::DropStore {
             self.store.drops()
+        }
+
+        fn reacting(&self) -> &dyn crate::store::ReactionStore {
+            self.store.reacting()
         }
 
         fn searches(&self) -> &dyn crate::store::SearchStore {

@@ -3,6 +3,8 @@
 use confab_common::{Code, Error, Result};
 use uuid::Uuid;
 
+use super::reactions::{MAX_NAMES, Reaction};
+
 /// Maximum pinned messages of a room.
 pub const MAX_PINS: u32 = 100;
 
@@ -13,6 +15,7 @@ pub enum Op {
     Delete = 2,
     Pin = 3,
     Unpin = 4,
+    React = 5,
 }
 
 impl TryFrom<i64> for Op {
@@ -24,6 +27,7 @@ impl TryFrom<i64> for Op {
             2 => Ok(Self::Delete),
             3 => Ok(Self::Pin),
             4 => Ok(Self::Unpin),
+            5 => Ok(Self::React),
             _ => Err(Error::internal(format_args!("no operation has number {number}"))),
         }
     }
@@ -71,6 +75,8 @@ pub enum Refusal {
     TooManyPins,
     /// The message was edited or deleted since.
     Changed,
+    /// The reaction would be the first with a 21st name.
+    TooManyNames,
 }
 
 impl Refusal {
@@ -86,6 +92,7 @@ impl Refusal {
             "empty" => Self::Empty,
             "too_many_pins" => Self::TooManyPins,
             "changed" => Self::Changed,
+            "too_many_names" => Self::TooManyNames,
             _ => return Err(Error::internal(format_args!("no verdict is {verdict}"))),
         })
     }
@@ -107,6 +114,9 @@ impl From<Refusal> for Error {
                 Self::new(Code::Conflict, format!("at most {MAX_PINS} messages of a room can be pinned"))
             }
             Refusal::Changed => Self::new(Code::PreconditionFailed, "the message has been edited or deleted since"),
+            Refusal::TooManyNames => {
+                Self::new(Code::Conflict, format!("a message can have reactions with at most {MAX_NAMES} names"))
+            }
         }
     }
 }
@@ -121,6 +131,8 @@ pub struct State {
     /// Of a deleted message: the id and the name of the user or server key that deleted it.
     pub deleted_by: Option<(Uuid, String)>,
     pub pinned: bool,
+    /// In the order of the first reaction with each name.
+    pub reactions: Vec<Reaction>,
 }
 
 /// Bytes of an encoded state in addition to the name.
@@ -129,6 +141,7 @@ pub const STATE_OVERHEAD: usize = 100;
 impl State {
     /// Returns a close upper bound on the encoded size, in bytes.
     pub fn size(&self) -> usize {
-        STATE_OVERHEAD + self.deleted_by.as_ref().map_or(0, |(_, name)| name.len())
+        let reactions = self.reactions.iter().map(Reaction::size).sum::<usize>();
+        STATE_OVERHEAD + self.deleted_by.as_ref().map_or(0, |(_, name)| name.len()) + reactions
     }
 }

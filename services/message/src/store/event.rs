@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::access::AccessChange;
-use super::change::{Change, State};
+use super::change::{Change, Op, State};
+use super::reactions::Reacted;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -62,6 +63,9 @@ pub struct Body {
     /// The shared or attached files, as they were at that time.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub files: Vec<File>,
+    /// [`Op::React`]: before the append, the one reaction to set or to end; in the log, all that were appended together.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub reacted: Vec<Reacted>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -138,7 +142,8 @@ impl EventData {
         let texts =
             self.client_id.len() + body.sender_username.len() + body.content.len() + body.event.len() + body.data.len();
         let access = body.access.as_ref().map_or(0, AccessChange::size);
-        EVENT_OVERHEAD + texts + access + body.files.iter().map(File::encoded_size).sum::<usize>()
+        let reacted = body.reacted.iter().map(Reacted::size).sum::<usize>();
+        EVENT_OVERHEAD + texts + access + reacted + body.files.iter().map(File::encoded_size).sum::<usize>()
     }
 }
 
@@ -196,6 +201,16 @@ impl Event {
         self.state = Some(Box::new(state));
     }
 
+    /// Gives a change its message. That of a reaction is without text and files, which a reaction does not change.
+    pub fn give_message(&mut self, mut message: Self) {
+        if self.data.change.is_some_and(|change| change.op == Op::React) {
+            let body = &mut Arc::make_mut(&mut message.data).body;
+            body.content.clear();
+            body.files.clear();
+        }
+        self.message = Some(Arc::new(message));
+    }
+
     /// Returns a close upper bound on the encoded size, in bytes.
     pub fn size(&self) -> usize {
         let state = self.state.as_deref().map_or(0, State::size);
@@ -206,7 +221,7 @@ impl Event {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::{Member, Op, Role};
+    use crate::store::{Member, Reaction, Role};
 
     #[test]
     fn size_is_an_upper_bound_of_the_encoded_size() {
@@ -224,7 +239,8 @@ mod tests {
             deleted: false,
         };
         let deleted_by = Some((Uuid::max(), text(256)));
-        let state = State { revision: u64::MAX, edited_at_ms: Some(i64::MAX), deleted_by, pinned: true };
+        let reactions = vec![Reaction { name: text(64), count: u64::MAX }; 20];
+        let state = State { revision: u64::MAX, edited_at_ms: Some(i64::MAX), deleted_by, pinned: true, reactions };
         for files in [vec![], vec![file.clone(); 10], vec![File { deleted: true, ..file }; 10]] {
             let members = vec![Member { user: Uuid::max(), role: Role::Member }; files.len()];
             let access =
@@ -236,6 +252,7 @@ mod tests {
                 data: text(200),
                 access: Some(access),
                 files,
+                reacted: vec![Reacted { user: Uuid::max(), username: text(200), name: text(64), on: true }; 3],
             };
             let (id, client_id) = (Uuid::max(), client_id(Some(&text(128)), Uuid::max()));
             let data = EventData {

@@ -21,6 +21,9 @@ pub enum Outcome {
     Hidden,
     /// The change would change nothing; this is its message in the present state.
     Unchanged(Event),
+    /// The reaction stands; this is its event, or its message if it changes nothing. Then all names with which its sender
+    /// reacts to the message.
+    Reacted(Event, Vec<String>),
     /// The event cannot be appended in the present state of its message.
     Refused(Refusal),
 }
@@ -28,7 +31,7 @@ pub enum Outcome {
 impl Outcome {
     pub fn event_mut(&mut self) -> Option<&mut Event> {
         match self {
-            Self::Appended(event) | Self::Repeated(event) | Self::Unchanged(event) => Some(event),
+            Self::Appended(event) | Self::Repeated(event) | Self::Unchanged(event) | Self::Reacted(event, _) => Some(event),
             Self::Hidden | Self::Refused(_) => None,
         }
     }
@@ -39,9 +42,17 @@ impl Outcome {
         Self::Unchanged(Event::new(data.clone(), 0, target, 0))
     }
 
+    /// The outcome of a reaction that changes nothing, until it is given its message.
+    pub(super) fn unmoved(data: &Arc<EventData>, own: Vec<String>) -> Self {
+        let target = data.change.map_or(0, |change| change.target);
+        Self::Reacted(Event::new(data.clone(), 0, target, 0), own)
+    }
+
     /// Returns the room and the `seq` of the message whose present state the outcome needs.
     pub(super) fn needed(&self) -> Option<(RoomKey, u64)> {
-        let (Self::Appended(event) | Self::Repeated(event) | Self::Unchanged(event)) = self else { return None };
+        let (Self::Appended(event) | Self::Repeated(event) | Self::Unchanged(event) | Self::Reacted(event, _)) = self else {
+            return None;
+        };
         let room = (event.data.partition, event.data.room);
         match (event.data.change, self) {
             (Some(change), _) => Some((room, change.target)),
@@ -53,9 +64,10 @@ impl Outcome {
     /// Gives the outcome the message that it needs.
     pub(super) fn give(&mut self, message: Event) {
         match self {
-            Self::Appended(event) | Self::Repeated(event) if event.data.change.is_some() => {
-                event.message = Some(Arc::new(message));
-            }
+            Self::Appended(event) | Self::Repeated(event) if event.data.change.is_some() => event.give_message(message),
+            // Without a position, it has changed nothing.
+            Self::Reacted(event, _) if event.position > 0 => event.give_message(message),
+            Self::Reacted(event, _) => *event = message,
             Self::Repeated(event) | Self::Unchanged(event) => *event = message,
             Self::Appended(_) | Self::Hidden | Self::Refused(_) => {}
         }

@@ -5,6 +5,7 @@ mod dropping;
 mod markers;
 mod opening;
 mod pages;
+mod reactions;
 #[cfg(test)]
 mod reads;
 mod rows;
@@ -22,8 +23,8 @@ use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 use super::{
-    AppendError, Appended, Body, DropStore, Event, EventData, Head, Heads, Kind, LastTimes, Limit, MarkStore, Member,
-    Opened, Outcome, Page, Readers, Refusal, Reopening, RoomAccess, RoomHead, RoomKey, SearchStore, Store, Window,
+    AppendError, Appended, Body, DropStore, Event, EventData, Head, Heads, Kind, LastTimes, Limit, MarkStore, Member, Op,
+    Opened, Outcome, Page, ReactionStore, Readers, Refusal, Reopening, RoomAccess, RoomHead, RoomKey, SearchStore, Store, Window,
 };
 use opening::{FINGERPRINT, finish_upgrade, open_or_renew};
 use pages::{FIND, LAST_TIMES, LIST_NEWEST_FIRST, LIST_OLDEST_FIRST, READ_LOG, Read, Reads, mark_deleted, read};
@@ -83,8 +84,10 @@ impl Postgres {
 }
 
 async fn append(client: &pg::Client, batch: &[Arc<EventData>], created_at_ms: i64) -> Result<Appended, AppendError> {
-    if batch.first().is_some_and(|data| data.change.is_some()) {
-        return changes::append(client, batch, created_at_ms).await;
+    match batch.first().and_then(|data| data.change) {
+        Some(change) if change.op == Op::React => return reactions::append(client, batch, created_at_ms).await,
+        Some(_) => return changes::append(client, batch, created_at_ms).await,
+        None => {}
     }
     // Preparing changes nothing, so a failure here is not an unknown outcome.
     let statement = pg::prepare(client, APPEND).await.map_err(nothing_done)?;
@@ -329,6 +332,10 @@ impl Store for Postgres {
     }
 
     fn marks(&self) -> &dyn MarkStore {
+        self
+    }
+
+    fn reacting(&self) -> &dyn ReactionStore {
         self
     }
 

@@ -6,6 +6,7 @@ mod dropping;
 mod judging;
 mod markers;
 mod opening;
+mod reactions;
 mod rooms;
 mod rows;
 mod search;
@@ -22,7 +23,7 @@ use uuid::Uuid;
 
 use super::{
     AppendError, Appended, DropStore, Event, EventData, Head, Heads, LastTimes, Limit, MarkStore, Member, Opened, Page,
-    Readers, Reopening, RoomAccess, RoomHead, RoomKey, SearchStore, Store, Window,
+    ReactionStore, Readers, Reopening, RoomAccess, RoomHead, RoomKey, SearchStore, Store, Window,
 };
 use append::append;
 use rows::{READ_LOG, Taken, epoch, find, mark_deleted};
@@ -185,6 +186,10 @@ impl Store for Sqlite {
     }
 
     fn marks(&self) -> &dyn MarkStore {
+        self
+    }
+
+    fn reacting(&self) -> &dyn ReactionStore {
         self
     }
 

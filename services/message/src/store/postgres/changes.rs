@@ -1,5 +1,6 @@
 //! Changes of messages: their append, the reads of changed messages, and the erasure of deleted ones.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
 
 use confab_common::{Error, Result, pg};
@@ -161,7 +162,7 @@ pub async fn append(
     complete(client, epoch, outcomes.collect::<Result<_>>()?).await
 }
 
-fn mixed() -> Error {
+pub fn mixed() -> Error {
     Error::internal("a batch has changes and other events")
 }
 
@@ -184,19 +185,26 @@ fn outcome(row: &Row, data: &Arc<EventData>, created_at_ms: i64) -> Result<Outco
 
 /// Gives outcomes the messages that they need, in their present state.
 pub async fn give_messages(client: &pg::Client, outcomes: &mut [Outcome]) -> Result<()> {
-    let needed = (0..).zip(&*outcomes).filter_map(|(n, outcome)| Some((n, outcome.needed()?))).collect::<Vec<_>>();
+    // The reactions to a message share it.
+    let mut needed = BTreeMap::<_, Vec<_>>::new();
+    for (n, outcome) in outcomes.iter().enumerate() {
+        if let Some(message) = outcome.needed() {
+            needed.entry(message).or_default().push(n);
+        }
+    }
+    let needed = needed.into_iter().collect::<Vec<_>>();
     if needed.is_empty() {
         return Ok(());
     }
-    let partitions = needed.iter().map(|(_, ((partition, _), _))| *partition as i32).collect::<Vec<_>>();
-    let rooms = needed.iter().map(|(_, ((_, room), _))| *room).collect::<Vec<_>>();
-    let seqs = needed.iter().map(|(_, (_, seq))| number(*seq)).collect::<Vec<_>>();
+    let partitions = needed.iter().map(|(((partition, _), _), _)| *partition as i32).collect::<Vec<_>>();
+    let rooms = needed.iter().map(|(((_, room), _), _)| *room).collect::<Vec<_>>();
+    let seqs = needed.iter().map(|((_, seq), _)| number(*seq)).collect::<Vec<_>>();
     let rows = client.query(&pg::prepare(client, &MESSAGES).await?, &[&partitions, &rooms, &seqs]).await?;
     for row in rows {
         let n = row.get::<_, i64>(rows::FIRST + rows::COUNT) as usize;
-        let (outcome, ((partition, _), _)) = needed[n - 1];
-        if let Some(message) = rows::event(&row, partition)? {
-            outcomes[outcome].give(message);
+        let (((partition, _), _), of) = &needed[n - 1];
+        if let Some(message) = rows::event(&row, *partition)? {
+            of.iter().for_each(|outcome| outcomes[*outcome].give(message.clone()));
         }
     }
     Ok(())

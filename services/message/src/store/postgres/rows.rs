@@ -6,7 +6,7 @@ use confab_common::{Error, Result};
 use tokio_postgres::Row;
 use uuid::Uuid;
 
-use crate::store::{Body, Change, EVENT_OVERHEAD, Event, EventData, Kind, Op, STATE_OVERHEAD, State};
+use crate::store::{Body, Change, EVENT_OVERHEAD, Event, EventData, Kind, Op, Reaction, STATE_OVERHEAD, State};
 
 /// The first column of an event, after the epoch and the head.
 pub const FIRST: usize = 2;
@@ -28,7 +28,7 @@ const EVENT: [&str; 12] = [
     "op",
     "ordinal",
 ];
-const STATE: [&str; 6] = ["revision", "content", "edited_at", "deleted_by", "deleted_by_name", "pinned"];
+const STATE: [&str; 7] = ["revision", "content", "edited_at", "deleted_by", "deleted_by_name", "pinned", "reactions"];
 const OF_MESSAGE: [&str; 8] =
     ["m_position", "m_kind", "m_id", "m_sender_id", "m_client_id", "m_body", "m_created_at", "m_ordinal"];
 
@@ -59,7 +59,8 @@ pub fn message_of() -> String {
 }
 
 /// The columns of a state `s`.
-pub const STATE_COLUMNS: &str = "s.revision, s.content, s.edited_at, s.deleted_by, s.deleted_by_name, s.pinned";
+pub const STATE_COLUMNS: &str = 
+    "s.revision, s.content, s.edited_at, s.deleted_by, s.deleted_by_name, s.pinned, s.reactions";
 /// The columns of the message `m` of a change.
 pub const MESSAGE: &str = "m.position AS m_position, m.kind AS m_kind, m.id AS m_id, m.sender_id AS m_sender_id,
     m.client_id AS m_client_id, m.body AS m_body, m.created_at AS m_created_at, m.ordinal AS m_ordinal";
@@ -73,7 +74,8 @@ pub fn size() -> String {
     format!(
         "octet_length(body) + octet_length(client_id) + {EVENT_OVERHEAD}
         + CASE WHEN revision IS NULL THEN 0
-            ELSE {STATE_OVERHEAD} + coalesce(octet_length(content), 0) + coalesce(octet_length(deleted_by_name), 0) END
+            ELSE {STATE_OVERHEAD} + coalesce(octet_length(content), 0) + coalesce(octet_length(deleted_by_name), 0)
+                + coalesce(octet_length(reactions), 0) END
         + CASE WHEN m_position IS NULL THEN 0
             ELSE {EVENT_OVERHEAD} + octet_length(m_body) + octet_length(m_client_id) END"
     )
@@ -107,11 +109,11 @@ pub fn event(row: &Row, partition: u32) -> Result<Option<Event>> {
     match event.data.change {
         Some(change) => {
             if let Some(mut message) = message(row, &event.data, change.target)? {
-                fold(row, &mut message);
-                event.message = Some(Arc::new(message));
+                fold(row, &mut message)?;
+                event.give_message(message);
             }
         }
-        None => fold(row, &mut event),
+        None => fold(row, &mut event)?,
     }
     Ok(Some(event))
 }
@@ -135,14 +137,16 @@ fn message(row: &Row, change: &EventData, seq: u64) -> Result<Option<Event>> {
 }
 
 /// Gives a message the state in its row, if it was changed.
-fn fold(row: &Row, message: &mut Event) {
+fn fold(row: &Row, message: &mut Event) -> Result<()> {
     let first = FIRST + EVENT.len();
-    let Some(revision) = row.get::<_, Option<i64>>(first) else { return };
+    let Some(revision) = row.get::<_, Option<i64>>(first) else { return Ok(()) };
     let state = State {
         revision: revision as u64,
         edited_at_ms: row.get(first + 2),
         deleted_by: row.get::<_, Option<Uuid>>(first + 3).zip(row.get(first + 4)),
         pinned: row.get::<_, Option<i64>>(first + 5).is_some(),
+        reactions: Reaction::list(row.get(first + 6))?,
     };
     message.fold(state, row.get(first + 1));
+    Ok(())
 }

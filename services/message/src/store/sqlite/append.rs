@@ -9,14 +9,14 @@ use rusqlite::{Connection, params};
 
 use super::rooms::{self, Head};
 use super::rows::{self, INSERT};
-use super::{judging, opening};
+use super::{judging, opening, reactions};
 use crate::store::{
-    AccessChange, Appended, Event, EventData, FORMAT_WITH_MEMBERS, Kind, Opened, Outcome, RoomKey, number, of_earlier,
+    AccessChange, Appended, Event, EventData, FORMAT_WITH_MEMBERS, Kind, Op, Opened, Outcome, RoomKey, number, of_earlier,
 };
 
 /// The heads that an append has read and updates at its end.
 #[derive(Default)]
-struct Moving {
+pub struct Moving {
     /// Whether a room must be open.
     only_open: bool,
     partitions: BTreeMap<u32, i64>,
@@ -27,10 +27,13 @@ struct Moving {
 pub fn append(connection: &Connection, batch: &[Arc<EventData>], created_at_ms: i64) -> Result<Appended> {
     let Opened { epoch, format } = opening::opened(connection)?;
     let mut moving = Moving { only_open: format >= FORMAT_WITH_MEMBERS, ..Moving::default() };
-    let mut outcomes = batch
-        .iter()
-        .map(|data| append_one(connection, data, created_at_ms, &mut moving))
-        .collect::<Result<Vec<_>>>()?;
+    let are_reactions = batch.first().and_then(|data| data.change).is_some_and(|change| change.op == Op::React);
+    let mut outcomes = if are_reactions {
+        reactions::append(connection, batch, created_at_ms, &mut moving)?
+    } else {
+        let each = batch.iter().map(|data| append_one(connection, data, created_at_ms, &mut moving));
+        each.collect::<Result<Vec<_>>>()?
+    };
     let mut update = connection.prepare_cached("/* append */ UPDATE partitions SET head = ?2 WHERE partition = ?1")?;
     for (partition, head) in moving.partitions {
         update.execute(params![partition, head])?;
@@ -76,20 +79,7 @@ fn append_one(
     if let Some(first) = rows::find(connection, data)? {
         return Ok(of_earlier(first, data));
     }
-    let key = (data.partition, data.room);
-    let (_, room) = match moving.rooms.entry(key) {
-        Entry::Occupied(entry) => entry.into_mut(),
-        Entry::Vacant(entry) => {
-            let head = rooms::head(connection, key)?;
-            entry.insert((head.messages, head))
-        }
-    };
-    let is_moderator = data.change.is_some_and(|change| change.moderator);
-    let hides_from_sender = room.private && data.kind != Kind::System && !is_moderator;
-    if room.closed
-        || (moving.only_open && !room.exists)
-        || (hides_from_sender && rooms::members(connection, key, &[data.sender])?.is_empty())
-    {
+    if moving.hides(connection, data)? {
         return Ok(Outcome::Hidden);
     }
     if let Some(change) = &data.change
@@ -97,6 +87,40 @@ fn append_one(
     {
         return Ok(outcome);
     }
+    insert(connection, data, created_at_ms, moving).map(Outcome::Appended)
+}
+
+impl Moving {
+    fn room(&mut self, connection: &Connection, key: RoomKey) -> Result<&mut Head> {
+        Ok(match self.rooms.entry(key) {
+            Entry::Occupied(entry) => &mut entry.into_mut().1,
+            Entry::Vacant(entry) => {
+                let head = rooms::head(connection, key)?;
+                &mut entry.insert((head.messages, head)).1
+            }
+        })
+    }
+
+    /// Whether the room of an event is closed, not open, or hidden from the sender.
+    pub fn hides(&mut self, connection: &Connection, data: &EventData) -> Result<bool> {
+        let (key, only_open) = ((data.partition, data.room), self.only_open);
+        let room = self.room(connection, key)?;
+        let is_moderator = data.change.is_some_and(|change| change.moderator);
+        let hides_from_sender = room.private && data.kind != Kind::System && !is_moderator;
+        Ok(room.closed
+            || (only_open && !room.exists)
+            || (hides_from_sender && rooms::members(connection, key, &[data.sender])?.is_empty()))
+    }
+}
+
+/// Appends an event that was judged.
+pub fn insert(
+    connection: &Connection,
+    data: &Arc<EventData>,
+    created_at_ms: i64,
+    moving: &mut Moving,
+) -> Result<Event> {
+    let key = (data.partition, data.room);
     let head = match moving.partitions.entry(data.partition) {
         Entry::Occupied(entry) => entry.into_mut(),
         Entry::Vacant(entry) => {
@@ -105,6 +129,8 @@ fn append_one(
         }
     };
     *head += 1;
+    let position = *head;
+    let room = moving.room(connection, key)?;
     let ordinal = (data.kind != Kind::Change).then(|| {
         room.counted_from.get_or_insert(room.seq);
         room.messages += i64::from(data.kind.is_countable());
@@ -115,7 +141,7 @@ fn append_one(
     room.closed = data.closes_room;
     connection.prepare_cached(INSERT)?.execute(params![
         data.partition,
-        *head,
+        position,
         data.room.as_bytes(),
         room.seq,
         data.kind as i64,
@@ -134,7 +160,7 @@ fn append_one(
     if let Some(change) = &data.body.access {
         apply(connection, key, room, change)?;
     }
-    Ok(Outcome::Appended(Event::new(data.clone(), *head as u64, room.seq as u64, created_at_ms).counted(ordinal)))
+    Ok(Event::new(data.clone(), position as u64, room.seq as u64, created_at_ms).counted(ordinal))
 }
 
 /// Applies a change that holds from the room's newest `seq` on.

@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use uuid::Uuid;
 
 use super::rows::{self, NEWEST_FIRST, OLDEST_FIRST, Taken, mark_deleted};
-use super::{Sqlite, rooms};
+use super::{Sqlite, reactions, rooms};
 use crate::store::{
     ChangeStore, Changed, ChangedBetween, Erased, Kind, Limit, MAX_CAUGHT_UP, MAX_PINS, MAX_VERSIONS, Page, Readers,
     RoomAccess, RoomKey, Version, Versions, Window, number,
@@ -305,8 +305,8 @@ fn erase_deleted(connection: &Connection, messages: u32, edits: u32) -> Result<E
     let done = "/* erase_deleted */ UPDATE message_state SET to_erase = ?4, erased_to = ?5
         WHERE partition = ?1 AND room_id = ?2 AND seq = ?3";
     let mut erased = Erased::default();
-    for (partition, room, seq, erased_to) in pending {
-        let room = room.as_bytes();
+    for (partition, key, seq, erased_to) in pending {
+        let room = key.as_bytes();
         let seqs = connection
             .prepare_cached(next)?
             .query_map(params![partition, room, seq, erased_to, edits], |row| row.get(0))?
@@ -314,7 +314,8 @@ fn erase_deleted(connection: &Connection, messages: u32, edits: u32) -> Result<E
         for seq in seqs.iter().copied().chain([seq]) {
             erased.events += connection.prepare_cached(erase)?.execute(params![partition, room, seq])? as u64;
         }
-        let remains = seqs.len() == edits as usize;
+        let reactions = reactions::erase(connection, (partition, key), seq, edits)?;
+        let remains = seqs.len() == edits as usize || reactions == edits as usize;
         let erased_to = seqs.last().copied().unwrap_or(erased_to);
         connection.prepare_cached(done)?.execute(params![partition, room, seq, remains, erased_to])?;
     }

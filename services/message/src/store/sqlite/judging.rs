@@ -38,6 +38,7 @@ pub fn judge(connection: &Connection, data: &Arc<EventData>, change: &Change) ->
         Op::Edit => is_author,
         Op::Delete => is_author || manages()?,
         Op::Pin | Op::Unpin => manages()?,
+        Op::React => true,
     };
     if !may {
         return refused(Refusal::Forbidden);
@@ -49,7 +50,7 @@ pub fn judge(connection: &Connection, data: &Arc<EventData>, change: &Change) ->
     if present.is_deleted {
         return Ok(Some(match change.op {
             Op::Delete | Op::Unpin => Outcome::unchanged(data),
-            Op::Edit | Op::Pin => Outcome::Refused(Refusal::Deleted),
+            Op::Edit | Op::Pin | Op::React => Outcome::Refused(Refusal::Deleted),
         }));
     }
     let content = &data.body.content;
@@ -61,6 +62,8 @@ pub fn judge(connection: &Connection, data: &Arc<EventData>, change: &Change) ->
         Op::Delete => true,
         Op::Pin => !present.is_pinned,
         Op::Unpin => present.is_pinned,
+        // The reactions of a batch are judged together.
+        Op::React => true,
     };
     if !changes {
         return Ok(Some(Outcome::unchanged(data)));
@@ -118,7 +121,7 @@ pub fn apply(connection: &Connection, data: &EventData, change: &Change, seq: i6
             connection.prepare_cached(insert)?.execute(key)?;
         }
         Op::Delete => {
-            let delete = "/* append */ UPDATE message_state SET text_revision = ?4, content = NULL, pinned = NULL,
+            let delete = "/* append */ UPDATE message_state SET text_revision = ?4, content = NULL, pinned = NULL, reactions = NULL,
                     deleted_at = ?5, deleted_by = ?6, deleted_by_name = ?7, to_erase = 1, deleted_ordinal = (
                         SELECT ordinal FROM events WHERE partition = ?1 AND room_id = ?2 AND seq = ?3)
                 WHERE partition = ?1 AND room_id = ?2 AND seq = ?3";
@@ -132,6 +135,7 @@ pub fn apply(connection: &Connection, data: &EventData, change: &Change, seq: i6
             let pinned = (change.op == Op::Pin).then_some(seq);
             connection.prepare_cached(pin)?.execute(params![partition, room, target, pinned])?;
         }
+        Op::React => {}
     }
     let extend =
         "/* append */ UPDATE change_runs SET last_seq = ?3 WHERE partition = ?1 AND room_id = ?2 AND last_seq = ?3 - 1

@@ -8,7 +8,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use uuid::Uuid;
 
 use crate::store::outcome::{self, with_files};
-use crate::store::{Body, Change, Event, EventData, Kind, Limit, Op, RoomKey, State};
+use crate::store::{Body, Change, Event, EventData, Kind, Limit, Op, Reaction, RoomKey, State};
 
 /// The columns of an event, in the order that [`event`] reads.
 macro_rules! columns {
@@ -35,7 +35,7 @@ pub const NEWEST_FIRST: &str = concat!(
 const BY_SEQ: &str =
     concat!("/* fold */ SELECT ", columns!(), " FROM events WHERE partition = ?1 AND room_id = ?2 AND seq = ?3");
 const STATE: &str =
-    "/* fold */ SELECT revision, content, edited_at, deleted_by, deleted_by_name, pinned FROM message_state
+    "/* fold */ SELECT revision, content, edited_at, deleted_by, deleted_by_name, pinned, reactions FROM message_state
     WHERE partition = ?1 AND room_id = ?2 AND seq = ?3";
 pub const READ_LOG: &str = concat!(
     "/* read_log */ SELECT ",
@@ -109,11 +109,12 @@ fn fold(connection: &Connection, message: &mut Event) -> Result<()> {
             edited_at_ms: row.get(2)?,
             deleted_by: deleted_by.zip(row.get(4)?),
             pinned: row.get::<_, Option<i64>>(5)?.is_some(),
+            reactions: Vec::new(),
         };
-        Ok((state, row.get(1)?))
+        Ok((state, row.get(1)?, row.get::<_, Option<String>>(6)?))
     });
-    if let Some((state, text)) = state.optional()? {
-        message.fold(state, text);
+    if let Some((state, text, reactions)) = state.optional()? {
+        message.fold(State { reactions: Reaction::list(reactions.as_deref())?, ..state }, text);
     }
     Ok(())
 }
@@ -121,7 +122,9 @@ fn fold(connection: &Connection, message: &mut Event) -> Result<()> {
 /// Gives a message its present state, or a change its message.
 pub fn complete(connection: &Connection, event: &mut Event) -> Result<()> {
     if let Some(change) = event.data.change {
-        event.message = message(connection, (event.data.partition, event.data.room), change.target)?.map(Arc::new);
+        if let Some(message) = message(connection, (event.data.partition, event.data.room), change.target)? {
+            event.give_message(message);
+        }
         return Ok(());
     }
     fold(connection, event)

@@ -6,5 +6,8 @@ pub const MAX_CONTENT: usize = 16_384;
 /// Longest `client_message_id`, in bytes.
 pub const MAX_CLIENT_MESSAGE_ID: usize = 128;
 
+/// Longest name of a reaction, in bytes.
+pub const MAX_REACTION: usize = 64;
+
 /// Maximum files of one event.
 pub const MAX_FILES: usize = 10;

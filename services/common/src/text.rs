@@ -53,6 +53,23 @@ pub fn bounded(field: &str, value: &str, max: usize) -> Result<String> {
     Ok(value.to_owned())
 }
 
+/// Validates the name of a reaction, for example an emoji: 1 to `max` bytes in NFC without control characters, neither
+/// `.` nor `..`, which are no segments of a path.
+///
+/// # Errors
+/// `invalid_request` for `field`.
+pub fn reaction(field: &str, value: &str, max: usize) -> Result<()> {
+    let detail = match value {
+        "" => "must not be empty".to_owned(),
+        "." | ".." => "must be neither . nor ..".to_owned(),
+        _ if value.len() > max => format!("must be at most {max} bytes"),
+        _ if value.chars().any(char::is_control) => "must have no control characters".to_owned(),
+        _ if !ComposingNormalizerBorrowed::new_nfc().is_normalized(value) => "must be in NFC".to_owned(),
+        _ => return Ok(()),
+    };
+    Err(Error::field(field, detail))
+}
+
 /// Rejects NUL characters, which Postgres cannot store.
 ///
 /// # Errors

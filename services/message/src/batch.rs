@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
 use crate::metrics::METRICS;
-use crate::store::{AppendError, Appended, EventData, Outcome, Store};
+use crate::store::{AppendError, Appended, EventData, Op, Outcome, Store};
 
 /// Pauses before a batch with an unknown outcome is sent again.
 const PAUSES: [Duration; 3] = [Duration::from_millis(20), Duration::from_millis(100), Duration::from_millis(400)];
@@ -78,14 +78,16 @@ pub async fn append(store: &dyn Store, batch: &[Arc<EventData>], until: Instant)
 
 /// Returns the indices of the events to append, without repeats, in parts with the last part first. The events of a
 /// room keep their order. A part has changes of messages or other events, never both, so that each is one statement: a
-/// change of a message in the same batch is judged by a later transaction. So are the events of a room after an access
-/// event, because its change holds for them, and an event whose identity names another act in the part.
+/// change of a message in the same batch is judged by a later transaction. So are the events of a room after an
+/// access event, because its change holds for them, and an event whose identity names another act in the part.
+/// Reactions are the last part, because other events may overtake them.
 fn parts(batch: &[Arc<EventData>], first_of: &[usize]) -> Vec<Vec<usize>> {
     // Parts with an odd number have changes.
     let mut parts = Vec::<Vec<usize>>::new();
     let mut next_of_room = HashMap::new();
     let mut named = HashMap::new();
-    for i in (0..batch.len()).filter(|i| first_of[*i] == *i) {
+    let is_reaction = |i: &usize| batch[*i].change.is_some_and(|change| change.op == Op::React);
+    for i in (0..batch.len()).filter(|i| first_of[*i] == *i && !is_reaction(i)) {
         let data = &batch[i];
         let next = next_of_room.entry(data.room).or_insert(0);
         let mut part = *next + (*next + usize::from(data.change.is_some())) % 2;
@@ -100,6 +102,7 @@ fn parts(batch: &[Arc<EventData>], first_of: &[usize]) -> Vec<Vec<usize>> {
         }
         parts[part].push(i);
     }
+    parts.push((0..batch.len()).filter(|i| first_of[*i] == *i && is_reaction(i)).collect());
     parts.reverse();
     parts
 }

@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use confab_common::telemetry::trace::Span;
 use confab_common::{Code, Error, Result, text};
-use confab_proto::limits::{MAX_CLIENT_MESSAGE_ID, MAX_CONTENT, MAX_FILES};
+use confab_proto::limits::{MAX_CLIENT_MESSAGE_ID, MAX_CONTENT, MAX_FILES, MAX_REACTION};
 use confab_proto::partition;
 use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::lanes::Pending;
-use crate::store::{AccessChange, Body, Change, EventData, File, Kind, Op, client_id};
+use crate::store::{AccessChange, Body, Change, EventData, File, Kind, Op, Reacted, client_id};
 
 /// Longest data of a system event, in bytes (64 KiB).
 const MAX_DATA: usize = 64 * 1024;
@@ -51,6 +51,8 @@ pub struct NewEvent {
     pub access: Option<AccessChange>,
     /// [`Kind::Change`]: what to change.
     pub change: Option<Change>,
+    /// [`Op::React`]: the name, and whether the reaction is set or ends.
+    pub reaction: Option<(String, bool)>,
     /// The span that appends the event; empty for none.
     pub traceparent: String,
     /// How long the caller waits; zero for the default.
@@ -90,6 +92,12 @@ pub fn check(new: NewEvent, partitions: u32, arrived: Instant) -> Result<Checked
         check_access(kind, change)?;
     }
     check_change(kind, new.change.as_ref(), &new.content)?;
+    let reacts = new.change.is_some_and(|change| change.op == Op::React);
+    check_reaction(reacts, &new)?;
+    let reacted = new.reaction.filter(|_| reacts).map(|(name, on)| {
+        let username = sender_username.clone();
+        Reacted { user: sender, username, name, on }
+    });
     within("data", &new.data, 0, MAX_DATA)?;
     count("fileIds", new.file_ids.len(), 0, if kind == Kind::Message { MAX_FILES } else { 0 })?;
     let file_ids = new.file_ids.iter().map(|id| text::id("fileIds", id)).collect::<Result<Vec<_>>>()?;
@@ -112,6 +120,7 @@ pub fn check(new: NewEvent, partitions: u32, arrived: Instant) -> Result<Checked
             data: new.data,
             access: new.access,
             files: new.files,
+            reacted: reacted.into_iter().collect(),
         },
         change: new.change,
         closes_room: new.closes_room,
@@ -158,6 +167,23 @@ fn check_change(kind: Kind, change: Option<&Change>, content: &str) -> Result<()
         }
         _ => Ok(()),
     }
+}
+
+/// Checks that exactly the reactions have a name. They are acts of a user, and have no client id, because a repeat sets
+/// them again.
+fn check_reaction(reacts: bool, new: &NewEvent) -> Result<()> {
+    let name = new.reaction.as_ref().map_or("", |(name, _)| name);
+    if !reacts {
+        return if name.is_empty() { Ok(()) } else { Err(Error::field("change.name", "must be empty here")) };
+    }
+    text::reaction("name", name, MAX_REACTION)?;
+    if new.client_message_id.is_some() {
+        return Err(Error::field("clientMessageId", "must be absent in reactions"));
+    }
+    if new.change.is_some_and(|change| change.moderator) {
+        return Err(Error::new(Code::Forbidden, "only users react to messages"));
+    }
+    Ok(())
 }
 
 fn check_file(file: &File) -> Result<()> {

@@ -8,8 +8,8 @@ use confab_proto::room::v1 as room_pb;
 use uuid::Uuid;
 
 use crate::store::{
-    AccessChange, Change, Event, File, Kind, LastTimes, Level, Marked, Marker, Member, Notify, Op, Receipt, Role,
-    RoomHead, State, Version,
+    AccessChange, Change, Event, File, Kind, LastTimes, Level, Marked, Marker, Member, Notify, Op, Reacted, Reaction,
+    ReactionEntry, Receipt, Role, RoomHead, State, Version,
 };
 
 /// Converts an event to its public form.
@@ -21,13 +21,7 @@ pub fn event(event: &Event) -> pb::Event {
         id: data.id.to_string(),
         room_id: data.room.to_string(),
         seq: event.seq,
-        kind: match data.kind {
-            Kind::Message => pb::Kind::Message,
-            Kind::File => pb::Kind::File,
-            Kind::System => pb::Kind::System,
-            Kind::Change => pb::Kind::Change,
-        }
-        .into(),
+        kind: kind_of(event).into(),
         sender: Some(UserRef { id: data.sender.to_string(), username: data.body.sender_username.clone() }),
         client_message_id: data.client_message_id().map(str::to_owned),
         // The text of an edit is that of its message, unless later changes have replaced it.
@@ -40,10 +34,20 @@ pub fn event(event: &Event) -> pb::Event {
         access: data.body.access.as_ref().map(access),
         change: data.change.map(|change| {
             let message = event.message.as_deref().map(self::event).map(Box::new);
-            Box::new(pb::Change { target: change.target, op: op(change.op).into(), message })
+            let reactions = data.body.reacted.iter().map(reacted).collect();
+            Box::new(pb::Change { target: change.target, op: op(change.op).into(), message, reactions })
         }),
         state: event.state.as_deref().map(state),
         ordinal: event.ordinal,
+    }
+}
+
+fn kind_of(event: &Event) -> pb::Kind {
+    match event.data.kind {
+        Kind::Message => pb::Kind::Message,
+        Kind::File => pb::Kind::File,
+        Kind::System => pb::Kind::System,
+        Kind::Change => pb::Kind::Change,
     }
 }
 
@@ -53,6 +57,49 @@ fn op(op: Op) -> pb::Op {
         Op::Delete => pb::Op::Delete,
         Op::Pin => pb::Op::Pin,
         Op::Unpin => pb::Op::Unpin,
+        Op::React => pb::Op::React,
+    }
+}
+
+fn reacted(reacted: &Reacted) -> pb::ReactionChange {
+    let user = UserRef { id: reacted.user.to_string(), username: reacted.username.clone() };
+    pb::ReactionChange { user: Some(user), name: reacted.name.clone(), on: reacted.on }
+}
+
+fn reaction(reaction: &Reaction) -> pb::Reaction {
+    pb::Reaction { name: reaction.name.clone(), count: reaction.count, mine: None }
+}
+
+pub fn reaction_entry(entry: ReactionEntry) -> pb::ReactionEntry {
+    let (id, username) = entry.user;
+    pb::ReactionEntry {
+        user: Some(UserRef { id: id.to_string(), username }),
+        name: entry.name,
+        at_ms: entry.at_ms,
+    }
+}
+
+/// Converts the event of a reaction, or its message if it changes nothing, for its sender: only the present reactions
+/// of the message, because the events of many senders are one.
+pub fn answered(event: &Event) -> pb::Event {
+    let slim = |event: &Event| {
+        let (room_id, id) = (event.data.room.to_string(), event.data.id.to_string());
+        pb::Event { room_id, id, seq: event.seq, kind: kind_of(event).into(), ..pb::Event::default() }
+    };
+    let of_message = |message: &Event| {
+        let mut state = message.state.as_deref().map(state);
+        for reaction in state.iter_mut().flat_map(|state| &mut state.reactions) {
+            reaction.mine = Some(event.own.contains(&reaction.name));
+        }
+        pb::Event { state, ..slim(message) }
+    };
+    match (event.data.change, event.message.as_deref()) {
+        (Some(change), Some(message)) => {
+            let message = Some(Box::new(of_message(message)));
+            let change = pb::Change { target: change.target, op: op(change.op).into(), message, reactions: Vec::new() };
+            pb::Event { change: Some(Box::new(change)), ..slim(event) }
+        }
+        _ => of_message(event),
     }
 }
 
@@ -62,6 +109,7 @@ fn state(state: &State) -> pb::State {
         edited_at_ms: state.edited_at_ms,
         deleted_by: state.deleted_by.clone().map(|(id, username)| UserRef { id: id.to_string(), username }),
         pinned: state.pinned,
+        reactions: state.reactions.iter().map(reaction).collect(),
     }
 }
 
@@ -82,6 +130,7 @@ pub fn new_change(change: &pb::NewChange) -> Result<Change> {
         pb::Op::Delete => Op::Delete,
         pb::Op::Pin => Op::Pin,
         pb::Op::Unpin => Op::Unpin,
+        pb::Op::React => Op::React,
     };
     if change.target == 0 {
         return Err(Error::field("change.target", "must be given"));

@@ -249,6 +249,27 @@ impl MessageService for Grpc {
         });
         Ok(Response::new(self::found(found.await?)))
     }
+
+    async fn list_reactions(
+        &self,
+        request: Request<pb::ListReactionsRequest>,
+    ) -> Result<Response<pb::ListReactionsResponse>, Status> {
+        let pb::ListReactionsRequest { reading, seq, name, limit, cursor } = verified(request)?;
+        let asked = reading.unwrap_or_default();
+        let (reactions, next) = self.0.reactions(self::reading(&asked), seq, &name, limit, &cursor).await?;
+        let reactions = reactions.into_iter().map(convert::reaction_entry).collect();
+        Ok(Response::new(pb::ListReactionsResponse { reactions, next_cursor: next.unwrap_or_default() }))
+    }
+
+    async fn list_own_reactions(
+        &self,
+        request: Request<pb::ListOwnReactionsRequest>,
+    ) -> Result<Response<pb::ListOwnReactionsResponse>, Status> {
+        let pb::ListOwnReactionsRequest { reading, seqs } = verified(request)?;
+        let own = self.0.own_reactions(self::reading(&reading.unwrap_or_default()), seqs).await?;
+        let messages = own.into_iter().map(|(seq, names)| pb::OwnReactions { seq, names }).collect();
+        Ok(Response::new(pb::ListOwnReactionsResponse { messages }))
+    }
 }
 
 /// Converts the messages that a search has found.
@@ -299,6 +320,7 @@ fn new_event(event: pb::NewEvent, peer: &Peer) -> Result<NewEvent> {
         closes_room: event.closes_room,
         access: event.access.as_ref().map(convert::access_change).transpose()?,
         change: event.change.as_ref().map(convert::new_change).transpose()?,
+        reaction: event.change.map(|change| (change.name, change.on)),
         traceparent: event.traceparent,
         timeout: Duration::from_millis(event.timeout_ms.into()),
     })
@@ -323,6 +345,11 @@ fn outcome(sent: Sent) -> pb::Outcome {
     match sent {
         Ok((message, Found::Unchanged)) => {
             pb::Outcome { result: Some(Unchanged(convert::event(&message))), duplicate: false }
+        }
+        Ok((event, Found::Reacted)) => {
+            let is_new = event.message.is_some();
+            let event = convert::answered(&event);
+            pb::Outcome { result: Some(if is_new { Event(event) } else { Unchanged(event) }), duplicate: false }
         }
         Ok((event, found)) => {
             pb::Outcome { result: Some(Event(convert::event(&event))), duplicate: found == Found::Duplicate }

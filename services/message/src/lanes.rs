@@ -5,6 +5,7 @@
 
 mod lane;
 mod queue;
+mod reacting;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use crate::publish::Hints;
 use crate::store::{EventData, Store};
 use lane::{Lane, Log};
 use queue::Group;
+use reacting::{Target, target_of};
 
 /// An event and when its caller stops waiting.
 #[derive(Debug, Clone)]
@@ -53,17 +55,19 @@ impl Lanes {
         Self { lanes, partitions, tasks }
     }
 
-    /// Appends events and answers each. Events of one partition are appended in the given order.
+    /// Appends events and answers each. Events of one partition are appended in the given order, except reactions, which
+    /// may be appended later.
     pub async fn append(&self, rows: Vec<Pending>) -> Vec<Answer> {
         let mut answers = vec![None; rows.len()];
-        let mut by_lane = BTreeMap::<usize, Vec<(usize, Pending)>>::new();
+        let mut by_lane = BTreeMap::<(usize, Option<Target>), Vec<(usize, Pending)>>::new();
         for (index, row) in rows.into_iter().enumerate() {
-            by_lane.entry(self.lane_of(row.data.partition)).or_default().push((index, row));
+            let key = (self.lane_of(row.data.partition), target_of(&row.data));
+            by_lane.entry(key).or_default().push((index, row));
         }
         let (answered, mut parts) = mpsc::unbounded_channel();
         // Every lane gets its rows before the first is awaited.
-        for (lane, rows) in by_lane {
-            self.lanes[lane].admit(Group::new(rows, answered.clone()));
+        for ((lane, target), rows) in by_lane {
+            self.lanes[lane].admit(target, Group::new(rows, answered.clone()));
         }
         drop(answered);
         while let Some(part) = parts.recv().await {

@@ -32,13 +32,14 @@ impl Hints {
             .clone()
             .filter_map(|(answer, span)| match answer {
                 Ok((epoch, Outcome::Appended(event) | Outcome::Repeated(event))) => Some((*epoch, event, span)),
+                Ok((epoch, Outcome::Reacted(event, _))) if event.position > 0 => Some((*epoch, event, span)),
                 _ => None,
             })
             .collect();
         let appended = answers.filter(|(answer, _)| matches!(answer, Ok((_, Outcome::Appended(_))))).count();
         METRICS.appended.increment(appended as u64);
         events.sort_by_key(|(_, event, _)| (event.data.partition, event.position));
-        // Repeats within the batch.
+        // Repeats within the batch, and reactions with the same event.
         events.dedup_by_key(|(_, event, _)| (event.data.partition, event.position));
         let mut bytes = 0;
         let runs = events.chunk_by(|(epoch, event, _), (next_epoch, next, _)| {

@@ -3,6 +3,7 @@
 mod attach;
 mod changes;
 mod markers;
+mod reactions;
 mod rooms;
 mod search;
 
@@ -24,7 +25,7 @@ use crate::files::Files;
 use crate::lanes::Lanes;
 use crate::rights::{Right, Rights};
 use crate::store::{
-    Event, EventData, FORMAT, FORMAT_WITH_MEMBERS, Head, Heads, Kind, LastTimes, Limit, Opened, Outcome, Page,
+    Event, EventData, FORMAT_WITH_MEMBERS, Head, Heads, Kind, LastTimes, Limit, Opened, Outcome, Page,
     RoomHead, Store,
 };
 
@@ -53,6 +54,8 @@ pub enum Found {
     Duplicate,
     /// The message of a change that would have changed nothing.
     Unchanged,
+    /// The event of a reaction, or its message if it changed nothing.
+    Reacted,
 }
 
 pub use changes::Reading;
@@ -126,7 +129,8 @@ impl Service {
         let mut permitted = Vec::with_capacity(checked.len());
         for checked in checked {
             let admission = checked.and_then(|checked| {
-                if checked.pending.data.change.is_some() && self.format() < FORMAT {
+                let needed = checked.pending.data.change.map(|change| change.op.first_format());
+                if needed.is_some_and(|format| self.format() < format) {
                     return Err(changes::former_format());
                 }
                 if let Some(rights) = &rights {
@@ -156,6 +160,7 @@ impl Service {
                     Outcome::Repeated(event) if event.data.id != id => Ok((event, Found::Duplicate)),
                     Outcome::Appended(event) | Outcome::Repeated(event) => Ok((event, Found::Appended)),
                     Outcome::Unchanged(message) => Ok((message, Found::Unchanged)),
+                    Outcome::Reacted(event, own) => Ok((Event { own, ..event }, Found::Reacted)),
                     Outcome::Hidden => Err(Error::not_found("room")),
                     Outcome::Refused(refusal) => Err(refusal.into()),
                 }

@@ -12,6 +12,7 @@ use tokio_util::task::TaskTracker;
 
 use super::Pending;
 use super::queue::{Group, Queue};
+use super::reacting::Target;
 use crate::batch;
 use crate::metrics::METRICS;
 use crate::publish::Hints;
@@ -76,8 +77,11 @@ pub(super) struct Lane {
 
 impl Lane {
     /// Queues a caller's rows, or rejects them.
-    pub fn admit(&self, group: Group) {
-        self.change(|queue| queue.admit(group));
+    pub fn admit(&self, target: Option<Target>, group: Group) {
+        self.change(|queue| match target {
+            Some(target) => queue.admit_reactions(target, group),
+            None => queue.admit(group),
+        });
     }
 
     /// Rejects new rows; the lane ends when no row is left.
@@ -123,17 +127,24 @@ impl Lane {
     /// Takes all queued rows, up to one batch; `None` at the end.
     async fn take(&self) -> Option<Vec<Group>> {
         loop {
-            {
+            let due = {
                 let mut queue = self.queue.lock();
                 let taken = queue.take();
+                if queue.has_aside() {
+                    self.wake_aside.notify_waiters();
+                }
                 if !taken.is_empty() {
                     return Some(taken);
                 }
                 if queue.closed {
                     return None;
                 }
+                queue.reactions_due()
+            };
+            match due {
+                Some(due) => _ = timeout_at(due, self.wake.notified()).await,
+                None => self.wake.notified().await,
             }
-            self.wake.notified().await;
         }
     }
 

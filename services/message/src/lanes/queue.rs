@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::Pending;
+use super::reacting::{Reacting, Target};
 use crate::batch::Answer;
 use crate::metrics::METRICS;
 
@@ -89,6 +90,7 @@ impl Group {
 #[derive(Default)]
 pub(super) struct Queue {
     groups: VecDeque<Group>,
+    reacting: Reacting,
     /// The groups of partitions that are aside.
     aside: BTreeMap<u32, VecDeque<Group>>,
     /// The bytes of all waiting groups.
@@ -111,6 +113,21 @@ impl Queue {
         group.divide(&self.aside).into_iter().for_each(|(aside, part)| self.push(aside, part));
     }
 
+    /// Queues reactions to one message, or rejects them.
+    pub fn admit_reactions(&mut self, target: Target, group: Group) {
+        if self.closed {
+            return group.refuse("leaving");
+        }
+        if self.bytes > 0 && self.bytes + group.bytes > QUEUE_BYTES {
+            return group.refuse("bytes");
+        }
+        if self.reacting.oldest(target).is_some_and(|oldest| oldest.arrived + QUEUE_AGE < group.arrived) {
+            return group.refuse("age");
+        }
+        self.bytes += group.bytes;
+        self.reacting.push(target, group);
+    }
+
     fn push(&mut self, aside: Option<u32>, group: Group) {
         let age = if aside.is_some() { ASIDE_AGE } else { QUEUE_AGE };
         if self.place(aside).front().is_some_and(|oldest| oldest.arrived + age < group.arrived) {
@@ -131,9 +148,25 @@ impl Queue {
         !self.aside.is_empty()
     }
 
-    /// Takes all rows that wait for the lane, up to one batch.
+    /// Takes all rows that wait for the lane, up to one batch, and the reactions that are due, up to one more.
     pub fn take(&mut self) -> Vec<Group> {
-        take(&mut self.groups, &mut self.bytes)
+        let mut taken = take(&mut self.groups, &mut self.bytes);
+        for group in self.reacting.take(BATCH_ROWS, self.closed) {
+            let partition = group.rows().next().map(|row| row.data.partition);
+            match partition.and_then(|partition| self.aside.get_mut(&partition)) {
+                Some(aside) => aside.push_back(group),
+                None => {
+                    self.bytes -= group.bytes;
+                    taken.push(group);
+                }
+            }
+        }
+        taken
+    }
+
+    /// Returns when the next reactions are due; `None` without reactions.
+    pub fn reactions_due(&self) -> Option<Instant> {
+        self.reacting.due()
     }
 
     /// Takes all rows of a partition that is aside, up to one batch.

@@ -104,7 +104,7 @@ impl Service {
     }
 }
 
-fn at_least_one(limit: u32) -> Result<u32> {
+pub(super) fn at_least_one(limit: u32) -> Result<u32> {
     if limit == 0 { Err(Error::field("limit", "must be at least 1")) } else { Ok(limit) }
 }
 

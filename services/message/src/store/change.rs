@@ -3,6 +3,7 @@
 use confab_common::{Code, Error, Result};
 use uuid::Uuid;
 
+use super::{FORMAT, FORMAT_WITH_CHANGES};
 use super::reactions::{MAX_NAMES, Reaction};
 
 /// Maximum pinned messages of a room.
@@ -16,6 +17,16 @@ pub enum Op {
     Pin = 3,
     Unpin = 4,
     React = 5,
+}
+
+impl Op {
+    /// Returns the first format of the log that may contain the operation.
+    pub fn first_format(self) -> u32 {
+        match self {
+            Self::Edit | Self::Delete | Self::Pin | Self::Unpin => FORMAT_WITH_CHANGES,
+            Self::React => FORMAT,
+        }
+    }
 }
 
 impl TryFrom<i64> for Op {

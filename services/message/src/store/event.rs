@@ -175,12 +175,14 @@ pub struct Event {
     pub state: Option<Box<State>>,
     /// [`Kind::Change`]: the message, in a state at or after the change.
     pub message: Option<Arc<Event>>,
+    /// Only in the answer to a reaction: all names with which its sender reacts to the message.
+    pub own: Vec<String>,
 }
 
 impl Event {
     /// Creates an event without an ordinal and a state.
     pub fn new(data: Arc<EventData>, position: u64, seq: u64, created_at_ms: i64) -> Self {
-        Self { data, position, seq, created_at_ms, ordinal: None, state: None, message: None }
+        Self { data, position, seq, created_at_ms, ordinal: None, state: None, message: None, own: Vec::new() }
     }
 
     /// Gives the event its ordinal if it counts; `count` is the number of countable messages up to the event.

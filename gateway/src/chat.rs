@@ -13,6 +13,7 @@ mod join;
 mod lanes;
 mod markers;
 mod pause;
+mod reactions;
 pub mod recovery;
 mod renew;
 mod request;

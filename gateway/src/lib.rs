@@ -13,6 +13,7 @@ mod marks;
 mod metrics;
 pub mod new_change;
 pub mod new_message;
+mod own_reactions;
 mod payload;
 pub mod problem;
 pub mod rest;

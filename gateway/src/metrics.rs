@@ -21,6 +21,7 @@ pub struct Metrics {
     pub edits: Outcomes,
     pub removals: Outcomes,
     pub pins: Outcomes,
+    pub reactions: Outcomes,
     pub uploads: Outcomes,
     pub reads: Outcomes,
     pub renewals: Outcomes,
@@ -47,8 +48,9 @@ impl Metrics {
         );
         LIMITS.exist(&["origin", "pages", "rooms_per_socket", "sockets_per_user", "sockets_per_address"]);
         confab_socketio::METRICS.outbox_waits.exist(&["join", "page", "recovery", "send"]);
-        let events = ["joinRoom", "leaveRoom", "message", "edit", "remove", "pin", "fileUpload", "read", "auth"];
-        let [joins, leaves, messages, edits, removals, pins, uploads, reads, renewals] = events.map(|event| {
+        let events =
+            ["joinRoom", "leaveRoom", "message", "edit", "remove", "pin", "fileUpload", "read", "react", "auth"];
+        let [joins, leaves, messages, edits, removals, pins, uploads, reads, reactions, renewals] = events.map(|event| {
             let help = "Duration of Socket.IO events from arrival to acknowledgement; refused: the client's error, failed: the server's";
             Outcomes::new("confab_event_seconds", help, &[("event", event)])
         });
@@ -67,6 +69,7 @@ impl Metrics {
             pins,
             uploads,
             reads,
+            reactions,
             renewals,
             recoveries: Counters::new(
                 "confab_recoveries_total",

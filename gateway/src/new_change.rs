@@ -2,7 +2,7 @@
 
 use confab_common::{Code, Error, Result, text};
 use confab_proto::auth::v1::UserRef;
-use confab_proto::limits::MAX_CONTENT;
+use confab_proto::limits::{MAX_CONTENT, MAX_REACTION};
 use confab_proto::message::v1::{self as message, Kind, NewEvent, Op};
 use uuid::Uuid;
 
@@ -22,13 +22,20 @@ pub struct NewChange {
     /// The message must not have been edited or deleted after this `seq`.
     pub unchanged_since: Option<u64>,
     pub client_message_id: Option<String>,
+    /// The name of a reaction, and whether it is set or ends.
+    pub reaction: Option<(String, bool)>,
 }
 
 impl NewChange {
     /// A change without conditions.
     pub fn new(room: Uuid, target: u64, op: Op) -> Self {
         let (content, target_id, unchanged_since, client_message_id) = (String::new(), None, None, None);
-        Self { room, target, op, content, target_id, unchanged_since, client_message_id }
+        Self { room, target, op, content, target_id, unchanged_since, client_message_id, reaction: None }
+    }
+
+    /// A reaction that is set or ends. It is a state: a client that repeats it sets it again.
+    pub fn react(room: Uuid, target: u64, name: String, on: bool) -> Self {
+        Self { reaction: Some((name, on)), ..Self::new(room, target, Op::React) }
     }
 
     /// An edit; without a new text there is nothing to edit.
@@ -57,6 +64,10 @@ impl NewChange {
         if let Some(id) = &self.client_message_id {
             check_client_message_id(id)?;
         }
+        if let Some((name, _)) = &self.reaction {
+            text::reaction("name", name, MAX_REACTION)?;
+        }
+        let (name, on) = self.reaction.unwrap_or_default();
         // Numbers above the database's largest integer belong to no message either.
         let most = |seq: u64| seq.min(i64::MAX as u64);
         let change = message::NewChange {
@@ -65,6 +76,8 @@ impl NewChange {
             target_id: target_id.map(|id| id.to_string()).unwrap_or_default(),
             unchanged_since: self.unchanged_since.map(most),
             moderator,
+            name,
+            on,
         };
         Ok(NewEvent {
             id: Uuid::now_v7().to_string(),
@@ -100,8 +113,13 @@ mod tests {
         let event = event(conditional).unwrap();
         assert_eq!((event.kind(), &*event.content, &*event.room_id), (Kind::Change, "tea", &*ROOM.to_string()));
         let unchanged_since = Some(i64::MAX as u64);
-        let change =
-            message::NewChange { target: 5, op: Op::Edit.into(), target_id: id, unchanged_since, moderator: false };
+        let change = message::NewChange {
+            target: 5,
+            op: Op::Edit.into(),
+            target_id: id,
+            unchanged_since,
+            ..message::NewChange::default()
+        };
         assert_eq!(event.change, Some(change));
     }
 

@@ -15,6 +15,7 @@ mod openapi;
 pub mod outdated;
 mod password;
 mod profile;
+mod reactions;
 mod reading;
 mod revision;
 mod rooms;
@@ -69,6 +70,7 @@ fn operations() -> OpenApiRouter<Arc<App>> {
         members::routes(),
         messages::routes(),
         changes::routes(),
+        reactions::routes(),
         states::routes(),
         unread::routes(),
         search::routes(),

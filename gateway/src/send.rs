@@ -11,6 +11,7 @@
 mod held;
 mod job;
 mod lane;
+mod reacting;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +20,7 @@ use confab_common::grpc::{self, Call, Uncertain};
 use confab_common::telemetry::trace::Span;
 use confab_common::{Code, Error, Result};
 use confab_identity::credential::Credential;
-use confab_proto::message::v1::{AppendRequest, NewEvent};
+use confab_proto::message::v1::{AppendRequest, NewEvent, Op};
 use confab_proto::partition;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
@@ -29,6 +30,7 @@ use crate::clients::Clients;
 use crate::metrics::METRICS;
 use job::{Job, Load, QUEUE};
 use lane::{ATTEMPT, sent};
+use reacting::Reacting;
 
 pub use job::Sent;
 
@@ -39,6 +41,7 @@ const LANES: u32 = 8;
 #[derive(Clone)]
 pub struct Sender {
     lanes: Arc<[Lane]>,
+    reacting: Arc<Reacting>,
     clients: Clients,
 }
 
@@ -75,23 +78,32 @@ impl Sender {
             tokio::spawn(lane::run(number, queue, clients.clone()));
             Lane { jobs, load: Arc::default() }
         };
-        Self { lanes: (0..LANES).map(lane).collect(), clients: clients.clone() }
+        let (lanes, reacting) = ((0..LANES).map(lane).collect(), Arc::new(Reacting::new(clients)));
+        Self { lanes, reacting, clients: clients.clone() }
     }
 
-    /// Queues an event behind all earlier events of the same sender in the same room.
+    /// Queues an event behind all earlier events of the same sender in the same room; a reaction, behind the earlier
+    /// reactions to its message.
     ///
     /// # Errors
     /// `unavailable` when the lane is full.
     pub fn begin(&self, room: Uuid, event: NewEvent, credential: Credential, timeout: Duration) -> Result<Sending> {
         let deadline = Instant::now() + timeout;
         let (answer, receiver) = oneshot::channel();
-        let lane = &self.lanes[partition::of_room(room, LANES) as usize];
+        let number = partition::of_room(room, LANES);
+        let lane = &self.lanes[number as usize];
+        let reaction = event.change.as_ref().filter(|change| change.op() == Op::React);
+        let target = reaction.map(|change| (room, change.target));
         let sender = event.sender.as_ref().and_then(|sender| sender.id.parse().ok()).unwrap_or_default();
         let event = NewEvent { credential: credential.digest().map_or_else(Vec::new, Vec::from), ..event };
-        let space = lane.load.add(&event).ok_or_else(too_much_waits)?;
+        let load = if target.is_some() { &self.reacting.load } else { &lane.load };
+        let space = load.add(&event).ok_or_else(too_much_waits)?;
         let (line, span) = ((room, sender), Span::current());
         let job = Job { event, credential, line, deadline, answer, is_uncertain: false, refusals: 0, span, space };
-        lane.jobs.try_send(job).map_err(|_| too_much_waits())?;
+        match target {
+            Some(target) => self.reacting.push(number, target, job),
+            None => lane.jobs.try_send(job).map_err(|_| too_much_waits())?,
+        }
         Ok(Sending { answer: receiver, deadline })
     }
 

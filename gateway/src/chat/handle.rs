@@ -19,9 +19,10 @@ use super::client::{Socket, left};
 use super::context::Chat;
 use super::lanes::Pending;
 use super::request::Request;
-use super::{file_upload, join, markers, renew};
+use super::{file_upload, join, markers, reactions, renew};
 use crate::limits;
 use crate::metrics::METRICS;
+use crate::own_reactions;
 use crate::send::{Sending, Sent};
 use crate::views::MessageJson;
 
@@ -52,6 +53,9 @@ pub async fn handle(chat: &Arc<Chat>, socket: &Arc<Socket>, room: Uuid, events: 
                 let into_event = |sender: &Identity| Ok((room, change.into_event(sender.user.clone(), false)?));
                 let sending = event.span.in_scope(|| begin_send(chat, socket, event.deadline, into_event));
                 sends.push(Begun { ack: event.ack, span: event.span, sending, deadline: event.deadline, act });
+            }
+            Request::React(change) => {
+                event.span.in_scope(|| reactions::react(chat, socket, change, event.ack, event.deadline));
             }
             Request::Join(join) => {
                 let joined = event.span.instrument(join::join(chat, socket, event.ack, join, event.deadline)).await;
@@ -101,6 +105,10 @@ pub async fn handle(chat: &Arc<Chat>, socket: &Arc<Socket>, room: Uuid, events: 
             Ok(sending) => sending.outcome().await,
             Err(error) => Err(error),
         };
+        let outcome = match outcome {
+            Ok(sent) if act != Act::Message || sent.duplicate => with_own_reactions(chat, socket, room, sent).await,
+            outcome => outcome,
+        };
         act.metric().record(&outcome, took(deadline));
         match &outcome {
             Ok(sent) if act == Act::Message && !sent.duplicate => {
@@ -129,6 +137,14 @@ pub async fn handle(chat: &Arc<Chat>, socket: &Arc<Socket>, room: Uuid, events: 
     socket.outbox.answer(&answers);
 }
 
+/// Marks the client's own reactions to the message of an answer.
+async fn with_own_reactions(chat: &Chat, socket: &Socket, room: Uuid, mut sent: Sent) -> Result<Sent> {
+    let credential = socket.client.credential.present();
+    let user = socket.client.identity().map(|identity| (identity.user_id, &credential));
+    own_reactions::mark(&chat.clients, room, user, std::slice::from_mut(&mut sent.message)).await?;
+    Ok(sent)
+}
+
 /// A send whose answer is pending.
 struct Begun {
     ack: Option<u64>,
@@ -152,7 +168,7 @@ impl Act {
         match op {
             Op::Delete => Self::Remove,
             Op::Pin | Op::Unpin => Self::Pin,
-            Op::Edit | Op::Unspecified => Self::Edit,
+            Op::Edit | Op::React | Op::Unspecified => Self::Edit,
         }
     }
 

@@ -19,6 +19,7 @@ use super::context::Chat;
 use super::markers;
 use super::request::Join;
 use crate::limits::Act;
+use crate::own_reactions;
 use crate::rooms::history::{MAX_BYTES, Page, Wanted};
 use crate::rooms::hub::{Arrival, Joining, NotLive};
 use crate::views::{RoomJson, Viewer};
@@ -38,7 +39,15 @@ struct Answer<'a> {
     complete: bool,
     changed: Vec<&'a RawValue>,
     changed_complete: bool,
+    mine: Vec<Own>,
     reset: bool,
+}
+
+/// The names with which the user has reacted to a message.
+#[derive(Serialize)]
+struct Own {
+    seq: u64,
+    names: Vec<String>,
 }
 
 /// Joins the client to a room and answers it.
@@ -120,7 +129,8 @@ async fn go_live(
             }
             None => reading.await?,
         };
-        let answer = ack.map(|id| Frame::ack(id, &answer(join, &room, marker.as_ref(), &page)));
+        let mine = if ack.is_some() { mine(chat, socket, join, &page).await? } else { Vec::new() };
+        let answer = ack.map(|id| Frame::ack(id, &answer(join, &room, marker.as_ref(), &page, mine)));
         let arrival = Arrival::Joined { answer, epoch: page.epoch().parse().unwrap_or_default() };
         match chat.hub.go_live(joining, socket, page.last_seq(), &arrival) {
             Ok(()) => return Ok(()),
@@ -134,7 +144,20 @@ async fn go_live(
     }
 }
 
-fn answer<'a>(join: &Join, room: &'a Room, marker: Option<&Marker>, page: &'a Page) -> Answer<'a> {
+/// The user's own reactions to the messages of a page.
+async fn mine(chat: &Chat, socket: &Socket, join: &Join, page: &Page) -> Result<Vec<Own>> {
+    let Some(user) = socket.client.credential.reader() else { return Ok(Vec::new()) };
+    let changed = match join.history {
+        Wanted::After { after, changed_from: Some(from) } => page.changed(after, from).0,
+        _ => Vec::new(),
+    };
+    let entries = page.events().iter().chain(changed).filter(|entry| entry.has_reactions);
+    let seqs = entries.map(|entry| entry.seq).collect();
+    let own = own_reactions::read(&chat.clients, join.room, (user.id, &user.credential), seqs).await?;
+    Ok(own.into_iter().map(|(seq, names)| Own { seq, names }).collect())
+}
+
+fn answer<'a>(join: &Join, room: &'a Room, marker: Option<&Marker>, page: &'a Page, mine: Vec<Own>) -> Answer<'a> {
     let (epoch, last_seq) = (page.epoch(), page.last_seq());
     let reset = match join.history {
         Wanted::After { after, .. } if after > last_seq => true,
@@ -170,7 +193,7 @@ fn answer<'a>(join: &Join, room: &'a Room, marker: Option<&Marker>, page: &'a Pa
     };
     let room = RoomJson::new(room, last_seq, Viewer::User).with_marker(marker);
     let last_ordinal = page.last_ordinal();
-    Answer { ok: true, room, last_seq, last_ordinal, epoch, messages, complete, changed, changed_complete, reset }
+    Answer { ok: true, room, last_seq, last_ordinal, epoch, messages, complete, changed, changed_complete, mine, reset }
 }
 
 #[cfg(test)]

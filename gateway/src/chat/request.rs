@@ -21,6 +21,7 @@ pub enum Request {
     Leave,
     Send(NewMessage),
     Change(NewChange),
+    React(NewChange),
     Upload(FileUpload),
     /// The user has read the room up to this `seq`.
     Read(u64),
@@ -38,8 +39,9 @@ impl Request {
             Self::Change(change) => match change.op {
                 Op::Delete => "remove",
                 Op::Pin | Op::Unpin => "pin",
-                Op::Edit | Op::Unspecified => "edit",
+                Op::Edit | Op::React | Op::Unspecified => "edit",
             },
+            Self::React(_) => "react",
             Self::Upload(_) => "fileUpload",
             Self::Read(_) => "read",
             Self::Auth(_) => "auth",
@@ -72,6 +74,16 @@ struct ReadArgument {
 }
 
 #[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ReactArgument {
+    room_id: String,
+    seq: u64,
+    id: Option<String>,
+    name: String,
+    on: bool,
+}
+
+#[derive(Deserialize)]
 struct AuthArgument {
     token: String,
 }
@@ -100,6 +112,11 @@ pub fn parse(name: &str, argument: Option<&RawValue>, attachments: &[Bytes]) -> 
         "edit" | "remove" | "pin" => {
             let change = parse_change(name, argument)?;
             Ok((change.room, Request::Change(change)))
+        }
+        "react" => {
+            let ReactArgument { room_id, seq, id, name, on } = read_text(argument, "{ roomId, seq, name, on, id? }")?;
+            let room = text::id("roomId", &room_id)?;
+            Ok((room, Request::React(NewChange { target_id: id, ..NewChange::react(room, seq, name, on) })))
         }
         "fileUpload" => {
             let file = FileUpload::parse(argument, attachments)?;

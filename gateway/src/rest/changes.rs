@@ -16,6 +16,7 @@ use super::extract::{Actor, Caller, Json, Params, RoomId, Seq};
 use super::messages::client_message_id;
 use super::openapi::problems::{Body, ByKey, Called, Conflict, PreconditionFailed, Unauthorized};
 use super::openapi::{examples, params};
+use super::reading::show_own;
 use super::revision::{if_match, with_revision};
 use crate::App;
 use crate::limits::{Act, RequestLimits};
@@ -181,7 +182,7 @@ fn on_message(params: &Params, change: NewChange) -> NewChange {
 async fn make(app: &App, limits: &RequestLimits, actor: &Actor, change: NewChange) -> Result<Response, Problem> {
     let (room, seq, op, timeout) = (change.room, change.target, change.op, app.config.request_timeout);
     let event = change.into_event(actor.caller(), actor.is_moderator())?;
-    let sent = match actor.user() {
+    let mut sent = match actor.user() {
         Some(user) => {
             limits.take(Act::Send, user.user_id)?;
             app.sender.send(room, event, user.credential.clone(), timeout).await?
@@ -191,6 +192,7 @@ async fn make(app: &App, limits: &RequestLimits, actor: &Actor, change: NewChang
             app.sender.send_alone(event, actor.credential(), timeout).await?
         }
     };
+    show_own(app, Some(actor), room, std::slice::from_mut(&mut sent.message)).await?;
     Ok(with_revision(&sent.message))
 }
 
@@ -200,7 +202,7 @@ fn act(op: Op) -> &'static str {
         Op::Delete => "message.delete",
         Op::Pin => "message.pin",
         Op::Unpin => "message.unpin",
-        Op::Edit | Op::Unspecified => "message.edit",
+        Op::Edit | Op::React | Op::Unspecified => "message.edit",
     }
 }
 

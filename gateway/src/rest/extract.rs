@@ -16,6 +16,7 @@ use axum::http::{HeaderValue, Method};
 use axum::response::{IntoResponse, Response};
 use confab_common::metrics::LIMITS;
 use confab_common::{Code, Error, Result, text};
+use confab_proto::limits::MAX_REACTION;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -121,6 +122,22 @@ impl<S: Send + Sync> FromRequestParts<S> for Seq {
         let text = path.as_ref().and_then(|path| path.iter().find(|(key, _)| *key == "seq")).map(|(_, text)| text);
         let seq = text.and_then(number).filter(|seq| (1..=i64::MAX as u64).contains(seq));
         seq.map(Self).ok_or_else(|| Problem(Error::not_found("message")))
+    }
+}
+
+/// The name of a reaction in a path.
+pub(super) struct ReactionName(pub String);
+
+impl<S: Send + Sync> FromRequestParts<S> for ReactionName {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        // A name that is not UTF-8 matches no route's parameters.
+        let path = RawPathParams::from_request_parts(parts, state).await.ok();
+        let name = path.as_ref().and_then(|path| path.iter().find(|(key, _)| *key == "name")).map(|(_, name)| name);
+        let name = name.ok_or_else(|| Problem(Error::field("name", "must be UTF-8")))?;
+        text::reaction("name", name, MAX_REACTION)?;
+        Ok(Self(name.to_owned()))
     }
 }
 

@@ -22,6 +22,7 @@ use crate::App;
 use crate::edge::cors::IDEMPOTENCY_KEY;
 use crate::limits::{Act, RequestLimits};
 use crate::new_message::NewMessage;
+use crate::own_reactions;
 use crate::problem::Problem;
 use crate::views::history::{self, History, Part, Position};
 use crate::views::{ItemJson, MessageJson, Repeated};
@@ -123,10 +124,12 @@ async fn send(
     let (room, event) = message.into_event(&caller)?;
     limits.take(Act::Send, caller.user_id)?;
     let (user, credential) = (caller.user_id, caller.credential);
-    let sent = app.sender.send(room, event, credential.clone(), app.config.request_timeout).await?;
+    let mut sent = app.sender.send(room, event, credential.clone(), app.config.request_timeout).await?;
     if !sent.duplicate {
         app.marks.authored(room, user, sent.message.seq, &credential);
     }
+    let own = std::slice::from_mut(&mut sent.message);
+    own_reactions::mark(&app.clients, room, Some((user, &credential)), own).await?;
     let message = MessageJson::from(&sent.message);
     Ok(if sent.duplicate {
         Answer(Repeated::from(message)).into_response()

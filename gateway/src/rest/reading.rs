@@ -2,13 +2,14 @@
 
 use confab_common::grpc::request;
 use confab_common::{Code, Error};
-use confab_proto::message::v1::{ListEventsRequest, ReadEventsRequest, Reading};
+use confab_proto::message::v1::{Event, ListEventsRequest, ReadEventsRequest, Reading};
 use confab_proto::room::v1::{GetRoomRequest, Room};
 use tonic::Status;
 use uuid::Uuid;
 
 use super::extract::{Actor, by};
 use crate::App;
+use crate::own_reactions;
 use crate::problem::Problem;
 use crate::views::history::{Part, Position};
 
@@ -25,12 +26,14 @@ pub(super) async fn readable_events(
     let limit = if reader.is_none_or(Actor::may_see_messages) { limit } else { 0 };
     let moderator = reader.is_some_and(Actor::is_moderator);
     let readers = reader.and_then(Actor::user).map(|user| user.user.id.clone()).into_iter().collect();
-    let room_id = room.to_string();
+    let (id, room_id) = (room, room.to_string());
     let list = ListEventsRequest { room_id, before, after, limit, readers, moderator, ..ListEventsRequest::default() };
     let mut messages = app.clients.message.clone();
     let list = messages.list_events(by(reader, request(list, app.clients.read)));
     let (room, events) = in_room(app, reader, room, list).await?;
-    Ok((room, shown(app, events)))
+    let mut part = shown(app, events);
+    show_own(app, reader, id, &mut part.events).await?;
+    Ok((room, part))
 }
 
 /// A page of every event of a room, if the reader may read it.
@@ -45,7 +48,9 @@ pub(super) async fn every_event(
     let list = ReadEventsRequest { reading: Some(reading(reader, room)), before, after, limit, max_bytes: 0 };
     let mut messages = app.clients.message.clone();
     let list = messages.read_events(by(reader, request(list, app.clients.read)));
-    Ok(shown(app, in_room(app, reader, room, list).await?.1))
+    let mut part = shown(app, in_room(app, reader, room, list).await?.1);
+    show_own(app, reader, room, &mut part.events).await?;
+    Ok(part)
 }
 
 fn bounds(position: Position) -> (Option<u64>, Option<u64>) {
@@ -61,6 +66,17 @@ pub(super) fn shown(app: &App, events: impl Into<Part>) -> Part {
     let mut part = events.into();
     app.clients.deleted.hide_in_events(&mut part.events);
     part
+}
+
+/// Marks the reader's own reactions in messages of a room.
+pub(super) async fn show_own(
+    app: &App,
+    reader: Option<&Actor>,
+    room: Uuid,
+    messages: &mut [Event],
+) -> Result<(), Problem> {
+    let user = reader.and_then(|reader| Some((reader.user()?.user_id, reader.credential())));
+    Ok(own_reactions::mark(&app.clients, room, user, messages).await?)
 }
 
 /// The room, and who reads it.

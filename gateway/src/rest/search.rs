@@ -6,7 +6,7 @@ use axum::Json as Answer;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use confab_common::{Error, Result, text};
-use confab_proto::message::v1::{SearchRequest, SearchResponse};
+use confab_proto::message::v1::{FoundMessage, SearchRequest, SearchResponse};
 use jiff::Timestamp;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -16,7 +16,7 @@ use super::Deadline;
 use super::extract::{Actor, Params, Turns, needs_user};
 use super::openapi::problems::{ByKey, Called, Unauthorized};
 use super::openapi::{examples, params};
-use super::reading::in_room;
+use super::reading::{in_room, show_own};
 use super::users::{UserPath, resolve_id};
 use crate::App;
 use crate::limits::{Act, RequestLimits};
@@ -98,7 +98,18 @@ async fn find(
         None => call.await?.into_inner(),
     };
     found.items.iter_mut().for_each(|item| app.clients.deleted.hide_in_events(item.message.as_mut_slice()));
+    // Most pages are of few rooms.
+    for items in found.items.chunk_by_mut(|a, b| room_of(a) == room_of(b)) {
+        let Ok(room) = room_of(&items[0]).unwrap_or_default().parse() else { continue };
+        let mut messages = items.iter_mut().filter_map(|item| item.message.take()).collect::<Vec<_>>();
+        show_own(app, Some(actor), room, &mut messages).await?;
+        items.iter_mut().zip(messages).for_each(|(item, message)| item.message = Some(message));
+    }
     Ok(found)
+}
+
+fn room_of(item: &FoundMessage) -> Option<&str> {
+    item.message.as_ref().map(|message| &*message.room_id)
 }
 
 fn missing_query() -> Error {

@@ -15,7 +15,7 @@ use uuid::Uuid;
 use super::extract::{Actor, Params, Reader, RoomId, Seq, Turns, by};
 use super::openapi::problems::{ByKey, Called, Unauthorized};
 use super::openapi::{examples, params};
-use super::reading::{hidden, in_room, readable_events, readable_room, reading, shown};
+use super::reading::{hidden, in_room, readable_events, readable_room, reading, show_own, shown};
 use super::revision::with_revision;
 use crate::App;
 use crate::problem::Problem;
@@ -117,6 +117,7 @@ async fn pins(
     let list = messages.list_pins(by(reader, request(list, app.clients.read)));
     let (_, mut pins) = in_room(&app, reader, room, list).await?;
     app.clients.deleted.hide_in_events(&mut pins.messages);
+    show_own(&app, reader, room, &mut pins.messages).await?;
     Ok(Answer(Pins::from(&pins)).into_response())
 }
 
@@ -152,7 +153,8 @@ async fn changes(
     let list = ListChangesRequest { reading: Some(reading(reader, room)), after, from, up_to, limit, max_bytes: 0 };
     let mut messages = app.clients.message.clone();
     let list = messages.list_changes(by(reader, request(list, app.clients.read)));
-    let part = shown(&app, in_room(&app, reader, room, list).await?.1);
+    let mut part = shown(&app, in_room(&app, reader, room, list).await?.1);
+    show_own(&app, reader, room, &mut part.events).await?;
     Ok(Answer(wanted.page(room, &part)).into_response())
 }
 

@@ -4,11 +4,12 @@ use confab_proto::message::v1::{Change, Event, Kind, Op};
 use confab_socketio::Frame;
 use serde_json::value::{RawValue, to_raw_value};
 
-use crate::views::{ChangedJson, MessageJson};
+use crate::views::{ChangedJson, MessageJson, ReactedJson};
 
 /// The frame that clients receive for an event of the log.
 pub fn encode(event: &Event) -> Frame {
     match change(event) {
+        Some(change) if change.op() == Op::React => Frame::event(name(event), &ReactedJson::new(event, change)),
         Some(change) => Frame::event(name(event), &ChangedJson::new(event, change)),
         None => Frame::event(name(event), &MessageJson::from(event)),
     }
@@ -19,8 +20,11 @@ pub fn name(event: &Event) -> &str {
     match event.kind() {
         Kind::System => &event.event,
         Kind::File => "fileUpload",
-        Kind::Change if change(event).is_some_and(|change| change.op() == Op::Delete) => "messageDeleted",
-        Kind::Change => "messageUpdated",
+        Kind::Change => match change(event).map(Change::op) {
+            Some(Op::Delete) => "messageDeleted",
+            Some(Op::React) => "reaction",
+            _ => "messageUpdated",
+        },
         Kind::Message | Kind::Unspecified => "message",
     }
 }
@@ -36,6 +40,8 @@ pub struct Entry {
     /// The `seq` of the last change of the message; its own `seq` without a change.
     pub revision: u64,
     pub json: Box<RawValue>,
+    /// Whether the message has reactions.
+    pub has_reactions: bool,
     name: Box<str>,
 }
 
@@ -44,7 +50,8 @@ impl Entry {
     pub fn new(event: &Event) -> Option<Self> {
         let json = to_raw_value(&MessageJson::from(event)).ok()?;
         let revision = event.state.as_ref().map_or(event.seq, |state| state.revision);
-        Some(Self { seq: event.seq, revision, json, name: name(event).into() })
+        let has_reactions = event.state.as_ref().is_some_and(|state| !state.reactions.is_empty());
+        Some(Self { seq: event.seq, revision, json, has_reactions, name: name(event).into() })
     }
 
     /// The same frame that members receive when the event is fanned out.
@@ -81,7 +88,8 @@ mod tests {
             ..Event::default()
         };
         let of = |op: Op, message: &Event| {
-            let change = Change { target: 5, op: op.into(), message: Some(Box::new(message.clone())) };
+            let change =
+                Change { target: 5, op: op.into(), message: Some(Box::new(message.clone())), reactions: vec![] };
             let (room_id, change) = ("r".into(), Some(Box::new(change)));
             encoded(&Event { seq: 8, room_id, kind: Kind::Change.into(), sender: ada(), change, ..Event::default() })
         };

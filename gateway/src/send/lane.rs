@@ -58,7 +58,7 @@ pub async fn run(lane: u32, mut queue: mpsc::Receiver<Job>, clients: Clients) {
 ///
 /// The lane waits until the sends whose credentials the service does not know have been sent again, so that no later
 /// event of their rooms overtakes them.
-async fn append(lane: u32, batch: Vec<Job>, clients: &Clients) -> Vec<Job> {
+pub async fn append(lane: u32, batch: Vec<Job>, clients: &Clients) -> Vec<Job> {
     let (mut rejected, unknown) = append_once(lane, batch, &[], clients).await;
     let lines: HashSet<_> = rejected.iter().map(|job| job.line).collect();
     // Later sends of a line wait behind its rejected one.
@@ -226,7 +226,7 @@ mod tests {
         let message = Event { seq: 5, ..Event::default() };
         let of = |result| sent(outcome(result), &DeletedUsers::default()).map(|sent| sent.message.seq);
         let change = |message| {
-            let change = Change { target: 5, op: Op::Pin.into(), message };
+            let change = Change { target: 5, op: Op::Pin.into(), message, reactions: Vec::new() };
             outcome::Result::Event(Event { seq: 8, change: Some(Box::new(change)), ..Event::default() })
         };
         assert_eq!(of(change(Some(Box::new(message.clone())))).unwrap(), 5);

@@ -6,9 +6,11 @@ use utoipa::ToSchema;
 
 use super::message::MessageJson;
 use super::page::Time;
+use super::reaction::{ReactionChangeJson, reaction_changes};
 use super::user::UserJson;
 
 /// `edit`: a new text. `delete`: the message is deleted. `pin` and `unpin`: the message is pinned, or no longer pinned.
+/// `react`: reactions are set or ended.
 #[derive(Debug, Clone, Copy, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 #[schema(as = Op)]
@@ -17,6 +19,7 @@ pub enum OpJson {
     Delete,
     Pin,
     Unpin,
+    React,
 }
 
 impl From<Op> for OpJson {
@@ -25,6 +28,7 @@ impl From<Op> for OpJson {
             Op::Delete => Self::Delete,
             Op::Pin => Self::Pin,
             Op::Unpin => Self::Unpin,
+            Op::React => Self::React,
             Op::Edit | Op::Unspecified => Self::Edit,
         }
     }
@@ -73,10 +77,14 @@ pub struct ChangeJson<'a> {
     /// The `seq` of the message.
     #[schema(minimum = 1)]
     target: u64,
-    /// The user who made the change. A server key without a user has its id and the name `system`.
+    /// The user who made the change; with op `react` the first of the users. A server key without a user has its id and the name `system`.
     #[schema(required)]
     sender: Option<UserJson<'a>>,
     created_at: Time,
+    /// The reactions that were set or ended; only present with op `react`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
+    changes: Vec<ReactionChangeJson<'a>>,
 }
 
 /// `change`: a change of a message.
@@ -107,6 +115,7 @@ impl<'a> From<&'a Event> for ItemJson<'a> {
                 target: change.target,
                 sender: event.sender.as_ref().map(UserJson::from),
                 created_at: Time(event.created_at_ms),
+                changes: reaction_changes(change),
             }),
             _ => Self::Message(event.into()),
         }

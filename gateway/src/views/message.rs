@@ -8,6 +8,7 @@ use utoipa::ToSchema;
 
 use super::file::FileJson;
 use super::page::Time;
+use super::reaction::{ReactionJson, reactions};
 use super::user::UserJson;
 
 /// A message in its present state, or a room event, as an entry of the room's log.
@@ -50,6 +51,9 @@ pub struct MessageJson<'a> {
     deleted_by: Option<UserJson<'a>>,
     /// Whether the message is pinned.
     pinned: bool,
+    /// At most 20, in the order of the first reaction with each name; none to a deleted message.
+    #[schema(max_items = 20)]
+    reactions: Vec<ReactionJson<'a>>,
     /// The name of the room event; only present with type `system`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
@@ -95,6 +99,7 @@ impl<'a> From<&'a Event> for MessageJson<'a> {
             deleted: deleted_by.is_some(),
             deleted_by,
             pinned: state.is_some_and(|state| state.pinned),
+            reactions: reactions(event),
             event: system.then_some(&event.event),
             data: system.then(|| serde_json::from_str(&event.data).ok()).flatten(),
         }

@@ -48,6 +48,8 @@ named! {
     message::ListChangesRequest, [Messages], |it| reading(&it.reading);
     message::ListVersionsRequest, [Messages], |it| reading(&it.reading);
     message::ListPinsRequest, [Messages], |it| reading(&it.reading);
+    message::ListReactionsRequest, [Messages], |it| reading(&it.reading);
+    message::ListOwnReactionsRequest, [Messages], |it| reading(&it.reading);
     message::ListReceiptsRequest, [Messages], |it| reading(&it.reading);
     message::ListMarkersRequest, [Rooms, Messages], |it| Named::UserId(&it.user_id);
     message::SetNotifyRequest, [Messages], |it| Named::UserId(&it.user_id);

@@ -68,8 +68,9 @@ impl DeletedUsers {
         if let Some(state) = &mut event.state {
             self.hide_in(&mut state.deleted_by);
         }
-        if let Some(message) = event.change.as_mut().and_then(|change| change.message.as_mut()) {
-            self.hide_in_event(message);
+        if let Some(change) = &mut event.change {
+            change.reactions.iter_mut().for_each(|reaction| self.hide_in(&mut reaction.user));
+            change.message.iter_mut().for_each(|message| self.hide_in_event(message));
         }
         // Room events name users in their data.
         if !event.data.is_empty()

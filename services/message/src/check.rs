@@ -93,7 +93,7 @@ pub fn check(new: NewEvent, partitions: u32, arrived: Instant) -> Result<Checked
     }
     check_change(kind, new.change.as_ref(), &new.content)?;
     let reacts = new.change.is_some_and(|change| change.op == Op::React);
-    check_reaction(reacts, &new)?;
+    check_reaction(reacts, new.change, new.reaction.as_ref(), new.client_message_id.as_deref())?;
     let reacted = new.reaction.filter(|_| reacts).map(|(name, on)| {
         let username = sender_username.clone();
         Reacted { user: sender, username, name, on }
@@ -171,16 +171,21 @@ fn check_change(kind: Kind, change: Option<&Change>, content: &str) -> Result<()
 
 /// Checks that exactly the reactions have a name. They are acts of a user, and have no client id, because a repeat sets
 /// them again.
-fn check_reaction(reacts: bool, new: &NewEvent) -> Result<()> {
-    let name = new.reaction.as_ref().map_or("", |(name, _)| name);
+fn check_reaction(
+    reacts: bool,
+    change: Option<Change>,
+    reaction: Option<&(String, bool)>,
+    client_message_id: Option<&str>,
+) -> Result<()> {
+    let name = reaction.map_or("", |(name, _)| name);
     if !reacts {
         return if name.is_empty() { Ok(()) } else { Err(Error::field("change.name", "must be empty here")) };
     }
     text::reaction("name", name, MAX_REACTION)?;
-    if new.client_message_id.is_some() {
+    if client_message_id.is_some() {
         return Err(Error::field("clientMessageId", "must be absent in reactions"));
     }
-    if new.change.is_some_and(|change| change.moderator) {
+    if change.is_some_and(|change| change.moderator) {
         return Err(Error::new(Code::Forbidden, "only users react to messages"));
     }
     Ok(())

@@ -72,11 +72,7 @@ fn reaction(reaction: &Reaction) -> pb::Reaction {
 
 pub fn reaction_entry(entry: ReactionEntry) -> pb::ReactionEntry {
     let (id, username) = entry.user;
-    pb::ReactionEntry {
-        user: Some(UserRef { id: id.to_string(), username }),
-        name: entry.name,
-        at_ms: entry.at_ms,
-    }
+    pb::ReactionEntry { user: Some(UserRef { id: id.to_string(), username }), name: entry.name, at_ms: entry.at_ms }
 }
 
 /// Converts the event of a reaction, or its message if it changes nothing, for its sender: only the present reactions

@@ -25,8 +25,7 @@ use crate::files::Files;
 use crate::lanes::Lanes;
 use crate::rights::{Right, Rights};
 use crate::store::{
-    Event, EventData, FORMAT_WITH_MEMBERS, Head, Heads, Kind, LastTimes, Limit, Opened, Outcome, Page,
-    RoomHead, Store,
+    Event, EventData, FORMAT_WITH_MEMBERS, Head, Heads, Kind, LastTimes, Limit, Opened, Outcome, Page, RoomHead, Store,
 };
 
 /// Maximum events in one append call.

@@ -6,8 +6,8 @@ use confab_proto::auth::v1::{
 };
 use confab_proto::file::v1::File;
 use confab_proto::message::v1::{
-    Event, FoundMessage, Highlight, Kind, Level, ListPinsResponse, ListVersionsResponse, Marked, Marker, Notify,
-    Receipt, SearchResponse, State, Version,
+    Event, FoundMessage, Highlight, Kind, Level, ListPinsResponse, ListReactionsResponse, ListVersionsResponse, Marked,
+    Marker, Notify, Reaction, ReactionEntry, Receipt, SearchResponse, State, Version,
 };
 use confab_proto::room::v1::{Member, Role, Room, Visibility};
 use serde::Serialize;
@@ -16,8 +16,8 @@ use serde_json::{Value, json};
 use crate::views::history::{self, Changes, Part, Pins, Position};
 use crate::views::{
     Account, CreatedKey, Details, EntryJson, FileJson, FileUrl, FoundMessages, InviteJson, ItemJson, Keys, LinkJson,
-    MarkerJson, MemberJson, MessageJson, Opened, Page, ProfileJson, ReceiptJson, Receipts, RoomJson, Sessions, Time,
-    UnreadJson, Versions, Viewer,
+    MarkerJson, MemberJson, MessageJson, Opened, Page, ProfileJson, ReactionList, Reactions, ReceiptJson, Receipts,
+    RoomJson, Sessions, Time, UnreadJson, Versions, Viewer,
 };
 
 pub const ROOM: &str = "01a20525-1183-7c58-9e5d-6a3b0c9d8e7f";
@@ -248,6 +248,20 @@ pub fn pinned() -> Value {
 pub fn pins() -> Value {
     let pins = ListPinsResponse { epoch: EPOCH.into(), last_seq: 43, messages: vec![pinned_event()] };
     json!(Pins::from(&pins))
+}
+
+fn reacted_event() -> Event {
+    let reactions = vec![Reaction { name: "👍".into(), count: 2, mine: Some(true) }];
+    changed(43, State { reactions, ..State::default() })
+}
+
+pub fn reactions() -> Value {
+    json!(Reactions::from(&reacted_event()))
+}
+
+pub fn reaction_list() -> Value {
+    let entry = ReactionEntry { user: ada(), name: "👍".into(), at_ms: CREATED + 60_000 };
+    json!(ReactionList::from(&ListReactionsResponse { reactions: vec![entry], next_cursor: String::new() }))
 }
 
 pub fn changes() -> Value {

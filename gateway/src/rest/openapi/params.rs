@@ -68,6 +68,11 @@ parameters! {
         "Only messages whose `revision` is higher. Needed without `cursor`; cannot be combined with it", integer(0);
     From: Query "from", "Only messages with this `seq` or a higher one; cannot be combined with `cursor`", integer(1);
     UpTo: Query "upTo", "Only messages with this `seq` or a lower one; cannot be combined with `cursor`", integer(1);
+    ReactionName: Path "name",
+        "The name of the reaction, percent-encoded: 1 to 64 bytes of UTF-8 in NFC without control characters, neither \
+         `.` nor `..`; for example an emoji",
+        text().min_length(Some(1)), "👍";
+    WithName: Query "name", "Only reactions with this name", text().min_length(Some(1));
     MessageId: Query "id",
         "The id that the message must have; with another id the response is 409, because the log was restored", id();
     OfRoom: Query "roomId", "Lists the files of this room instead of the caller's uploads", id();

@@ -3,8 +3,8 @@
 use confab_common::{Code, Error, Result};
 use uuid::Uuid;
 
-use super::{FORMAT, FORMAT_WITH_CHANGES};
 use super::reactions::{MAX_NAMES, Reaction};
+use super::{FORMAT, FORMAT_WITH_CHANGES};
 
 /// Maximum pinned messages of a room.
 pub const MAX_PINS: u32 = 100;

@@ -31,7 +31,9 @@ pub enum Outcome {
 impl Outcome {
     pub fn event_mut(&mut self) -> Option<&mut Event> {
         match self {
-            Self::Appended(event) | Self::Repeated(event) | Self::Unchanged(event) | Self::Reacted(event, _) => Some(event),
+            Self::Appended(event) | Self::Repeated(event) | Self::Unchanged(event) | Self::Reacted(event, _) => {
+                Some(event)
+            }
             Self::Hidden | Self::Refused(_) => None,
         }
     }
@@ -50,7 +52,8 @@ impl Outcome {
 
     /// Returns the room and the `seq` of the message whose present state the outcome needs.
     pub(super) fn needed(&self) -> Option<(RoomKey, u64)> {
-        let (Self::Appended(event) | Self::Repeated(event) | Self::Unchanged(event) | Self::Reacted(event, _)) = self else {
+        let (Self::Appended(event) | Self::Repeated(event) | Self::Unchanged(event) | Self::Reacted(event, _)) = self
+        else {
             return None;
         };
         let room = (event.data.partition, event.data.room);

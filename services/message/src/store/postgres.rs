@@ -23,8 +23,9 @@ use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 use super::{
-    AppendError, Appended, Body, DropStore, Event, EventData, Head, Heads, Kind, LastTimes, Limit, MarkStore, Member, Op,
-    Opened, Outcome, Page, ReactionStore, Readers, Refusal, Reopening, RoomAccess, RoomHead, RoomKey, SearchStore, Store, Window,
+    AppendError, Appended, Body, DropStore, Event, EventData, Head, Heads, Kind, LastTimes, Limit, MarkStore, Member,
+    Op, Opened, Outcome, Page, ReactionStore, Readers, Refusal, Reopening, RoomAccess, RoomHead, RoomKey, SearchStore,
+    Store, Window,
 };
 use opening::{FINGERPRINT, finish_upgrade, open_or_renew};
 use pages::{FIND, LAST_TIMES, LIST_NEWEST_FIRST, LIST_OLDEST_FIRST, READ_LOG, Read, Reads, mark_deleted, read};

@@ -59,7 +59,7 @@ pub fn message_of() -> String {
 }
 
 /// The columns of a state `s`.
-pub const STATE_COLUMNS: &str = 
+pub const STATE_COLUMNS: &str =
     "s.revision, s.content, s.edited_at, s.deleted_by, s.deleted_by_name, s.pinned, s.reactions";
 /// The columns of the message `m` of a change.
 pub const MESSAGE: &str = "m.position AS m_position, m.kind AS m_kind, m.id AS m_id, m.sender_id AS m_sender_id,

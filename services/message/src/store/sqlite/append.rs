@@ -11,7 +11,8 @@ use super::rooms::{self, Head};
 use super::rows::{self, INSERT};
 use super::{judging, opening, reactions};
 use crate::store::{
-    AccessChange, Appended, Event, EventData, FORMAT_WITH_MEMBERS, Kind, Op, Opened, Outcome, RoomKey, number, of_earlier,
+    AccessChange, Appended, Event, EventData, FORMAT_WITH_MEMBERS, Kind, Op, Opened, Outcome, RoomKey, number,
+    of_earlier,
 };
 
 /// The heads that an append has read and updates at its end.

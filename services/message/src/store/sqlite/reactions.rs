@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::append::{Moving, insert};
 use super::{Sqlite, judging, rooms, rows};
 use crate::store::{
-    Body, Event, EventData, Kind, MAX_NAMES, MAX_REACTED, Outcome, Reacted, Reaction, ReactionEntry, ReactionList,
+    Body, EventData, Kind, MAX_NAMES, MAX_REACTED, Outcome, Reacted, Reaction, ReactionEntry, ReactionList,
     ReactionPlace, ReactionStore, Readers, Refusal, RoomAccess, RoomKey, client_id, number,
 };
 
@@ -79,8 +79,10 @@ fn append_fold(
     let body = Body { sender_username: first.body.sender_username.clone(), reacted, ..Body::default() };
     let event = EventData { id, client_id: client_id(None, id), body, ..EventData::clone(first) };
     let event = insert(connection, &Arc::new(event), created_at_ms, moving)?;
-    let texts = (!reactions.is_empty()).then(|| serde_json::to_string(&reactions)).transpose().map_err(Error::internal)?;
-    let update = "/* append */ UPDATE message_state SET reactions = ?4 WHERE partition = ?1 AND room_id = ?2 AND seq = ?3";
+    let texts =
+        (!reactions.is_empty()).then(|| serde_json::to_string(&reactions)).transpose().map_err(Error::internal)?;
+    let update =
+        "/* append */ UPDATE message_state SET reactions = ?4 WHERE partition = ?1 AND room_id = ?2 AND seq = ?3";
     connection.prepare_cached(update)?.execute(params![key.0, key.1.as_bytes(), number(change.target), texts])?;
     for n in numbers {
         outcomes[n] = Outcome::Reacted(event.clone(), Vec::new());

@@ -10,6 +10,7 @@ use confab_proto::room::v1::{Role, Visibility};
 use prost::Message;
 
 use super::*;
+use crate::store::FORMAT;
 use crate::testing::{Fixture, PARTITIONS, message, outcome};
 
 #[tokio::test]

@@ -12,6 +12,7 @@ mod markers;
 mod members;
 mod opening;
 mod privileges;
+mod reacting;
 mod reading;
 mod reopening;
 mod searching;

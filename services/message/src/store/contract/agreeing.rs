@@ -117,6 +117,7 @@ fn fold(events: &[Event]) -> BTreeMap<u64, (String, bool, bool, u64)> {
             Op::Delete => (message.0, message.1, message.2) = (String::new(), true, false),
             Op::Pin => message.2 = true,
             Op::Unpin => message.2 = false,
+            Op::React => {}
         }
         message.3 = event.seq;
     }

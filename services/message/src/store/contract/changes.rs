@@ -63,6 +63,7 @@ async fn each_change_has_its_rights(fixture: Fixture) {
         Op::Edit => user == author,
         Op::Delete => [author, owner, admin, key].contains(&user),
         Op::Pin | Op::Unpin => [owner, admin, key].contains(&user),
+        Op::React => unreachable!("reactions have no rights of their own"),
     };
     for op in [Op::Edit, Op::Delete, Op::Pin, Op::Unpin] {
         for user in [author, owner, admin, member, other, key] {

@@ -104,7 +104,7 @@ fn check(owner: Uuid, messages: &[Event]) {
     assert_eq!((deleted.seq, deleted.data.body.content.as_str(), deleted.data.body.files.len()), (2, "", 0));
     assert_eq!(deleted.data.body.sender_username, "ada");
     let deleted_by = Some((owner, "ada".to_owned()));
-    let state = State { revision: 6, edited_at_ms: None, deleted_by, pinned: false };
+    let state = State { revision: 6, edited_at_ms: None, deleted_by, pinned: false, reactions: Vec::new() };
     assert_eq!(deleted.state.as_deref(), Some(&state));
 }
 

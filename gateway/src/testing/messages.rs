@@ -66,6 +66,26 @@ impl Log {
                 let version = Version { revision: seq, content: message.content, at_ms: 0, by: message.sender };
                 Ok(ListVersionsResponse { versions: vec![version] }.encode_to_vec())
             }
+            "ListReactions" => {
+                let list = ListReactionsRequest::decode(body).unwrap();
+                let message = self.events.iter().find(|event| event.seq == list.seq);
+                let message = message.ok_or_else(|| Error::new(Code::NotFound, "nothing there"))?;
+                let entry =
+                    |it: &Reaction| ReactionEntry { user: message.sender.clone(), name: it.name.clone(), at_ms: 0 };
+                let found = message.state.iter().flat_map(|state| &state.reactions);
+                let found = found.filter(|it| list.name.is_empty() || it.name == list.name).map(entry);
+                Ok(ListReactionsResponse { reactions: found.collect(), next_cursor: list.cursor }.encode_to_vec())
+            }
+            "ListOwnReactions" => {
+                let list = ListOwnReactionsRequest::decode(body).unwrap();
+                let of = |event: &Event| {
+                    let reactions = event.state.iter().flat_map(|state| &state.reactions);
+                    reactions.filter(|it| it.mine == Some(true)).map(|it| it.name.clone()).collect()
+                };
+                let messages = self.events.iter().filter(|event| list.seqs.contains(&event.seq));
+                let messages = messages.map(|event| OwnReactions { seq: event.seq, names: of(event) }).collect();
+                Ok(ListOwnReactionsResponse { messages }.encode_to_vec())
+            }
             "ListMarkers" => Ok(ListMarkersResponse::default().encode_to_vec()),
             "MarkRead" => {
                 let marks = MarkReadRequest::decode(body).unwrap().marks;
@@ -136,7 +156,7 @@ impl Log {
     fn change(&mut self, event: &Event, new: NewChange, content: String) -> Result<Option<Change>, Error> {
         let at = usize::try_from(new.target).unwrap() - 1;
         let message = self.events.get_mut(at).ok_or_else(|| Error::not_found("message"))?;
-        if message.sender != event.sender && !new.moderator {
+        if message.sender != event.sender && !new.moderator && new.op() != Op::React {
             return Err(Error::new(Code::Forbidden, "only the author may do this"));
         }
         let state = message.state.clone().unwrap_or(State { revision: message.seq, ..State::default() });
@@ -146,6 +166,7 @@ impl Log {
         let wanted = match new.op() {
             Op::Delete => State { deleted_by: event.sender.clone(), ..State::default() },
             Op::Edit => State { edited_at_ms: Some(1), ..state.clone() },
+            Op::React => State { reactions: reacted(&state.reactions, &new), ..state.clone() },
             op => State { pinned: op == Op::Pin, ..state.clone() },
         };
         let content = if new.op() == Op::Edit { content } else { message.content.clone() };
@@ -155,6 +176,18 @@ impl Log {
         }
         message.content = if new.op() == Op::Delete { String::new() } else { content };
         message.state = Some(State { revision: event.seq, ..wanted });
-        Ok(Some(Change { target: new.target, op: new.op, message: Some(Box::new(message.clone())) }))
+        Ok(Some(Change {
+            target: new.target,
+            op: new.op,
+            message: Some(Box::new(message.clone())),
+            ..Change::default()
+        }))
     }
+}
+
+/// The reactions after a change. All are of one user.
+fn reacted(reactions: &[Reaction], new: &NewChange) -> Vec<Reaction> {
+    let others = reactions.iter().filter(|it| it.name != new.name).cloned();
+    let set = new.on.then_some(Reaction { name: new.name.clone(), count: 1, mine: Some(true) });
+    others.chain(set).collect()
 }

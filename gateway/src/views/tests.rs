@@ -59,7 +59,7 @@ fn messages_match_the_contract() {
 #[test]
 fn a_changed_message_shows_its_state() {
     let ada = UserRef { id: "u".into(), username: "ada".into() };
-    let state = State { revision: 9, edited_at_ms: Some(1), deleted_by: None, pinned: true };
+    let state = State { revision: 9, edited_at_ms: Some(1), deleted_by: None, pinned: true, reactions: Vec::new() };
     let mut event = Event { seq: 7, state: Some(state), ..Event::default() };
     let json = serde_json::to_string(&MessageJson::from(&event)).unwrap();
     let edited =
@@ -71,7 +71,7 @@ fn a_changed_message_shows_its_state() {
         r#""revision":9,"editedAt":null,"deleted":true,"deletedBy":{"id":"u","username":"ada"},"pinned":false}"#;
     assert!(json.ends_with(deleted), "{json}");
 
-    let change = Some(Box::new(Change { target: 7, op: Op::Unpin.into(), message: None }));
+    let change = Some(Box::new(Change { target: 7, op: Op::Unpin.into(), message: None, reactions: Vec::new() }));
     let event = Event { id: "c".into(), seq: 9, kind: Kind::Change.into(), sender: Some(ada), change, ..event };
     let json = serde_json::to_string(&ItemJson::from(&event)).unwrap();
     let item = r#"{"seq":9,"id":"c","type":"change","op":"unpin","target":7,"sender":{"id":"u","username":"ada"},"createdAt":"1970-01-01T00:00:00.000Z"}"#;

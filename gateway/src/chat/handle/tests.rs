@@ -60,3 +60,32 @@ async fn changes_count_as_messages_for_the_limit() {
     assert_eq!(limited["error"]["code"], "rate_limited");
     assert!(limited["error"]["retryAfterMs"].is_u64(), "{limited}");
 }
+
+#[tokio::test]
+async fn a_reaction_is_acknowledged_with_the_reactions_of_its_message() {
+    let world = World::new(bus()).await;
+    let mut client = world.member().await;
+    for (number, rest) in [
+        (1, json!({"roomId": ROOM, "seq": 3, "name": "👍", "on": true})),
+        (2, json!({"roomId": ROOM, "seq": 3, "name": "..", "on": true})),
+        (3, json!({"roomId": ROOM, "seq": 3, "name": "x"})),
+    ] {
+        client.emit(&format!("42{number}{}", json!(["react", rest])));
+    }
+    let set = ack(&mut client, 1).await;
+    assert_eq!(set, json!({"ok": true, "reactions": [{"name": "👍", "count": 2, "mine": true}]}));
+    for (number, detail) in [(2, "name must be neither . nor .."), (3, "on must be given")] {
+        let refused = ack(&mut client, number).await;
+        assert_eq!(
+            (&refused["error"]["code"], &refused["error"]["detail"]),
+            (&json!("invalid_request"), &json!(detail))
+        );
+    }
+    let appended = world.log.appends.lock().concat();
+    let [event] = &*appended else { panic!("{appended:?}") };
+    let change = event.change.as_ref().unwrap();
+    assert_eq!(
+        (change.op(), &*change.name, change.on, event.client_message_id.is_none()),
+        (Op::React, "👍", true, true)
+    );
+}

@@ -23,7 +23,7 @@ fn page(last_seq: u64, events: std::ops::Range<u64>, content: &str) -> Page {
 fn an_answer_reports_complete_and_reset() {
     let room = Room::default();
     let summary = |rest: &str, page: &Page| {
-        let answer = answer(&parse(rest).unwrap(), &room, None, page);
+        let answer = answer(&parse(rest).unwrap(), &room, None, page, Vec::new());
         (answer.messages.len(), answer.complete, answer.reset)
     };
     assert_eq!(summary("", &page(9, 10..10, "")), (0, true, false));
@@ -53,7 +53,7 @@ fn an_answer_has_the_changed_messages_after_the_new_ones() {
         Page::after(7, 1, ListEventsResponse { changed, more_changed, ..page })
     };
     let summary = |rest: &str, page: &Page| {
-        let answer = answer(&parse(rest).unwrap(), &room, None, page);
+        let answer = answer(&parse(rest).unwrap(), &room, None, page, Vec::new());
         let seqs = answer.changed.iter().map(|json| serde_json::from_str::<Value>(json.get()).unwrap()["seq"].clone());
         (answer.messages.len(), answer.complete, seqs.collect::<Vec<_>>(), answer.changed_complete)
     };

@@ -63,7 +63,12 @@ impl Log {
         let event = Event { partition: partition(), position: seq, room_id: ROOM.into(), seq, ..Event::default() };
         let target = self.edits.lock().get(&seq).copied();
         if let Some(target) = target {
-            let change = Change { target, op: Op::Edit.into(), message: Some(Box::new(self.event(target))) };
+            let change = Change {
+                target,
+                op: Op::Edit.into(),
+                message: Some(Box::new(self.event(target))),
+                ..Change::default()
+            };
             return Event { kind: Kind::Change.into(), change: Some(Box::new(change)), ..event };
         }
         let state = |revision| State { revision, ..State::default() };
@@ -123,11 +128,16 @@ impl Log {
             return Outcome { result: Some(outcome::Result::Event(event)), duplicate: false };
         };
         let message = self.event(change.target);
+        if change.op() == Op::React {
+            let reactions = vec![Reaction { name: change.name, count: 2, mine: Some(change.on) }];
+            let message = Event { state: Some(State { revision: 9, reactions, ..State::default() }), ..message };
+            return Outcome { result: Some(outcome::Result::Unchanged(message)), duplicate: false };
+        }
         if change.op() != Op::Edit {
             return Outcome { result: Some(outcome::Result::Unchanged(message)), duplicate: false };
         }
         let message = Some(Box::new(Event { content: new.content, ..message }));
-        let change = Some(Box::new(Change { target: change.target, op: change.op, message }));
+        let change = Some(Box::new(Change { target: change.target, op: change.op, message, ..Change::default() }));
         let event = Event { kind: Kind::Change.into(), change, ..Event::default() };
         Outcome { result: Some(outcome::Result::Event(event)), duplicate: true }
     }

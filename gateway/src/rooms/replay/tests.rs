@@ -27,7 +27,8 @@ fn clients(events: &'static [u64], page: usize) -> Clients {
                 let event = |(target, seq): (&u64, u64)| match *target {
                     0 => message(seq),
                     target => {
-                        let change = Some(Box::new(Change { target, op: Op::Edit.into(), message: None }));
+                        let change =
+                            Some(Box::new(Change { target, op: Op::Edit.into(), message: None, ..Change::default() }));
                         Event { seq, kind: Kind::Change.into(), change, ..Event::default() }
                     }
                 };

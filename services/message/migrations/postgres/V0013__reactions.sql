@@ -51,7 +51,8 @@ DECLARE
     place integer;
     names text[];
     counts bigint[];
-    changed text[];
+    standing record;
+    stands boolean;
     numbers bigint[];
     first_number bigint;
     first_id uuid;
@@ -115,27 +116,26 @@ BEGIN
             CONTINUE WHEN verdicts[k] IS NOT NULL;
 
             place := array_position(names, names_[k]);
-            IF ons[k] THEN
-                IF place IS NULL AND cardinality(names) >= most_names THEN
-                    verdicts[k] := 'too_many_names';
-                    CONTINUE;
-                END IF;
-                INSERT INTO reactions (partition, room_id, seq, user_id, name, username, at)
-                VALUES (fold.partition, fold.room_id, fold.target, senders[k], names_[k], usernames[k], created)
-                ON CONFLICT DO NOTHING;
-            ELSE
-                -- Sought in the order of the primary key, whatever the planner expects.
-                DELETE FROM reactions r USING (
-                    SELECT f.ctid AS place, f.* FROM reactions f
-                    WHERE (f.partition, f.room_id, f.seq, f.user_id, f.name)
-                        >= (fold.partition, fold.room_id, fold.target, senders[k], names_[k])
-                    ORDER BY f.partition, f.room_id, f.seq, f.user_id, f.name LIMIT 1
-                ) d WHERE r.ctid = d.place AND d.partition = fold.partition AND d.room_id = fold.room_id AND d.seq = fold.target
-                    AND d.user_id = senders[k] AND d.name = names_[k];
+            IF ons[k] AND place IS NULL AND cardinality(names) >= most_names THEN
+                verdicts[k] := 'too_many_names';
+                CONTINUE;
             END IF;
-            IF NOT FOUND THEN
+            -- Sought in the order of the primary key, whatever the planner expects.
+            SELECT f.ctid AS place, f.* INTO standing FROM reactions f
+            WHERE (f.partition, f.room_id, f.seq, f.user_id, f.name)
+                >= (fold.partition, fold.room_id, fold.target, senders[k], names_[k])
+            ORDER BY f.partition, f.room_id, f.seq, f.user_id, f.name LIMIT 1;
+            stands := coalesce(standing.partition = fold.partition AND standing.room_id = fold.room_id
+                AND standing.seq = fold.target AND standing.user_id = senders[k] AND standing.name = names_[k], false);
+            IF stands = ons[k] THEN
                 verdicts[k] := 'unchanged';
                 CONTINUE;
+            END IF;
+            IF ons[k] THEN
+                INSERT INTO reactions (partition, room_id, seq, user_id, name, username, at)
+                VALUES (fold.partition, fold.room_id, fold.target, senders[k], names_[k], usernames[k], created);
+            ELSE
+                DELETE FROM reactions r WHERE r.ctid = standing.place;
             END IF;
             verdicts[k] := 'appended';
             numbers := numbers || k;
@@ -198,8 +198,7 @@ $$;
 
 -- As before, and deletes the reactions to the message, at most this number.
 CREATE OR REPLACE FUNCTION erase_deleted(partition_ integer, room uuid, message bigint, most integer) RETURNS bigint
-LANGUAGE plpgsql VOLATILE SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off
-SET jit = off
+LANGUAGE plpgsql VOLATILE SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off
 AS $$
 DECLARE
     state record;
@@ -217,11 +216,10 @@ BEGIN
             WHERE e.partition = partition_ AND e.room_id = room AND e.target = message AND e.seq > state.erased_to
             ORDER BY e.seq LIMIT most);
         erased := erase(partition_, room, message || edits);
-        DELETE FROM reactions r USING (
-            SELECT d.user_id, d.name FROM reactions d
+        DELETE FROM reactions r WHERE r.ctid = ANY (ARRAY (
+            SELECT d.ctid FROM reactions d
             WHERE d.partition = partition_ AND d.room_id = room AND d.seq = message
-            ORDER BY d.user_id, d.name LIMIT most
-        ) d WHERE r.partition = partition_ AND r.room_id = room AND r.seq = message AND r.user_id = d.user_id AND r.name = d.name;
+            ORDER BY d.partition, d.room_id, d.seq, d.user_id, d.name LIMIT most));
         GET DIAGNOSTICS deleted = ROW_COUNT;
         UPDATE message_state s
         SET to_erase = cardinality(edits) = most OR deleted = most, erased_to = coalesce(edits[cardinality(edits)], s.erased_to)

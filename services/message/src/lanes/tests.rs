@@ -1,5 +1,7 @@
 //! Lanes over a store that tests can block, make fail, and inspect.
 
+mod reacting;
+
 use std::collections::VecDeque;
 use std::time::Duration;
 

@@ -73,12 +73,14 @@ async fn reactions_of_one_batch_are_one_event(fixture: Fixture) {
             _ => (named([("b", 1), ("a", 1)]), vec!["a"]),
         };
         assert_eq!((counts(message), own.iter().map(String::as_str).collect()), (expected, names), "{n}");
-        assert_eq!((message.data.body.content.as_str(), message.data.id), ("", [&first, &other][usize::from(n == 1)].data.id));
+        assert_eq!(
+            (message.data.body.content.as_str(), message.data.id),
+            ("", [&first, &other][usize::from(n == 1)].data.id)
+        );
     }
     let event = outcomes[0].0.clone().unwrap();
-    let acts = |event: &Event| {
-        event.data.body.reacted.iter().map(|it| (it.user, it.name.clone(), it.on)).collect::<Vec<_>>()
-    };
+    let acts =
+        |event: &Event| event.data.body.reacted.iter().map(|it| (it.user, it.name.clone(), it.on)).collect::<Vec<_>>();
     let expected = [(ada, "b", true), (eve, "b", true), (eve, "a", true), (eve, "b", false)];
     assert_eq!(acts(&event), expected.map(|(user, name, on)| (user, name.to_owned(), on)));
     assert_eq!((event.data.sender, event.data.change.unwrap().act()), (ada, (first.seq, Op::React)));
@@ -183,7 +185,8 @@ async fn a_private_room_hides_its_reactions_from_strangers(fixture: Fixture) {
     let [member, stranger] = [0; 2].map(|_| Uuid::now_v7());
     let (partition, room) = open_with(&*store, true, &[(member, Role::Member)]).await;
     let message = appended(&*store, EventData { sender: member, ..new_message(room, None, "x") }).await;
-    let outcomes = append_opened(&*store, &[react(&message, stranger, "x", true), react(&message, member, "x", true)]).await;
+    let outcomes =
+        append_opened(&*store, &[react(&message, stranger, "x", true), react(&message, member, "x", true)]).await;
     assert_eq!(outcomes[0].as_ref().unwrap(), &Outcome::Hidden);
     assert_eq!(counts(&reacted(outcomes[1].clone().unwrap()).1), named([("x", 1)]));
     let key = (partition, room);
@@ -224,7 +227,10 @@ async fn reactions_are_listed_in_pages(fixture: Fixture) {
     let place = |it: &ReactionEntry| (it.at_ms, it.user.0, it.name.clone());
     assert!(all.is_sorted_by(|a, b| place(a) < place(b)));
     assert_eq!(all.len(), 20);
-    assert_eq!((pages(Some("all")).await.len(), pages(Some("7")).await.len(), pages(Some("?")).await.len()), (10, 1, 0));
+    assert_eq!(
+        (pages(Some("all")).await.len(), pages(Some("7")).await.len(), pages(Some("?")).await.len()),
+        (10, 1, 0)
+    );
     let own = store.reacting().own_reactions((partition, room), user, vec![1, 5]).await.unwrap().0;
     assert_eq!(own, (0..4).map(|n| (1, format!("{n}"))).collect::<Vec<_>>());
     for seq in [2, 1 << 60] {

@@ -132,7 +132,6 @@ impl<S: Send + Sync> FromRequestParts<S> for ReactionName {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        // A name that is not UTF-8 matches no route's parameters.
         let path = RawPathParams::from_request_parts(parts, state).await.ok();
         let name = path.as_ref().and_then(|path| path.iter().find(|(key, _)| *key == "name")).map(|(_, name)| name);
         let name = name.ok_or_else(|| Problem(Error::field("name", "must be UTF-8")))?;

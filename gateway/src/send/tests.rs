@@ -1,4 +1,5 @@
 mod credentials;
+mod reacting;
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 

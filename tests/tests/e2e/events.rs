@@ -46,6 +46,8 @@ async fn every_documented_message_occurs() {
         ("edit", json!({})),
         ("pin", json!({"on": true})),
         ("pin", json!({"on": true, "seq": 99})),
+        ("react", json!({"name": "👍", "on": true})),
+        ("react", json!({"name": "👍", "on": true, "seq": 99})),
         ("remove", json!({})),
         ("read", json!({"seq": 3})),
         ("remove", json!({"seq": 99})),
@@ -80,6 +82,7 @@ async fn every_documented_message_occurs() {
         "message",
         "messageUpdated",
         "messageDeleted",
+        "reaction",
         "fileUpload",
         "read",
         "unread",
@@ -98,7 +101,7 @@ async fn every_documented_message_occurs() {
     receives(&socket, "serverGoingAway").await;
 
     // Only the server checks messages from clients.
-    let said = ["joinRoom", "leaveRoom", "auth", "sendMessage", "shareFile", "edit", "remove", "pin", "markRead"];
+    let said = ["joinRoom", "leaveRoom", "auth", "sendMessage", "shareFile", "edit", "remove", "pin", "react", "markRead"];
     let (all, seen) = events::all_and_seen();
     let missing = all.iter().filter(|name| !said.contains(&name.as_str()) && !seen.contains(*name)).collect::<Vec<_>>();
     assert!(missing.is_empty(), "never seen: {missing:?}");

@@ -50,8 +50,8 @@ async fn a_reaction_is_set_and_ends() {
 async fn invalid_reactions_are_rejected() {
     let routes = gateway_with_message().await;
     let long = format!("/1/reactions/{}", "x".repeat(65));
-    // A decomposed letter, a control character, and no UTF-8.
-    for rest in [&*long, "/1/reactions/e%CC%81", "/1/reactions/a%0Ab", "/1/reactions/%FF", "/1/reactions/a%00"] {
+    // A decomposed letter and control characters.
+    for rest in [&*long, "/1/reactions/e%CC%81", "/1/reactions/a%0Ab", "/1/reactions/a%00"] {
         for method in ["PUT", "DELETE"] {
             let answer = call(&routes, method, rest).await;
             assert_eq!(problem(&answer), (400, "invalid_request"), "{rest}");

@@ -47,6 +47,7 @@ async fn every_route_answers_as_for_an_unknown_room(scene: Scene) {
         "/api/rooms/ROOM/messages?events=true",
         "/api/rooms/ROOM/messages/1",
         "/api/rooms/ROOM/messages/1/versions",
+        "/api/rooms/ROOM/messages/1/reactions",
         "/api/rooms/ROOM/pins",
         "/api/rooms/ROOM/changes?after=0",
         "/api/rooms/ROOM/reads",
@@ -75,6 +76,8 @@ async fn every_route_answers_as_for_an_unknown_room(scene: Scene) {
         (Method::DELETE, "/api/rooms/ROOM/messages/SEQ?id=0193a4c0-7d50-7cc3-98a5-2f6b8e1d0c01", None),
         (Method::PUT, "/api/rooms/ROOM/messages/SEQ/pin", None),
         (Method::DELETE, "/api/rooms/ROOM/messages/SEQ/pin", None),
+        (Method::PUT, "/api/rooms/ROOM/messages/SEQ/reactions/x", None),
+        (Method::DELETE, "/api/rooms/ROOM/messages/SEQ/reactions/x", None),
         // Not the number of a message.
         (Method::DELETE, "/api/rooms/ROOM/messages/99999", None),
         (Method::POST, "/api/rooms/ROOM/messages", Some(json!({"content": "x"}))),
@@ -120,6 +123,7 @@ async fn every_event_answers_as_for_an_unknown_room(scene: Scene) {
         ("edit", json!({"seq": seq, "content": "x"})),
         ("remove", json!({"seq": seq})),
         ("pin", json!({"seq": seq, "on": true})),
+        ("react", json!({"seq": seq, "name": "x", "on": true})),
     ] {
         let mut acks = Vec::new();
         for room in [&scene.room, &unknown] {

@@ -13,7 +13,7 @@ use super::stage::{Stage, code, without};
 use super::table::{Kind, Row};
 
 /// The events that change a message, which no other cell uses then.
-const CHANGES: [&str; 3] = ["edit", "remove", "pin"];
+const CHANGES: [&str; 4] = ["edit", "remove", "pin", "react"];
 /// The number of an acknowledgement that the client asks for by itself.
 const NUMBER: u64 = 7;
 

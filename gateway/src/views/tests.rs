@@ -62,13 +62,11 @@ fn a_changed_message_shows_its_state() {
     let state = State { revision: 9, edited_at_ms: Some(1), deleted_by: None, pinned: true, reactions: Vec::new() };
     let mut event = Event { seq: 7, state: Some(state), ..Event::default() };
     let json = serde_json::to_string(&MessageJson::from(&event)).unwrap();
-    let edited =
-        r#""revision":9,"editedAt":"1970-01-01T00:00:00.001Z","deleted":false,"deletedBy":null,"pinned":true,"reactions":[]}"#;
+    let edited = r#""revision":9,"editedAt":"1970-01-01T00:00:00.001Z","deleted":false,"deletedBy":null,"pinned":true,"reactions":[]}"#;
     assert!(json.ends_with(edited), "{json}");
     event.state = Some(State { revision: 9, deleted_by: Some(ada.clone()), ..State::default() });
     let json = serde_json::to_string(&MessageJson::from(&event)).unwrap();
-    let deleted =
-        r#""revision":9,"editedAt":null,"deleted":true,"deletedBy":{"id":"u","username":"ada"},"pinned":false,"reactions":[]}"#;
+    let deleted = r#""revision":9,"editedAt":null,"deleted":true,"deletedBy":{"id":"u","username":"ada"},"pinned":false,"reactions":[]}"#;
     assert!(json.ends_with(deleted), "{json}");
 
     let change = Some(Box::new(Change { target: 7, op: Op::Unpin.into(), message: None, reactions: Vec::new() }));

@@ -25,6 +25,7 @@ mod catching_up;
 mod files;
 mod live;
 mod present;
+mod reactions;
 mod rights;
 
 use std::collections::BTreeMap;

@@ -3,6 +3,7 @@
 //! load grows with the batches. A partition whose head another transaction has locked is set aside, so that it does not
 //! delay other partitions.
 
+mod group;
 mod lane;
 mod queue;
 mod reacting;
@@ -19,8 +20,8 @@ use tokio_util::task::TaskTracker;
 use crate::batch::Answer;
 use crate::publish::Hints;
 use crate::store::{EventData, Store};
+use group::Group;
 use lane::{Lane, Log};
-use queue::Group;
 use reacting::{Target, target_of};
 
 /// An event and when its caller stops waiting.

@@ -32,7 +32,7 @@ pub use event::{Body, EVENT_OVERHEAD, Event, EventData, File, Kind, client_id};
 pub use markers::{Level, MAX_MARKERS, Mark, MarkStore, Marked, Marker, Notify, Receipt};
 pub use outcome::{Outcome, of_earlier};
 pub use reactions::{
-    MAX_NAMES, MAX_REACTED, Reacted, Reaction, ReactionEntry, ReactionList, ReactionPlace, ReactionStore,
+    MAX_NAMES, MAX_REACTED, OwnReactions, Reacted, Reaction, ReactionEntry, ReactionList, ReactionPlace, ReactionStore,
 };
 pub use search::SearchStore;
 

@@ -11,7 +11,8 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::task::TaskTracker;
 
 use super::Pending;
-use super::queue::{Group, Queue};
+use super::group::Group;
+use super::queue::Queue;
 use super::reacting::Target;
 use crate::batch;
 use crate::metrics::METRICS;

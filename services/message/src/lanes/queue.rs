@@ -4,14 +4,10 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::mem;
 use std::time::Duration;
 
-use confab_common::Error;
-use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::Pending;
+use super::group::Group;
 use super::reacting::{Reacting, Target};
-use crate::batch::Answer;
-use crate::metrics::METRICS;
 
 /// Maximum events in one append, unless a single caller sends more.
 const BATCH_ROWS: usize = 256;
@@ -23,69 +19,6 @@ pub(super) const QUEUE_BYTES: usize = 8 * 1024 * 1024;
 pub(super) const QUEUE_AGE: Duration = Duration::from_secs(1);
 /// The limit for a partition whose head is locked: its senders are rejected before gateways treat the replica as slow.
 const ASIDE_AGE: Duration = Duration::from_millis(250);
-
-/// The rows that one caller sends to one lane at once. The rows of one partition are never split between two appends,
-/// so that a failure cannot reorder them.
-pub(super) struct Group {
-    /// Each row with its index in the caller's request.
-    rows: Vec<(usize, Pending)>,
-    bytes: usize,
-    arrived: Instant,
-    answers: mpsc::UnboundedSender<Vec<(usize, Answer)>>,
-}
-
-impl Group {
-    pub fn new(rows: Vec<(usize, Pending)>, answers: mpsc::UnboundedSender<Vec<(usize, Answer)>>) -> Self {
-        let bytes = rows.iter().map(|(_, row)| row.data.size()).sum();
-        Self { rows, bytes, arrived: Instant::now(), answers }
-    }
-
-    pub fn rows(&self) -> impl Iterator<Item = &Pending> {
-        self.rows.iter().map(|(_, row)| row)
-    }
-
-    pub fn waited(&self, now: Instant) -> Duration {
-        now - self.arrived
-    }
-
-    /// Returns whether the caller was dropped.
-    pub fn is_orphan(&self) -> bool {
-        self.answers.is_closed()
-    }
-
-    /// Answers the rows in their order. Returns the rows without an answer.
-    pub fn answer(mut self, mut answer: impl FnMut(&Pending) -> Option<Answer>) -> Option<Self> {
-        let mut answered = Vec::with_capacity(self.rows.len());
-        self.rows.retain(|(index, row)| match answer(row) {
-            Some(answer) => {
-                answered.push((*index, answer));
-                self.bytes -= row.data.size();
-                false
-            }
-            None => true,
-        });
-        if !answered.is_empty() {
-            let _ = self.answers.send(answered);
-        }
-        (!self.rows.is_empty()).then_some(self)
-    }
-
-    fn refuse(self, reason: &'static str) {
-        METRICS.refused.hit(reason);
-        self.answer(|_| Some(Err(Error::unavailable("the log"))));
-    }
-
-    /// Splits the group: the rows of each partition that is aside separately, all other rows together.
-    fn divide(self, aside: &BTreeMap<u32, VecDeque<Self>>) -> Vec<(Option<u32>, Self)> {
-        let mut parts = BTreeMap::<_, Vec<_>>::new();
-        for (index, row) in self.rows {
-            let partition = row.data.partition;
-            parts.entry(aside.contains_key(&partition).then_some(partition)).or_default().push((index, row));
-        }
-        let (arrived, answers) = (self.arrived, self.answers);
-        parts.into_iter().map(|(aside, rows)| (aside, Self { arrived, ..Self::new(rows, answers.clone()) })).collect()
-    }
-}
 
 #[derive(Default)]
 pub(super) struct Queue {
@@ -210,7 +143,7 @@ impl Queue {
 fn take(groups: &mut VecDeque<Group>, bytes_left: &mut usize) -> Vec<Group> {
     let (mut taken, mut rows, mut bytes) = (Vec::new(), 0, 0);
     while let Some(group) = groups.pop_front() {
-        rows += group.rows.len();
+        rows += group.rows().count();
         bytes += group.bytes;
         if !taken.is_empty() && (rows > BATCH_ROWS || bytes > BATCH_BYTES) {
             groups.push_front(group);

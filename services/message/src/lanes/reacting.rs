@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::queue::Group;
+use super::group::Group;
 use crate::store::{EventData, MAX_REACTED, Op};
 
 /// The shortest time between two appends of reactions to one message.

@@ -80,6 +80,9 @@ pub struct ReactionList {
     pub reactions: Vec<ReactionEntry>,
 }
 
+/// The reactions of a user: the `seq` of a message and a name, in ascending order.
+pub type OwnReactions = Vec<(u64, String)>;
+
 /// The reads of reactions. Each returns the right of these readers in the same snapshot, and nothing else if none of
 /// them may read the room.
 pub trait ReactionStore: Send + Sync + 'static {
@@ -94,12 +97,11 @@ pub trait ReactionStore: Send + Sync + 'static {
         readers: Readers,
     ) -> BoxFuture<'_, Result<(ReactionList, RoomAccess)>>;
 
-    /// Returns the names with which a user has reacted to these messages: the `seq` of the message and a name, in
-    /// ascending order.
+    /// Returns the names with which a user has reacted to these messages.
     fn own_reactions(
         &self,
         room: RoomKey,
         user: Uuid,
         seqs: Vec<u64>,
-    ) -> BoxFuture<'_, Result<(Vec<(u64, String)>, RoomAccess)>>;
+    ) -> BoxFuture<'_, Result<(OwnReactions, RoomAccess)>>;
 }

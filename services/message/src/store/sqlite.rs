@@ -5,6 +5,7 @@ mod changes;
 mod dropping;
 mod judging;
 mod markers;
+mod moving;
 mod opening;
 mod reactions;
 mod rooms;

@@ -14,8 +14,8 @@ use super::pages::{RIGHT, ROOM, Reads, is_readable, right};
 use super::rows::one;
 use super::{Column, Postgres, complete, failed, nothing_done};
 use crate::store::{
-    AppendError, Appended, Body, Event, EventData, MAX_NAMES, Outcome, Reacted, ReactionEntry, ReactionList,
-    ReactionPlace, ReactionStore, Readers, Refusal, RoomAccess, RoomKey, client_id, number,
+    AppendError, Appended, Body, Event, EventData, MAX_NAMES, Outcome, OwnReactions, Reacted, ReactionEntry,
+    ReactionList, ReactionPlace, ReactionStore, Readers, Refusal, RoomAccess, RoomKey, client_id, number,
 };
 
 const APPEND: &str =
@@ -168,7 +168,7 @@ impl ReactionStore for Postgres {
         (partition, room): RoomKey,
         user: Uuid,
         seqs: Vec<u64>,
-    ) -> BoxFuture<'_, Result<(Vec<(u64, String)>, RoomAccess)>> {
+    ) -> BoxFuture<'_, Result<(OwnReactions, RoomAccess)>> {
         async move {
             let readers = Readers::Users(vec![user]);
             let (users, seqs) = (readers.users(), seqs.into_iter().map(number).collect::<Vec<_>>());

@@ -9,11 +9,11 @@ use futures::future::BoxFuture;
 use rusqlite::{Connection, OptionalExtension, params};
 use uuid::Uuid;
 
-use super::append::{Moving, insert};
+use super::moving::{Moving, insert};
 use super::{Sqlite, judging, rooms, rows};
 use crate::store::{
-    Body, EventData, Kind, MAX_NAMES, MAX_REACTED, Outcome, Reacted, Reaction, ReactionEntry, ReactionList,
-    ReactionPlace, ReactionStore, Readers, Refusal, RoomAccess, RoomKey, client_id, number,
+    Body, EventData, Kind, MAX_NAMES, MAX_REACTED, Outcome, OwnReactions, Reacted, Reaction, ReactionEntry,
+    ReactionList, ReactionPlace, ReactionStore, Readers, Refusal, RoomAccess, RoomKey, client_id, number,
 };
 
 /// Appends a batch of reactions, those to one message as one event.
@@ -199,7 +199,7 @@ impl ReactionStore for Sqlite {
         room: RoomKey,
         user: Uuid,
         mut seqs: Vec<u64>,
-    ) -> BoxFuture<'_, Result<(Vec<(u64, String)>, RoomAccess)>> {
+    ) -> BoxFuture<'_, Result<(OwnReactions, RoomAccess)>> {
         let read = move |connection: &Connection| {
             let (access, may_read) = right(connection, room, &Readers::Users(vec![user]))?;
             let mut own = Vec::new();

@@ -63,7 +63,7 @@ impl Entry {
 #[cfg(test)]
 mod tests {
     use confab_proto::auth::v1::UserRef;
-    use confab_proto::message::v1::State;
+    use confab_proto::message::v1::{Reaction, ReactionChange, State};
     use serde_json::{Value, json};
 
     use super::*;
@@ -71,6 +71,24 @@ mod tests {
     fn encoded(event: &Event) -> Value {
         let packet = encode(event).packet().to_vec();
         serde_json::from_slice(packet.strip_prefix(b"42").unwrap()).unwrap()
+    }
+
+    #[test]
+    fn a_reaction_has_whole_counts_and_no_text() {
+        let ada = || Some(UserRef { id: "u".into(), username: "ada".into() });
+        let reactions = vec![Reaction { name: "x".into(), count: 3, mine: None }];
+        let state = State { revision: 9, reactions, ..State::default() };
+        let message = Event { id: "m".into(), seq: 5, state: Some(state), ..Event::default() };
+        let changes = vec![ReactionChange { user: ada(), name: "x".into(), on: true }];
+        let change = Change { target: 5, op: Op::React.into(), message: Some(Box::new(message)), reactions: changes };
+        let (kind, change) = (Kind::Change.into(), Some(Box::new(change)));
+        let event = Event { seq: 8, room_id: "r".into(), kind, change, ..Event::default() };
+        let expected = json!({
+            "roomId": "r", "seq": 8, "target": 5, "message": {"seq": 5, "id": "m", "revision": 9},
+            "changes": [{"user": {"id": "u", "username": "ada"}, "name": "x", "on": true}],
+            "reactions": [{"name": "x", "count": 3}]
+        });
+        assert_eq!(encoded(&event), json!(["reaction", expected]));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use crate::metrics::METRICS;
 use crate::store::search::{IndexPage, Indexed};
-use crate::store::{Event, FORMAT, Kind, Limit, Store};
+use crate::store::{Event, FORMAT, Kind, Limit, Op, Store};
 use crate::words::{of_room, of_sender, terms};
 
 /// How often a replica looks for new events: a message is found within 1 s.
@@ -115,6 +115,8 @@ fn of_events(events: &[Event]) -> IndexPage {
     for event in events {
         let message = match event.data.kind {
             Kind::Message | Kind::File => event,
+            // Reactions change no text, and their events do not have it.
+            Kind::Change if event.data.change.is_some_and(|change| change.op == Op::React) => continue,
             Kind::Change => match event.message.as_deref() {
                 Some(message) if matches!(message.data.kind, Kind::Message | Kind::File) => message,
                 _ => continue,
@@ -142,5 +144,44 @@ fn indexed(message: &Event) -> Indexed {
         sender: data.sender,
         created_at_ms: message.created_at_ms,
         terms: Vec::from_iter(terms).join(" "),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::store::{Body, Change, EventData};
+
+    fn message(content: &str) -> Event {
+        let body = Body { sender_username: "ada".into(), content: content.into(), ..Body::default() };
+        let [room, id, sender] = [1, 2, 3].map(Uuid::from_u128);
+        let (kind, client_id) = (Kind::Message, "i:2".into());
+        let data =
+            EventData { partition: 0, room, id, kind, sender, client_id, body, change: None, closes_room: false };
+        Event::new(Arc::new(data), 1, 1, 0)
+    }
+
+    #[test]
+    fn reactions_leave_a_message_in_the_index() {
+        let [mut edited, mut reacted] = [Op::Edit, Op::React].map(|op| {
+            let data = EventData { kind: Kind::Change, ..EventData::clone(&message("").data) };
+            let change = Some(Change::new(1, op));
+            Event::new(Arc::new(EventData { change, ..data }), 2, 2, 0)
+        });
+        for event in [&mut edited, &mut reacted] {
+            event.give_message(message("present"));
+        }
+        assert_eq!(reacted.message.as_deref().unwrap().data.body.content, "");
+        let terms = |events: &[Event]| of_events(events).messages.iter().map(|it| it.terms.clone()).collect::<Vec<_>>();
+        let present = terms(&[message("present")]);
+        assert_eq!(
+            (terms(&[message("former"), edited.clone()]), terms(&[message("present"), reacted.clone()])),
+            (present.clone(), present)
+        );
+        assert!(terms(&[reacted]).is_empty());
     }
 }

@@ -50,7 +50,7 @@ pub struct LimitsConfig {
     /// Joins of one user with all sockets
     #[arg(long, env = "CONFAB_LIMIT_JOIN_ROOM", default_value = "2000,100/s", value_name = "RATE")]
     pub limit_join_room: Rate,
-    /// Messages of one user over all sockets and HTTP, edits, deletions and pins included.
+    /// Messages of one user over all sockets and HTTP, edits, deletions, pins and reactions included.
     /// CONFAB_MAX_EVENTS_PER_SECOND also limits each socket
     #[arg(long, env = "CONFAB_LIMIT_SEND", default_value = "4000,2000/s", value_name = "RATE")]
     pub limit_send: Rate,

@@ -185,6 +185,9 @@ fn check_reaction(
     if client_message_id.is_some() {
         return Err(Error::field("clientMessageId", "must be absent in reactions"));
     }
+    if change.is_some_and(|change| change.unchanged_since.is_some()) {
+        return Err(Error::field("change.unchangedSince", "must be absent in reactions"));
+    }
     if change.is_some_and(|change| change.moderator) {
         return Err(Error::new(Code::Forbidden, "only users react to messages"));
     }

@@ -41,7 +41,7 @@ impl Story {
             2 if dice.below(3) == 0 => return EventData { kind: Kind::System, ..plain },
             _ => {}
         }
-        let op = dice.of(&[Op::Edit, Op::Edit, Op::Edit, Op::Delete, Op::Pin, Op::Unpin]);
+        let op = dice.of(&[Op::Edit, Op::Edit, Op::Edit, Op::Delete, Op::Pin, Op::Unpin, Op::React, Op::React]);
         // Often one of the first events, so that messages have many changes.
         let target = if dice.below(2) == 0 { dice.below(12) } else { dice.below(self.ids.len() as u64 + 3) };
         let known = self.ids.get((target as usize).wrapping_sub(1)).copied();
@@ -51,6 +51,13 @@ impl Story {
             _ => None,
         };
         let unchanged_since = (dice.below(6) == 0).then(|| target + dice.below(20));
+        if op == Op::React {
+            let name = dice.of(&["a", "B", "é", "👍", "\"", "\\"]).into();
+            let reacted = Reacted { user: sender, username: "ada".into(), name, on: dice.below(3) > 0 };
+            let change = Some(Change { target_id, ..Change::new(target, op) });
+            let body = Body { content: String::new(), reacted: vec![reacted], ..plain.body };
+            return EventData { kind: Kind::Change, change, body, client_id: client_id(None, plain.id), ..plain };
+        }
         let change = Change { target, op, target_id, unchanged_since, moderator: dice.below(10) == 0 };
         let content = if op == Op::Edit { content } else { "" };
         let body = Body { content: content.into(), ..plain.body };
@@ -68,6 +75,10 @@ fn timeless(event: &Event) -> Event {
     let data = Arc::make_mut(&mut event.data);
     // The log has only the act of a change.
     data.change = data.change.map(|change| Change::new(change.target, change.op));
+    // Each store has its own id for the event of reactions.
+    if data.change.is_some_and(|change| change.op == Op::React) {
+        (data.id, data.client_id) = (Uuid::nil(), String::new());
+    }
     event.message = event.message.map(|message| Arc::new(timeless(&message)));
     event
 }
@@ -104,20 +115,29 @@ async fn reads(store: &dyn Store, key: RoomKey, head: u64) -> Vec<(Vec<Event>, u
 }
 
 /// Folds the changes of a room in their order, as a client would.
-fn fold(events: &[Event]) -> BTreeMap<u64, (String, bool, bool, u64)> {
+fn fold(events: &[Event]) -> BTreeMap<u64, (String, bool, bool, u64, BTreeMap<String, u64>)> {
     let mut folded = BTreeMap::new();
     for event in events.iter().filter(|event| event.data.kind == Kind::Message) {
-        folded.insert(event.seq, (String::new(), false, false, 0));
+        folded.insert(event.seq, (String::new(), false, false, 0, BTreeMap::new()));
     }
     for event in events {
         let Some(change) = event.data.change else { continue };
         let message = folded.get_mut(&change.target).unwrap();
         match change.op {
             Op::Edit => message.0.clone_from(&event.data.body.content),
-            Op::Delete => (message.0, message.1, message.2) = (String::new(), true, false),
+            Op::Delete => {
+                (message.0, message.1, message.2) = (String::new(), true, false);
+                message.4.clear();
+            }
             Op::Pin => message.2 = true,
             Op::Unpin => message.2 = false,
-            Op::React => {}
+            Op::React => {
+                for reacted in &event.data.body.reacted {
+                    let count = message.4.entry(reacted.name.clone()).or_default();
+                    *count = if reacted.on { *count + 1 } else { *count - 1 };
+                }
+                message.4.retain(|_, count| *count > 0);
+            }
         }
         message.3 = event.seq;
     }
@@ -144,7 +164,7 @@ async fn both_stores_judge_alike() {
         for ((one, two), data) in one.iter().zip(&two).zip(&batch) {
             let (one, two) = (outcome(one), outcome(two));
             assert_eq!(one, two, "{data:?}");
-            if let Outcome::Appended(event) = &one
+            if let Outcome::Appended(event) | Outcome::Reacted(event, _) = &one
                 && event.seq as usize > story.ids.len()
             {
                 story.ids.resize(event.seq as usize, Uuid::nil());
@@ -156,16 +176,18 @@ async fn both_stores_judge_alike() {
     let head = story.ids.len() as u64;
     let [one, two] = [reads(&*stores[0], (2, room), head).await, reads(&*stores[1], (2, room), head).await];
     assert_eq!(one, two);
-    // Each outcome has occurred, except too many pins.
-    assert!(seen.len() == 12 && head > 100, "{seen:?}");
+    // Each outcome has occurred, except too many pins and names.
+    assert!(seen.len() == 13 && head > 100, "{seen:?}");
 
     let events = &one[0].0;
-    for (seq, (text, is_deleted, is_pinned, revision)) in fold(events) {
+    for (seq, (text, is_deleted, is_pinned, revision, counts)) in fold(events) {
         let message = &events[seq as usize - 1];
         let state = message.state.clone();
         assert_eq!(state.as_ref().map_or(0, |state| state.revision), revision, "{message:?}");
         assert_eq!(state.as_ref().is_some_and(|state| state.pinned), is_pinned, "{message:?}");
         assert_eq!(state.as_ref().is_some_and(|state| state.deleted_by.is_some()), is_deleted, "{message:?}");
+        let reactions = state.iter().flat_map(|state| state.reactions.clone());
+        assert_eq!(reactions.map(|it| (it.name, it.count)).collect::<BTreeMap<_, _>>(), counts, "{message:?}");
         if is_deleted || state.is_some_and(|state| state.edited_at_ms.is_some()) {
             assert_eq!(message.data.body.content, text);
         }

@@ -114,8 +114,11 @@ async fn reads(store: &dyn Store, key: RoomKey, head: u64) -> Vec<(Vec<Event>, u
     reads
 }
 
+/// The last edited text of a message, whether it is deleted and pinned, its revision, and its reactions.
+type Folded = (String, bool, bool, u64, BTreeMap<String, u64>);
+
 /// Folds the changes of a room in their order, as a client would.
-fn fold(events: &[Event]) -> BTreeMap<u64, (String, bool, bool, u64, BTreeMap<String, u64>)> {
+fn fold(events: &[Event]) -> BTreeMap<u64, Folded> {
     let mut folded = BTreeMap::new();
     for event in events.iter().filter(|event| event.data.kind == Kind::Message) {
         folded.insert(event.seq, (String::new(), false, false, 0, BTreeMap::new()));

@@ -68,3 +68,6 @@ fn place(cursor: &str) -> Result<ReactionPlace> {
     text::no_nul("cursor", &name)?;
     Ok(ReactionPlace { at_ms, user, name })
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,7 @@
 //! Appends batches.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 use confab_common::Result;
@@ -44,11 +46,16 @@ pub fn append(connection: &Connection, batch: &[Arc<EventData>], created_at_ms: 
         ];
         upsert.execute(values)?;
     }
+    // The reactions to a message share it.
+    let mut messages = BTreeMap::new();
     for outcome in &mut outcomes {
-        if let Some((room, seq)) = outcome.needed()
-            && let Some(message) = rows::message(connection, room, seq)?
-        {
-            outcome.give(message);
+        let Some((room, seq)) = outcome.needed() else { continue };
+        let message = match messages.entry((room, seq)) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => entry.insert(rows::message(connection, room, seq)?),
+        };
+        if let Some(message) = message {
+            outcome.give(message.clone());
         }
     }
     rows::mark_deleted(connection, outcomes.iter_mut().filter_map(Outcome::event_mut))?;

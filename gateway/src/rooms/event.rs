@@ -84,7 +84,7 @@ mod tests {
         let (kind, change) = (Kind::Change.into(), Some(Box::new(change)));
         let event = Event { seq: 8, room_id: "r".into(), kind, change, ..Event::default() };
         let expected = json!({
-            "roomId": "r", "seq": 8, "target": 5, "message": {"seq": 5, "id": "m", "revision": 9},
+            "roomId": "r", "seq": 8, "target": 5, "message": {"seq": 5, "id": "m", "revision": 8},
             "changes": [{"user": {"id": "u", "username": "ada"}, "name": "x", "on": true}],
             "reactions": [{"name": "x", "count": 3}]
         });

@@ -77,7 +77,8 @@ pub struct ReactedJson<'a> {
     reactions: Vec<ReactionJson<'a>>,
 }
 
-/// A message and its revision.
+/// A message and its revision by this change. It is never that of a later state: a client that holds the revision of a
+/// later edit would not take the edit, and the event has no text.
 #[derive(Debug, Clone, Serialize)]
 struct Revision<'a> {
     seq: u64,
@@ -88,10 +89,7 @@ struct Revision<'a> {
 impl<'a> ReactedJson<'a> {
     pub fn new(event: &'a Event, change: &'a Change) -> Self {
         let message = change.message.as_deref();
-        let revision = |message: &'a Event| {
-            let revision = message.state.as_ref().map_or(message.seq, |state| state.revision);
-            Revision { seq: message.seq, id: &message.id, revision }
-        };
+        let revision = |message: &'a Event| Revision { seq: message.seq, id: &message.id, revision: event.seq };
         Self {
             room_id: &event.room_id,
             seq: event.seq,

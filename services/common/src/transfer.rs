@@ -30,8 +30,8 @@ pub struct Schema {
     pub postgres: fn() -> refinery::Runner,
 }
 
-/// A table to transfer. Rows are ordered by the primary key, which consists of numbers, ids and flags, since all stores
-/// order these alike.
+/// A table to transfer. Rows are ordered by the primary key, which consists of numbers, ids, flags, and texts with the
+/// collation "C" in Postgres, since all stores order these alike.
 #[derive(Debug)]
 pub struct Table {
     pub name: &'static str,

@@ -127,7 +127,8 @@ fn parameter(value: &Value) -> anyhow::Result<&(dyn ToSql + Sync)> {
         Value::Id(id) => id,
         Value::Number(number) => number,
         Value::Flag(flag) => flag,
-        _ => bail!("a key consists of ids, numbers and flags"),
+        Value::Text(text) => text,
+        _ => bail!("a key consists of ids, numbers, flags and texts"),
     })
 }
 

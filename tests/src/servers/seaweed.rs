@@ -55,9 +55,9 @@ pub fn daemon(work: PathBuf, port: u16, pid_file: PathBuf, log: PathBuf) -> anyh
         "master.telemetry=false",
         // A restarted server waits this long for other masters.
         "master.electionTimeout=500ms",
-        // Volume files grow up to this size, as many as fit on the disk.
+        // Every bucket needs a volume, and a count derived from the free space leaves too few on a nearly full disk.
         "master.volumeSizeLimitMB=256",
-        "volume.max=0",
+        "volume.max=4096",
         "volume.preStopSeconds=0",
     ];
     let mut arguments = vec!["-logtostderr=true".to_string(), "server".into()];

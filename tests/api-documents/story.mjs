@@ -16,6 +16,8 @@ export const variables = {
   sessionId: "",
   serverKey: "",
   keyId: "",
+  // The name of a reaction.
+  name: "tea",
 };
 
 const credentials = { username: "{{username}}", password: "{{password}}" };
@@ -88,6 +90,9 @@ export const folders = [
       pin_message: { status: 200 },
       list_pins: { status: 200 },
       unpin_message: { status: 200 },
+      react_to_message: { status: 200 },
+      list_reactions: { status: 200 },
+      end_reaction: { status: 200 },
       delete_message: { status: 200 },
       list_room_messages: { status: 200 },
       // The page sends no optional parameters, and one of two is needed.

@@ -7,8 +7,9 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use super::answer::{answer, refuse};
-use super::client::{EVENT_OVERHEAD, Socket};
+use super::client::Socket;
 use super::context::Chat;
+use super::lanes::EVENT_OVERHEAD;
 use crate::limits::Act;
 use crate::metrics::METRICS;
 use crate::new_change::NewChange;

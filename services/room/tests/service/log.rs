@@ -305,6 +305,20 @@ impl MessageService for Log {
         Err(Status::unimplemented("not used by this test"))
     }
 
+    async fn list_reactions(
+        &self,
+        _: Request<ListReactionsRequest>,
+    ) -> Result<Response<ListReactionsResponse>, Status> {
+        Err(Status::unimplemented("not used by this test"))
+    }
+
+    async fn list_own_reactions(
+        &self,
+        _: Request<ListOwnReactionsRequest>,
+    ) -> Result<Response<ListOwnReactionsResponse>, Status> {
+        Err(Status::unimplemented("not used by this test"))
+    }
+
     async fn search(&self, _: Request<SearchRequest>) -> Result<Response<SearchResponse>, Status> {
         Err(Status::unimplemented("not used by this test"))
     }

@@ -114,7 +114,9 @@ impl Counts {
     /// Returns how often a promise about messages, rights or sessions was broken.
     fn broken(&self) -> usize {
         let messages = self.lost + self.repeated + self.reordered + self.invented;
-        messages + self.misfolded + self.receded + self.miscounted + self.leaked + self.trespassed + self.outlived
+        let changes = self.misfolded + self.misreacted + self.misreplied;
+        let markers = self.receded + self.miscounted;
+        messages + changes + markers + self.leaked + self.trespassed + self.outlived
     }
 }
 

@@ -4,10 +4,12 @@ mod changes;
 mod fences;
 mod markers;
 mod meanwhile;
+mod reactions;
 mod receivers;
 mod recovery;
 mod requests;
 mod states;
+mod tallies;
 #[cfg(test)]
 mod tests;
 
@@ -75,6 +77,14 @@ pub struct Counts {
     pub receded: usize,
     /// Numbers of unread messages that history contradicts.
     pub miscounted: usize,
+    /// Reactions that users gave or took back, and the answers confirmed.
+    pub reactions: usize,
+    /// Reactions that are lost, doubled or counted wrong.
+    pub misreacted: usize,
+    /// Replies in threads.
+    pub replies: usize,
+    /// Counts of replies that differ from the replies in the log.
+    pub misreplied: usize,
     /// Posts and reads that were rejected because the user was not a member.
     pub rejected: usize,
     /// Sessions that ended by logout, alone or all together, and passwords that were changed.
@@ -116,6 +126,7 @@ pub fn check(records: &Records) -> Verdict {
     };
     judge.history();
     judge.states();
+    judge.reactions();
     judge.sends();
     judge.changes();
     judge.markers();
@@ -317,6 +328,12 @@ impl<'a> Judge<'a> {
             && !self.records.receivers.iter().any(|one| one.entries.iter().any(is_change))
         {
             self.violated("proof", "messages were changed, and no change was received");
+        }
+        let is_partial = |entry: &(At, Entry)| matches!(entry, (_, Entry::Partial(_)));
+        if self.verdict.counts.reactions + self.verdict.counts.replies > 0
+            && !self.records.receivers.iter().any(|one| one.entries.iter().any(is_partial))
+        {
+            self.violated("proof", "users reacted or replied, and no new count was received");
         }
         // Recovery may fail now and then, but not every time.
         let opened =

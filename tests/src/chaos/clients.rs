@@ -91,10 +91,13 @@ impl Holding {
 
 /// Records a live event at a receiver. Returns the room of an event of a room's log.
 pub fn receive(world: &World, receiver: usize, rooms: &mut HashMap<Uuid, Holding>, event: &Value) -> Option<Uuid> {
-    let Delivered { event, message } = Delivered::of(event)?;
+    let Delivered { event, message, partial } = Delivered::of(event)?;
     world.recorder.happened(receiver, Entry::Live(event));
     if let Some(message) = message {
         world.recorder.happened(receiver, Entry::Changed(message));
+    }
+    if let Some(partial) = partial {
+        world.recorder.happened(receiver, Entry::Partial(partial));
     }
     if let Some((_, upto, _)) = &mut rooms.entry(event.room).or_default().upto {
         *upto = (*upto).max(event.seq);

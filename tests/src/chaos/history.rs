@@ -6,7 +6,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::access::{Change, Opening, Role};
-use super::message::{Op, Seen, Stored};
+use super::message::{Op, Partial, Seen, Stored, Toggle};
 use super::terms::Terms;
 
 /// A time, measured from the beginning of the run.
@@ -99,6 +99,12 @@ pub enum What {
         /// The new text of an edit.
         text: Option<String>,
     },
+    /// A reaction to a message, given or taken back.
+    Reaction {
+        room: Uuid,
+        target: u64,
+        toggle: Toggle,
+    },
     LogIn,
     LogOut,
     /// Ends all sessions of the user.
@@ -127,7 +133,7 @@ impl Act {
 
     /// Whether it changes sessions.
     pub fn is_of_sessions(&self) -> bool {
-        !matches!(self.what, What::Room { .. } | What::Message { .. })
+        !matches!(self.what, What::Room { .. } | What::Message { .. } | What::Reaction { .. })
     }
 }
 
@@ -188,6 +194,8 @@ pub enum Entry {
     Live(Seen),
     /// The message in the live event of a change, which came before.
     Changed(Seen),
+    /// The values in the live event of a change, which came before: of a message that the event does not show whole.
+    Partial(Partial),
 }
 
 /// An injected fault.
@@ -332,7 +340,7 @@ impl Records {
                 match entry {
                     Entry::Joined { room, last_seq, .. } => _ = upto.insert(*room, *last_seq),
                     Entry::Live(seen) => _ = upto.insert(seen.room, seen.seq),
-                    Entry::Changed(_) | Entry::Opened | Entry::Closed | Entry::Recovered => {}
+                    Entry::Changed(_) | Entry::Partial(_) | Entry::Opened | Entry::Closed | Entry::Recovered => {}
                 }
             }
             receiver.rooms.iter().all(|room| heads.get(room) <= upto.get(room))

@@ -8,7 +8,21 @@ use uuid::Uuid;
 use super::access::Change;
 
 /// The fields of a message that changes give new values.
-const PRESENT: &[&str] = &["content", "deleted", "deletedBy", "editedAt", "files", "pinned", "revision"];
+const PRESENT: &[&str] = &[
+    "content",
+    "data",
+    "deleted",
+    "deletedBy",
+    "editedAt",
+    "files",
+    "lastReplySeq",
+    "mentions",
+    "pinned",
+    "reactions",
+    "replyCount",
+    "revision",
+    "root",
+];
 
 /// An event as a client received it: its identity, a digest of everything that never changes, and of a message its
 /// state at that time.
@@ -33,8 +47,44 @@ pub struct State {
     pub pinned: bool,
     /// The digest of the text.
     pub text: u64,
-    /// The digest of the time of the last edit, and of the user who deleted the message.
+    /// The digest of the time of the last edit, of the user who deleted the message, and of its mentions and data.
     pub acts: u64,
+    /// The digest of the counts of its reactions; see [`tally`].
+    pub reactions: u64,
+    pub replies: Replies,
+}
+
+/// The replies to a root.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Replies {
+    /// How many are not deleted.
+    pub count: u64,
+    /// The `seq` of the last one, deleted or not; 0: there was none.
+    pub last: u64,
+}
+
+/// New values of some fields of a message, in an event that does not show the whole message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Partial {
+    pub room: Uuid,
+    pub seq: u64,
+    pub id: Uuid,
+    pub revision: u64,
+    pub values: Values,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Values {
+    Reactions(u64),
+    Replies(Replies),
+}
+
+/// A reaction that a user gave or took back.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Toggle {
+    pub user: Uuid,
+    pub name: String,
+    pub on: bool,
 }
 
 /// An operation of a change.
@@ -44,6 +94,8 @@ pub enum Op {
     Delete,
     Pin,
     Unpin,
+    /// One or more users gave reactions or took them back.
+    React,
 }
 
 impl Op {
@@ -53,6 +105,7 @@ impl Op {
             "delete" => Some(Self::Delete),
             "pin" => Some(Self::Pin),
             "unpin" => Some(Self::Unpin),
+            "react" => Some(Self::React),
             _ => None,
         }
     }
@@ -64,6 +117,8 @@ pub struct Delivered {
     pub event: Seen,
     /// Of a change: its message, in a state at or after the change.
     pub message: Option<Seen>,
+    /// Of a reaction: the new counts of its message; of a reply and its deletion: the new counts of the root.
+    pub partial: Option<Partial>,
 }
 
 /// An entry of the raw log.
@@ -78,6 +133,10 @@ pub struct Stored {
     pub change: Option<Change>,
     /// The change of a message, for an event that is one: what it does to the message with this `seq`.
     pub act: Option<(u64, Op)>,
+    /// The reactions that the change gave or took back.
+    pub toggles: Vec<Toggle>,
+    /// The root of a reply.
+    pub thread: Option<u64>,
 }
 
 impl Seen {
@@ -88,13 +147,19 @@ impl Seen {
             return Some(Self { room, seq, id, digest: digest(message), state: None });
         }
         let lasting = message.as_object()?.iter().filter(|(name, _)| !PRESENT.contains(&name.as_str()));
-        let lasting = Value::Object(lasting.map(|(name, value)| (name.clone(), value.clone())).collect::<Map<_, _>>());
+        let mut lasting = lasting.map(|(name, value)| (name.clone(), value.clone())).collect::<Map<_, _>>();
+        // The excerpt is that of the last read.
+        lasting.get_mut("replyTo").and_then(Value::as_object_mut).and_then(|target| target.remove("excerpt"));
+        let lasting = Value::Object(lasting);
+        let acts = ["editedAt", "deletedBy", "mentions", "data"].map(|name| message[name].clone());
         let state = State {
             revision: message["revision"].as_u64()?,
             deleted: message["deleted"].as_bool()?,
             pinned: message["pinned"].as_bool()?,
             text: text(message["content"].as_str()?),
-            acts: digest(&Value::from(vec![message["editedAt"].clone(), message["deletedBy"].clone()])),
+            acts: digest(&Value::from(acts.to_vec())),
+            reactions: counts(&message["reactions"])?,
+            replies: Replies::of(message),
         };
         Some(Self { room, seq, id, digest: digest(&lasting), state: Some(state) })
     }
@@ -107,9 +172,10 @@ impl Seen {
     /// The event of a change; `by`: the name of the field with the user who made it.
     fn of_change(change: &Value, room: Uuid, by: &str) -> Option<(Self, (u64, Op))> {
         let (target, op) = (change["target"].as_u64()?, Op::of(&change["op"])?);
-        let id = uuid(&change[by]["id"])?;
+        // Reactions of several users are one change.
+        let id = if op == Op::React { Uuid::nil() } else { uuid(&change[by]["id"])? };
         let mut hasher = DefaultHasher::new();
-        (target, op).hash(&mut hasher);
+        (target, op, toggles(&change["changes"])?).hash(&mut hasher);
         let seen = Self { room, seq: change["seq"].as_u64()?, id, digest: hasher.finish(), state: None };
         Some((seen, (target, op)))
     }
@@ -118,11 +184,21 @@ impl Seen {
 impl Delivered {
     /// Parses a live event; `None` when it is no event of a room's log.
     pub fn of(event: &Value) -> Option<Self> {
+        let room = uuid(&event["roomId"])?;
+        let root = Partial::of(room, &event["root"], Values::Replies(Replies::of(&event["root"])));
         if event["target"].is_null() {
-            return Seen::of(event).map(|event| Self { event, message: None });
+            return Seen::of(event).map(|event| Self { event, message: None, partial: root });
         }
-        let (seen, _) = Seen::of_change(event, uuid(&event["roomId"])?, "by")?;
-        Some(Self { event: seen, message: Some(Seen::of(&event["message"])?) })
+        if event["changes"].is_array() {
+            let mut change = event.clone();
+            change["op"] = Value::from("react");
+            let (seen, _) = Seen::of_change(&change, room, "by")?;
+            let values = Values::Reactions(counts(&event["reactions"])?);
+            let partial = Partial::of(room, &event["message"], values)?;
+            return Some(Self { event: seen, message: None, partial: Some(partial) });
+        }
+        let (seen, _) = Seen::of_change(event, room, "by")?;
+        Some(Self { event: seen, message: Some(Seen::of(&event["message"])?), partial: root })
     }
 }
 
@@ -132,11 +208,52 @@ impl Stored {
         let sender = uuid(&entry["sender"]["id"])?;
         if entry["type"] == "change" {
             let (seen, act) = Seen::of_change(entry, room, "sender")?;
-            return Some(Self { seen, sender, key: String::new(), change: None, act: Some(act) });
+            let toggles = toggles(&entry["changes"])?;
+            let key = String::new();
+            return Some(Self { seen, sender, key, change: None, act: Some(act), toggles, thread: None });
         }
         let key = entry["clientMessageId"].as_str().unwrap_or_default().to_owned();
-        Some(Self { seen: Seen::of(entry)?, sender, key, change: Change::of(entry), act: None })
+        let (seen, change, thread) = (Seen::of(entry)?, Change::of(entry), entry["thread"].as_u64());
+        Some(Self { seen, sender, key, change, act: None, toggles: Vec::new(), thread })
     }
+}
+
+impl Replies {
+    fn of(message: &Value) -> Self {
+        let number = |name: &str| message[name].as_u64().unwrap_or_default();
+        Self { count: number("replyCount"), last: number("lastReplySeq") }
+    }
+}
+
+impl Partial {
+    fn of(room: Uuid, message: &Value, values: Values) -> Option<Self> {
+        let (seq, revision) = (message["seq"].as_u64()?, message["revision"].as_u64()?);
+        Some(Self { room, seq, id: uuid(&message["id"])?, revision, values })
+    }
+}
+
+/// Returns the digest of the counts of reactions by name, in any order.
+pub fn tally<'a>(counts: impl IntoIterator<Item = (&'a str, u64)>) -> u64 {
+    let mut counts = counts.into_iter().collect::<Vec<_>>();
+    counts.sort_unstable();
+    let mut hasher = DefaultHasher::new();
+    counts.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// Returns the digest of a list of reactions; a message without such a list has none.
+fn counts(reactions: &Value) -> Option<u64> {
+    let reactions = reactions.as_array().map_or(&[][..], Vec::as_slice).iter();
+    let counts = reactions.map(|one| Some((one["name"].as_str()?, one["count"].as_u64()?)));
+    Some(tally(counts.collect::<Option<Vec<_>>>()?))
+}
+
+fn toggles(changes: &Value) -> Option<Vec<Toggle>> {
+    let toggle = |change: &Value| {
+        let (user, name) = (uuid(&change["user"]["id"])?, change["name"].as_str()?.to_owned());
+        Some(Toggle { user, name, on: change["on"].as_bool()? })
+    };
+    changes.as_array().map_or(&[][..], Vec::as_slice).iter().map(toggle).collect()
 }
 
 /// Returns the digest of a text, as a state has it.

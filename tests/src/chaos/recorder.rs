@@ -154,7 +154,9 @@ impl Recorder {
     pub fn happened_at(&self, at: At, receiver: usize, entry: Entry) {
         let now = self.now();
         let mut inner = self.lock();
-        if !matches!(entry, Entry::Live(_) | Entry::Changed(_)) && !inner.0.receivers[receiver].restless {
+        if !matches!(entry, Entry::Live(_) | Entry::Changed(_) | Entry::Partial(_))
+            && !inner.0.receivers[receiver].restless
+        {
             inner.1.troubled = now;
         }
         inner.0.receivers[receiver].entries.push((at, entry));

@@ -51,7 +51,10 @@ pub fn print(seed: u64, records: &Records, verdict: &Verdict) {
         "ended sessions by {} logouts, {} new passwords and {} suspensions",
         counts.logouts, counts.password_changes, counts.suspensions
     );
-    println!("changed messages {} times, marked messages as read or unread {} times", counts.changes, counts.marks);
+    println!(
+        "changed messages {} times, reacted {} times, replied {} times, marked messages as read or unread {} times",
+        counts.changes, counts.reactions, counts.replies, counts.marks
+    );
     println!("live delivery after the acknowledgement: median {}, p99 {}", ms(verdict.lag.0), ms(verdict.lag.1));
     for (what, attacks) in &records.attacks {
         println!("attackers: {what}: {}, rejected or cut off {} times", attacks.made, attacks.refused);
@@ -71,6 +74,7 @@ pub fn print(seed: u64, records: &Records, verdict: &Verdict) {
         counts.receded,
         counts.miscounted
     );
+    println!("wrong reactions {}, wrong counts of replies {}", counts.misreacted, counts.misreplied);
     println!(
         "without the right: received {}, posted or read {}; received after the end of the session {}",
         counts.leaked, counts.trespassed, counts.outlived

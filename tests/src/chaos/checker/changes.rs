@@ -35,6 +35,7 @@ impl Judge<'_> {
                 What::Suspend => counts.suspensions += 1,
                 What::Room { change: Change::Joined { .. }, .. }
                 | What::Message { .. }
+                | What::Reaction { .. }
                 | What::LogIn
                 | What::LogInSuspended
                 | What::Restore => {}

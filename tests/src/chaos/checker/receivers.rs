@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::super::access::Rights;
 use super::super::history::{At, Entry, Fault, Receiver};
-use super::super::message::{Seen, State};
+use super::super::message::{Partial, Seen, State, Values};
 use super::Judge;
 
 /// Within this time the last event of a quiet room arrives even if its hint was lost (I4).
@@ -43,6 +43,17 @@ impl RoomState {
         }
     }
 
+    /// Applies the same rule to an event that does not show the whole message.
+    fn fold_partial(&mut self, partial: &Partial) {
+        if let Some(held) = self.held.get_mut(&partial.seq).filter(|held| held.revision < partial.revision) {
+            held.revision = partial.revision;
+            match partial.values {
+                Values::Reactions(reactions) => held.reactions = reactions,
+                Values::Replies(replies) => held.replies = replies,
+            }
+        }
+    }
+
     /// Adds a message, which the receiver may have.
     fn add(&mut self, seen: &Seen) {
         self.fold(seen);
@@ -72,7 +83,7 @@ impl Judge<'_> {
         let new = |judge: &Self, room| RoomState { rights: judge.rights(room, receiver.user), ..RoomState::default() };
         let due = receiver.logged_out.map(|ended| self.end_of_session(ended));
         for (at, entry) in &receiver.entries {
-            let received = matches!(entry, Entry::Live(_) | Entry::Changed(_) | Entry::Joined { .. });
+            let received = !matches!(entry, Entry::Opened | Entry::Closed | Entry::Recovered);
             if received && due.is_some_and(|due| *at > due) {
                 self.verdict.counts.outlived += 1;
                 let ended = receiver.logged_out;
@@ -141,6 +152,13 @@ impl Judge<'_> {
                     state.fold(seen);
                     let excused = !state.forgotten;
                     self.stands(name, *at, seen, excused);
+                }
+                Entry::Partial(partial) => {
+                    let state = rooms.entry(partial.room).or_insert_with(|| new(self, partial.room));
+                    state.fold_partial(partial);
+                    if !self.is_undone_at(*at, state.forgotten) {
+                        self.observe_partial(name, *at, partial);
+                    }
                 }
             }
         }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::super::history::{Attempt, Fault, Outcome};
+use super::super::history::{Attempt, Fault, Outcome, What};
 use super::Judge;
 
 /// Time limit of a request: its deadline, doubled because the machine is busy with a whole cluster.
@@ -55,7 +55,8 @@ impl Judge<'_> {
                     self.calm(&what, attempt);
                 }
             }
-            if act.known.is_none() {
+            // A client may give up a reaction.
+            if act.known.is_none() && !matches!(act.what, What::Reaction { .. }) {
                 self.violated("I7", format!("{what} was never acknowledged: {:?}", act.attempts.last()));
             }
         }

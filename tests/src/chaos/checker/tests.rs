@@ -1,10 +1,11 @@
 mod markers;
+mod reactions;
 mod rights;
 mod states;
 
 use super::super::history::Use;
-use super::super::message::{Seen, State};
-use super::super::terms::{CARRIES_ON, GENTLE, TERMS, Terms};
+use super::super::message::{Replies, Seen, State, tally};
+use super::super::terms::{CARRIES_ON, FREEZES, GENTLE, TERMS, Terms};
 use super::*;
 
 const ROOM: Uuid = Uuid::from_u128(1);
@@ -19,7 +20,8 @@ fn seen(seq: u64) -> Seen {
 }
 
 fn state(seq: u64) -> State {
-    State { revision: seq, deleted: false, pinned: false, text: 0, acts: 0 }
+    let (reactions, replies) = (tally([]), Replies::default());
+    State { revision: seq, deleted: false, pinned: false, text: 0, acts: 0, reactions, replies }
 }
 
 fn attempt(begun: f64, ended: f64, outcome: Outcome) -> Attempt {
@@ -31,7 +33,8 @@ fn sent(seq: u64, attempts: Vec<Attempt>) -> Sent {
 }
 
 fn stored(seq: u64) -> Stored {
-    Stored { seen: seen(seq), sender: SENDER, key: format!("k{seq}"), change: None, act: None }
+    let (key, toggles) = (format!("k{seq}"), Vec::new());
+    Stored { seen: seen(seq), sender: SENDER, key, change: None, act: None, toggles, thread: None }
 }
 
 fn joined(at: f64, after: Option<u64>, last_seq: u64, messages: Vec<Seen>) -> (At, Entry) {

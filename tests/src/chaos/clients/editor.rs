@@ -90,7 +90,7 @@ async fn change(world: &World, act: Act<'_>, dice: &mut Dice) -> anyhow::Result<
                 let (event, mut payload) = match op {
                     Op::Edit => ("edit", json!({"content": text, "clientMessageId": key})),
                     Op::Delete => ("remove", json!({"clientMessageId": key})),
-                    Op::Pin | Op::Unpin => ("pin", json!({"on": op == Op::Pin})),
+                    Op::Pin | Op::Unpin | Op::React => ("pin", json!({"on": op == Op::Pin})),
                 };
                 payload["roomId"] = json!(room);
                 payload["seq"] = json!(seq);
@@ -104,7 +104,7 @@ async fn change(world: &World, act: Act<'_>, dice: &mut Dice) -> anyhow::Result<
                     Op::Edit => (Method::PATCH, path, Some(json!({"content": text, "clientMessageId": key}))),
                     Op::Delete => (Method::DELETE, path, None),
                     Op::Pin => (Method::PUT, path + "/pin", None),
-                    Op::Unpin => (Method::DELETE, path + "/pin", None),
+                    Op::Unpin | Op::React => (Method::DELETE, path + "/pin", None),
                 };
                 rest_outcome(timeout(ANSWER_LIMIT, world.api.call(method, &path, Some(by), body)).await.ok())
             }

@@ -56,7 +56,7 @@ fn told(private: bool, events: &[Result<Change, Uuid>], entries: Vec<(At, Entry)
             }
         };
         let key = if change.is_some() { String::new() } else { format!("k{seq}") };
-        records.history.entry(ROOM).or_default().push(Stored { seen: seen(seq), sender, key, change, act: None });
+        records.history.entry(ROOM).or_default().push(Stored { seen: seen(seq), sender, key, change, ..stored(seq) });
     }
     let name = "guest".into();
     records.receivers.push(Receiver { name, user: GUEST, restless: true, entries, ..Receiver::default() });
@@ -221,7 +221,7 @@ fn changes_are_in_history_once_and_in_order() {
     };
     assert_eq!(breaks("I1", removal(), lost).lost, 1);
     let twice = |records: &mut Records| {
-        let again = Stored { seen: seen(7), key: String::new(), sender: OWNER, change: Some(joins()), act: None };
+        let again = Stored { seen: seen(7), key: String::new(), sender: OWNER, change: Some(joins()), ..stored(7) };
         records.history.get_mut(&ROOM).unwrap().push(again);
         entries(records).push(live(7.2, 7));
     };
@@ -249,7 +249,7 @@ fn members_follow_the_log() {
     let pass = |records: &mut Records| {
         records.acts.push(act(7.0, passed.clone()));
         let event =
-            Stored { seen: seen(7), key: String::new(), sender: OWNER, change: Some(passed.clone()), act: None };
+            Stored { seen: seen(7), key: String::new(), sender: OWNER, change: Some(passed.clone()), ..stored(7) };
         records.history.get_mut(&ROOM).unwrap().push(event);
         entries(records).push(live(7.2, 7));
         records.members.insert(ROOM, [(OWNER, Role::Admin), (GUEST, Role::Owner)].into());

@@ -9,6 +9,7 @@ pub mod hostile;
 pub mod leaver;
 pub mod listener;
 pub mod moderator;
+pub mod reactor;
 pub mod reader;
 pub mod sender;
 pub mod stock;

@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use super::access::{Change, Role};
 use super::clients::acts::change;
-use super::clients::{editor, guest, id, leaver, listener, moderator, reader, sender, stock};
+use super::clients::{editor, guest, id, leaver, listener, moderator, reactor, reader, sender, stock};
 use super::history::Receiver;
 use super::message::{Seen, Stored};
 use super::schedule::Dice;
@@ -29,6 +29,8 @@ const SEND_INTERVAL: Duration = Duration::from_millis(40);
 const DELIVERY_LIMIT: Duration = Duration::from_secs(60);
 /// Authors who change their messages.
 const EDITORS: usize = 2;
+/// Friends who react and reply to each other.
+const FRIENDS: usize = 5;
 /// Users who log in and out.
 const LEAVERS: usize = 2;
 
@@ -59,11 +61,22 @@ impl Population {
         for room in &world.rooms {
             population.senders.spawn(reader::mark(world.clone(), *room, dice.split()));
         }
+        population.friends(world, dice).await?;
         for _ in 0..LEAVERS {
             let account = world.api.signup().await?;
             population.senders.spawn(leaver::come_and_go(world.clone(), account, dice.split()));
         }
         Ok(population)
+    }
+
+    /// Users who react to each other's messages.
+    async fn friends(&mut self, world: &Arc<World>, dice: &mut Dice) -> anyhow::Result<()> {
+        let mut friends = Vec::new();
+        for _ in 0..FRIENDS {
+            friends.push(world.api.signup().await?);
+        }
+        self.senders.spawn(reactor::react(world.clone(), friends, dice.split()));
+        Ok(())
     }
 
     /// Users who send to the public rooms.

@@ -40,6 +40,8 @@ test: ## run every test; installs or starts what the tests need
 	target/debug/chaos --breakage fold-out-of-order
 	target/debug/chaos --breakage ordinal-counts-edits
 	target/debug/chaos --breakage marker-moved-backwards
+	target/debug/chaos --breakage reaction-lost
+	target/debug/chaos --breakage reaction-doubled
 	target/debug/chaos --breakage skip-eviction
 	target/debug/chaos --breakage skip-membership
 	target/debug/chaos --breakage skip-revocations

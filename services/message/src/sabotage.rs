@@ -13,8 +13,8 @@ use crate::batch::Answer;
 use crate::publish::Hints;
 use crate::store::{
     AppendError, Appended, ChangeStore, Changed, ChangedBetween, Erased, Event, EventData, Head, Heads, LastTimes,
-    Limit, Mark, MarkStore, Marked, Marker, Member, Notify, Opened, Outcome, Page, Readers, Receipt, Reopening,
-    RoomAccess, RoomHead, RoomKey, Store, Versions, Window, delegated,
+    Limit, Mark, MarkStore, Marked, Marker, Member, Notify, Opened, Outcome, Page, Reaction, Readers, Receipt,
+    Reopening, RoomAccess, RoomHead, RoomKey, Store, Versions, Window, delegated,
 };
 
 /// Marks the suffix of an identity that makes an event new although it is a repeat. The suffix is removed from what the
@@ -84,11 +84,22 @@ fn exposed(data: &Arc<EventData>) -> Arc<EventData> {
     Arc::new(data)
 }
 
+/// Changes the reactions to a message.
+fn misreact(reactions: &mut Vec<Reaction>) {
+    if failpoint!("reaction-lost") {
+        reactions.pop();
+    }
+    if failpoint!("reaction-doubled") {
+        reactions.iter_mut().for_each(|reaction| reaction.count += 1);
+    }
+}
+
 /// Restores an event, and the message that it changes, if they were appended in another form.
 fn reveal(event: &mut Event) {
     if let Some(message) = &mut event.message {
         reveal(Arc::make_mut(message));
     }
+    event.state.iter_mut().for_each(|state| misreact(&mut state.reactions));
     let Some(length) = event.data.client_id.find([UNSEEN, EXPOSED]) else { return };
     let data = Arc::make_mut(&mut event.data);
     let suffix = data.client_id.split_off(length);

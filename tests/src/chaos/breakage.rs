@@ -14,6 +14,8 @@ const REMOVALS: usize = 2;
 const EDITS: usize = 20;
 /// How many marks must be made while every mark moves its marker backwards.
 const MARKS: usize = 60;
+/// Reactions that are known, after which the breakage must show.
+const REACTIONS: usize = 40;
 /// How long a session must have ended while revocations are ignored: longer than events may still arrive (I6).
 const ENDED_FOR: Duration = Duration::from_secs(6);
 
@@ -32,6 +34,10 @@ pub enum Breakage {
     OrdinalCountsEdits,
     /// Let every mark move the read marker backwards
     MarkerMovedBackwards,
+    /// Forget the last name of the reactions to each message
+    ReactionLost,
+    /// Count one reaction more with each name
+    ReactionDoubled,
     /// Leave the sockets of removed members in their rooms
     SkipEviction,
     /// Treat private rooms as public in the log
@@ -49,6 +55,8 @@ impl Breakage {
             Self::FoldOutOfOrder
             | Self::OrdinalCountsEdits
             | Self::MarkerMovedBackwards
+            | Self::ReactionLost
+            | Self::ReactionDoubled
             | Self::SkipEviction
             | Self::SkipMembership
             | Self::SkipRevocations => &[],
@@ -64,6 +72,8 @@ impl Breakage {
             Self::FoldOutOfOrder => (Role::Message, &["fold-out-of-order"]),
             Self::OrdinalCountsEdits => (Role::Message, &["ordinal-counts-edits"]),
             Self::MarkerMovedBackwards => (Role::Message, &["marker-moved-backwards"]),
+            Self::ReactionLost => (Role::Message, &["reaction-lost"]),
+            Self::ReactionDoubled => (Role::Message, &["reaction-doubled"]),
             Self::SkipEviction => (Role::Gateway, &["skip-eviction"]),
             Self::SkipMembership => (Role::Message, &["skip-membership"]),
             Self::SkipRevocations => (Role::Gateway, &["skip-revocations"]),
@@ -80,6 +90,11 @@ impl Breakage {
             Self::FoldOutOfOrder | Self::OrdinalCountsEdits => {
                 let edits = records.known_acts().filter(|act| is_edit(&act.what) && act.begun() >= begun);
                 edits.count() >= EDITS
+            }
+            Self::ReactionLost | Self::ReactionDoubled => {
+                let is_reaction = |what: &What| matches!(what, What::Reaction { .. });
+                let reactions = records.known_acts().filter(|act| is_reaction(&act.what) && act.begun() >= begun);
+                reactions.count() >= REACTIONS
             }
             Self::SkipEviction | Self::SkipMembership => {
                 let removals = records.known_acts().filter(|act| is_removal(&act.what) && act.begun() >= begun);
@@ -103,6 +118,7 @@ impl Breakage {
             Self::FoldOutOfOrder => counts.misfolded > 0 && counts.broken() == counts.misfolded,
             Self::OrdinalCountsEdits => counts.miscounted > 0 && counts.broken() == counts.miscounted,
             Self::MarkerMovedBackwards => counts.receded > 0 && counts.broken() == counts.receded,
+            Self::ReactionLost | Self::ReactionDoubled => counts.misreacted > 0 && counts.broken() == counts.misreacted,
             Self::SkipEviction => counts.leaked > 0 && counts.broken() == counts.leaked,
             Self::SkipMembership => counts.trespassed > 0 && counts.broken() == counts.trespassed,
             Self::SkipRevocations => counts.outlived > 0 && counts.broken() == counts.outlived,

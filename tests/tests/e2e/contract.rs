@@ -178,6 +178,9 @@ async fn messages(api: &Api, ada: &Account, room: &str, seq: u64) -> anyhow::Res
     api.call(Method::PATCH, &path, Some(ada), Some(json!({"content": "Milk last."}))).await?.expect(200)?;
     api.call(Method::PUT, &format!("{path}/pin"), Some(ada), None).await?.expect(200)?;
     api.get("/api/search?q=milk", ada).await?.expect(200)?;
+    api.call(Method::PUT, &format!("{path}/reactions/tea"), Some(ada), None).await?.expect(200)?;
+    api.get(&format!("{path}/reactions"), ada).await?.expect(200)?;
+    api.call(Method::DELETE, &format!("{path}/reactions/tea"), Some(ada), None).await?.expect(200)?;
     for read in [&path, &format!("{path}/versions"), &format!("{room}/pins"), &format!("{room}/changes?after=0")] {
         api.get(read, ada).await?.expect(200)?;
     }

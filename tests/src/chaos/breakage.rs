@@ -14,7 +14,7 @@ const REMOVALS: usize = 2;
 const EDITS: usize = 20;
 /// How many marks must be made while every mark moves its marker backwards.
 const MARKS: usize = 60;
-/// Reactions that are known, after which the breakage must show.
+/// How many reactions must be set or ended while they are lost or doubled.
 const REACTIONS: usize = 40;
 /// How long a session must have ended while revocations are ignored: longer than events may still arrive (I6).
 const ENDED_FOR: Duration = Duration::from_secs(6);

@@ -124,6 +124,7 @@ impl Scene {
             "deleted": false,
             "deletedBy": null,
             "pinned": false,
+            "reactions": [],
         });
         assert!(message["ordinal"].is_u64(), "{message}");
         assert_eq!(*message, expected);

@@ -43,6 +43,7 @@ fn with_states(messages: &Value) -> Vec<Value> {
             message[field] = value;
         }
         message["pinned"] = json!(false);
+        message["reactions"] = json!([]);
         message["ordinal"] = json!(null);
         message
     };

@@ -38,7 +38,7 @@ async fn join_room_answer_is_exact() {
         let (room, epoch) = (&room, &epoch);
         json!({
             "ok": true, "room": room, "lastSeq": 7, "lastOrdinal": 7, "epoch": epoch, "messages": messages, "complete": complete,
-            "changed": [], "changedComplete": true, "reset": reset
+            "changed": [], "changedComplete": true, "mine": [], "reset": reset
         })
     };
     assert_eq!(plain, answer(&[], true, false));

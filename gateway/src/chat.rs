@@ -21,6 +21,7 @@ mod restore;
 mod sign_ins;
 #[cfg(test)]
 pub(crate) mod testing;
+mod typists;
 mod work;
 
 pub use context::{Chat, Parts};

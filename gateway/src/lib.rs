@@ -23,6 +23,7 @@ pub mod server;
 #[cfg(test)]
 mod testing;
 mod turns;
+mod typing;
 mod upload;
 mod views;
 
@@ -62,6 +63,7 @@ use marks::Marks;
 use send::Sender;
 use server::{Admission, ShutdownPlan, places};
 use turns::Pages;
+use typing::Typing;
 
 /// The context of the REST handlers.
 pub struct App {
@@ -76,6 +78,7 @@ pub struct App {
     pub directory: UserDirectory,
     pub sender: Sender,
     pub(crate) marks: Arc<Marks>,
+    pub(crate) typing: Arc<Typing>,
     pub pages: Pages,
 }
 
@@ -224,7 +227,7 @@ pub async fn start(
     };
     let chat = Chat::new(parts, &bus, process);
     chat.start_tasks();
-    let marks = chat.marks.clone();
+    let (marks, typing) = (chat.marks.clone(), chat.typing.clone());
     let socketio = config.realtime.of_server(clients.call.deadline);
     let registry = chat.registry.clone();
     let server = Server::in_cluster(chat, socketio, registry, cluster, server::into_tcp);
@@ -233,8 +236,20 @@ pub async fn start(
     let (keys, audit) = (ServerKeys::new(auth()), Audit::new(auth()));
     let acting = ActingUsers::new(auth(), revocations.clone());
     let (config, directory) = (config.clone(), config.directory());
-    let app =
-        Arc::new(App { clients, tokens, keys, acting, audit, revocations, config, directory, sender, marks, pages });
+    let app = Arc::new(App {
+        clients,
+        tokens,
+        keys,
+        acting,
+        audit,
+        revocations,
+        config,
+        directory,
+        sender,
+        marks,
+        typing,
+        pages,
+    });
     let routes = rest::routes(app)?.layer(from_fn_with_state(limits, limits::apply));
     let routes = routes.layer(from_fn_with_state(process.pauses.clone(), rest::outdated::reject));
     let routes = edge::around(routes.merge(confab_socketio::routes(&server)), origins, hosts, trust);

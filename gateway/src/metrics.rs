@@ -25,6 +25,7 @@ pub struct Metrics {
     pub uploads: Outcomes,
     pub reads: Outcomes,
     pub renewals: Outcomes,
+    pub typings: Outcomes,
     pub recoveries: Counters,
     pub history_reads: Counter,
     pub deliveries: Counter,
@@ -46,11 +47,14 @@ impl Metrics {
             REQUESTS,
             "Duration of HTTP requests until the head of the response, by route; unknown routes together"
         );
-        LIMITS.exist(&["origin", "pages", "rooms_per_socket", "sockets_per_user", "sockets_per_address"]);
+        LIMITS.exist(&["origin", "pages", "rooms_per_socket", "sockets_per_user", "sockets_per_address", "typing"]);
         confab_socketio::METRICS.outbox_waits.exist(&["join", "page", "recovery", "send"]);
         let events =
-            ["joinRoom", "leaveRoom", "message", "edit", "remove", "pin", "fileUpload", "read", "react", "auth"];
-        let [joins, leaves, messages, edits, removals, pins, uploads, reads, reactions, renewals] = events.map(|event| {
+        let events = [
+            "joinRoom", "leaveRoom", "message", "edit", "remove", "pin", "fileUpload", "read", "react", "auth", "typing",
+        ];
+        let [joins, leaves, messages, edits, removals, pins, uploads, reads, reactions, renewals, typings] =
+            events.map(|event| {
             let help = "Duration of Socket.IO events from arrival to acknowledgement; refused: the client's error, failed: the server's";
             Outcomes::new("confab_event_seconds", help, &[("event", event)])
         });
@@ -71,6 +75,7 @@ impl Metrics {
             reads,
             reactions,
             renewals,
+            typings,
             recoveries: Counters::new(
                 "confab_recoveries_total",
                 "Sockets that reconnected with a recovery offset; exact: they were recovered",

@@ -6,6 +6,9 @@ pub const REVOCATIONS: &str = "confab.revocations";
 /// Carries a [`MovedMarkers`](crate::message::v1::MovedMarkers) whenever a gateway has moved read markers.
 pub const MARKS: &str = "confab.marks";
 
+/// Carries a [`Typing`](crate::message::v1::Typing) whenever a user begins to type, continues or stops.
+pub const TYPING: &str = "confab.typing";
+
 const LOG: &str = "confab.log.";
 
 /// Returns the channel for the [`Hint`](crate::message::v1::Hint)s of one partition.

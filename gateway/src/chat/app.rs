@@ -21,7 +21,7 @@ use super::connect::{Auth, connect, connect_again};
 use super::context::Chat;
 use super::lanes::{EVENT_OVERHEAD, Pending, Refused};
 use super::work::start_lanes;
-use super::{markers, pause, request};
+use super::{markers, pause, request, typists};
 use crate::edge::cors::is_own;
 
 impl Chat {
@@ -31,6 +31,7 @@ impl Chat {
         tokio::spawn(self.clone().end_revoked(self.revocations.subscribe()));
         tokio::spawn(pause::watch(self.clone()));
         tokio::spawn(markers::show(self.clone(), self.marks.subscribe()));
+        tokio::spawn(typists::show(self.clone(), self.typing.subscribe()));
     }
 
     async fn end_revoked(self: Arc<Self>, mut revoked: UnboundedReceiver<Revoked>) {

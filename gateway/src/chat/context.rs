@@ -23,6 +23,7 @@ use crate::rooms::follower::Follower;
 use crate::rooms::history::History;
 use crate::rooms::hub::Hub;
 use crate::send::Sender;
+use crate::typing::Typing;
 
 /// Maximum number of concurrent recoveries.
 pub const RESTORES: usize = 64;
@@ -43,6 +44,7 @@ pub struct Chat {
     pub(super) sign_ins: SignIns,
     pub(super) limits: Arc<Limits>,
     pub(crate) marks: Arc<Marks>,
+    pub(crate) typing: Arc<Typing>,
     /// Bounds concurrent recoveries, because each holds the events that its client missed.
     pub(super) restores: Arc<Semaphore>,
 }
@@ -67,6 +69,7 @@ impl Chat {
         Arc::new(Self {
             history: History::new(parts.clients.clone()),
             marks: Marks::start(parts.clients.clone(), bus, parts.config.receipts_max_members),
+            typing: Typing::start(bus),
             config: parts.config,
             clients: parts.clients,
             sender: parts.sender,
@@ -92,6 +95,9 @@ impl Chat {
 
     /// Removes a client from all rooms and sets its stage.
     pub fn leave_rooms(&self, socket: &Socket, stage: Stage) {
+        if let Some(identity) = socket.client.identity() {
+            self.typing.left(identity.user_id, socket.id());
+        }
         for room in socket.client.leave_rooms(stage) {
             self.hub.leave(room, socket.id());
         }

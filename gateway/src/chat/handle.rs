@@ -19,7 +19,7 @@ use super::client::{Socket, left};
 use super::context::Chat;
 use super::lanes::Pending;
 use super::request::Request;
-use super::{file_upload, join, markers, reactions, renew};
+use super::{file_upload, join, markers, reactions, renew, typists};
 use crate::limits;
 use crate::metrics::METRICS;
 use crate::own_reactions;
@@ -75,6 +75,7 @@ pub async fn handle(chat: &Arc<Chat>, socket: &Arc<Socket>, room: Uuid, events: 
                 match uploaded {
                     Ok(uploaded) => {
                         markers::authored(chat, socket, room, uploaded.seq());
+                        typists::posted(chat, socket, room);
                         answer(socket, event.ack, &uploaded.answer());
                     }
                     Err(error) => {
@@ -84,6 +85,17 @@ pub async fn handle(chat: &Arc<Chat>, socket: &Arc<Socket>, room: Uuid, events: 
                 }
             }
             Request::Read(seq) => markers::mark(chat, socket, room, seq, event.ack, event.deadline),
+            Request::Typing(on) => {
+                let typed = event.span.instrument(typists::typing(chat, socket, room, on)).await;
+                METRICS.typings.record(&typed, took(event.deadline));
+                match typed {
+                    Ok(()) => answer(socket, event.ack, &json!({ "ok": true })),
+                    Err(error) => {
+                        event.span.fail(error.code.as_str());
+                        refuse(socket, event.ack, &error);
+                    }
+                }
+            }
             Request::Auth(token) => {
                 let renewed = event.span.instrument(renew::renew(chat, socket, &token)).await;
                 METRICS.renewals.record(&renewed, took(event.deadline));
@@ -112,7 +124,8 @@ pub async fn handle(chat: &Arc<Chat>, socket: &Arc<Socket>, room: Uuid, events: 
         act.metric().record(&outcome, took(deadline));
         match &outcome {
             Ok(sent) if act == Act::Message && !sent.duplicate => {
-                markers::authored(chat, socket, room, sent.message.seq)
+                markers::authored(chat, socket, room, sent.message.seq);
+                typists::posted(chat, socket, room);
             }
             Ok(_) => {}
             Err(error) => span.fail(error.code.as_str()),
@@ -204,6 +217,7 @@ fn begin_send(
 async fn leave(chat: &Chat, socket: &Socket, room: Uuid, ack: Option<u64>) {
     chat.hub.leave(room, socket.id());
     left(socket, room);
+    typists::left(chat, socket, room);
     socket.outbox.space().await;
     answer(socket, ack, &json!({ "ok": true }));
 }

@@ -25,6 +25,8 @@ pub enum Request {
     Upload(FileUpload),
     /// The user has read the room up to this `seq`.
     Read(u64),
+    /// Whether the user is typing.
+    Typing(bool),
     /// A new token.
     Auth(String),
 }
@@ -44,6 +46,7 @@ impl Request {
             Self::React(_) => "react",
             Self::Upload(_) => "fileUpload",
             Self::Read(_) => "read",
+            Self::Typing(_) => "typing",
             Self::Auth(_) => "auth",
         }
     }
@@ -80,6 +83,13 @@ struct ReactArgument {
     seq: u64,
     id: Option<String>,
     name: String,
+    on: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct TypingArgument {
+    room_id: String,
     on: bool,
 }
 
@@ -125,6 +135,10 @@ pub fn parse(name: &str, argument: Option<&RawValue>, attachments: &[Bytes]) -> 
         "read" => {
             let ReadArgument { room_id, seq } = read_text(argument, "{ roomId, seq }")?;
             Ok((text::id("roomId", &room_id)?, Request::Read(seq)))
+        }
+        "typing" => {
+            let TypingArgument { room_id, on } = read_text(argument, "{ roomId, on }")?;
+            Ok((text::id("roomId", &room_id)?, Request::Typing(on)))
         }
         "auth" => {
             let AuthArgument { token } = read_text(argument, "{ token }")?;

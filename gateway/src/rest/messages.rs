@@ -127,6 +127,7 @@ async fn send(
     let mut sent = app.sender.send(room, event, credential.clone(), app.config.request_timeout).await?;
     if !sent.duplicate {
         app.marks.authored(room, user, sent.message.seq, &credential);
+        app.typing.posted(room, user);
     }
     let own = std::slice::from_mut(&mut sent.message);
     own_reactions::mark(&app.clients, room, Some((user, &credential)), own).await?;

@@ -272,6 +272,11 @@ impl<L: Listener> Hub<L> {
         self.shard(room).rooms.contains_key(&room)
     }
 
+    /// The number of clients in a room or joining it.
+    pub fn count(&self, room: Uuid) -> usize {
+        self.shard(room).rooms.get(&room).map_or(0, |room| room.members.len())
+    }
+
     /// The partitions with a client in, or joining, one of their rooms.
     pub fn partitions(&self) -> std::collections::HashSet<u32> {
         let of_shard = |shard: &Mutex<Shard<L>>| {

@@ -103,7 +103,7 @@ async fn take(app: &App, caller: Identity, request: Request) -> Result<Response,
             None => return Err(Error::field(multipart::FILE, "must be given")),
         }
     };
-    let first = fields.clone();
+    let (first, user) = (fields.clone(), caller.user_id);
     let mut upload = Upload::begin(
         &app.clients,
         &caller.credential,
@@ -135,12 +135,17 @@ async fn take(app: &App, caller: Identity, request: Request) -> Result<Response,
         }
         upload.meanwhile(fields.take(part)).await?;
     }
+    let room = fields.room_id.clone();
     let finish = Finish {
         room_id: fields.room_id.filter(|_| first.room_id.is_none()),
         client_message_id: fields.client_message_id.filter(|_| first.client_message_id.is_none()),
         timeout_ms: app.config.request_timeout.max(KEPT_WITHIN).as_millis() as u32,
     };
-    uploaded(&upload.finish(finish).await?)
+    let answer = upload.finish(finish).await?;
+    if let Some(room) = room.and_then(|room| room.parse().ok()) {
+        app.typing.posted(room, user);
+    }
+    uploaded(&answer)
 }
 
 fn uploaded(answer: &UploadResponse) -> Result<Response, Error> {

@@ -50,6 +50,8 @@ async fn every_documented_message_occurs() {
         ("react", json!({"name": "👍", "on": true, "seq": 99})),
         ("remove", json!({})),
         ("read", json!({"seq": 3})),
+        ("typing", json!({"on": true})),
+        ("typing", json!({})),
         ("remove", json!({"seq": 99})),
     ] {
         socket.emit(event, of_message(rest)).await.unwrap();
@@ -86,6 +88,7 @@ async fn every_documented_message_occurs() {
         "fileUpload",
         "read",
         "unread",
+        "typing",
         "error",
         "memberJoined",
         "memberLeft",
@@ -102,7 +105,7 @@ async fn every_documented_message_occurs() {
 
     // Only the server checks messages from clients.
     let said =
-        ["joinRoom", "leaveRoom", "auth", "sendMessage", "shareFile", "edit", "remove", "pin", "react", "markRead"];
+        ["joinRoom", "leaveRoom", "auth", "sendMessage", "shareFile", "edit", "remove", "pin", "react", "markRead", "type"];
     let (all, seen) = events::all_and_seen();
     let missing = all.iter().filter(|name| !said.contains(&name.as_str()) && !seen.contains(*name)).collect::<Vec<_>>();
     assert!(missing.is_empty(), "never seen: {missing:?}");

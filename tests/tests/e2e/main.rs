@@ -38,6 +38,7 @@ mod stickiness;
 mod tls;
 #[cfg(test)] // Likewise.
 mod tracing;
+mod typing;
 mod unread;
 mod upgrade;
 mod world;

@@ -51,7 +51,7 @@ async fn exposed_metrics_are_documented() {
     for n in 1..=cluster.plan.gateways {
         let port = cluster.plan.admin_port((Role::Gateway, n));
         let receives = async || {
-            (Exposition::scrape(port).await.ok()?.value("confab_bus_listeners{state=\"up\"}")? == 3.0).then_some(())
+            (Exposition::scrape(port).await.ok()?.value("confab_bus_listeners{state=\"up\"}")? == 4.0).then_some(())
         };
         eventually("a gateway is connected to the bus", STEP_LIMIT, receives).await.unwrap();
     }
@@ -136,7 +136,7 @@ async fn events_are_counted() {
         ("confab_message_append_seconds_bucket{le=\"+Inf\"}", 1.0),
         ("confab_message_append_rows_bucket{le=\"1\"}", 1.0),
         ("confab_message_queue_seconds_count", 1.0),
-        ("confab_bus_listeners{state=\"up\"}", 4.0),
+        ("confab_bus_listeners{state=\"up\"}", 5.0),
         ("confab_file_uploads", 0.0),
         ("confab_file_upload_bytes_total", 10.0),
         ("confab_file_upload_seconds_count{outcome=\"ok\"}", 1.0),
@@ -181,7 +181,7 @@ async fn missing_bus_shows_in_the_metrics() {
     api.post("/api/messages", &account, json!({"roomId": room, "content": "late"})).await.unwrap().expect(201).unwrap();
     let dropped = async || {
         let seen = Exposition::scrape(server.admin_port()).await.ok()?;
-        assert_eq!(seen.value("confab_bus_listeners{state=\"down\"}"), Some(4.0));
+        assert_eq!(seen.value("confab_bus_listeners{state=\"down\"}"), Some(5.0));
         assert_eq!(seen.value("confab_bus_listeners{state=\"up\"}"), Some(0.0));
         (seen.value("confab_bus_dropped_total{reason=\"bus_down\"}")? > 0.0).then_some(())
     };

@@ -14,12 +14,18 @@ fn valid_payloads_are_accepted_and_others_rejected() {
     assert!(matches!(parse_text("leaveRoom", &format!(r#"{{"roomId":{ROOM:?}}}"#)), Ok((_, Request::Leave))));
     let message = format!(r#"{{"roomId":{ROOM:?},"content":"hi","seq":9,"future":[]}}"#);
     assert!(matches!(parse_text("message", &message), Ok((_, Request::Send(m))) if m.content == "hi"));
+    for on in [true, false] {
+        let typing = format!(r#"{{"roomId":{ROOM:?},"on":{on}}}"#);
+        assert!(matches!(parse_text("typing", &typing), Ok((_, Request::Typing(is_on))) if is_on == on));
+    }
     let binary = format!(r#"{{"roomId":{ROOM:?},"content":{{"_placeholder":true,"num":0}}}}"#);
     for (name, bad) in [
         ("message", "null"),
         ("message", "{}"),
         ("message", "[]"),
         ("message", &*binary),
+        ("typing", &*format!(r#"{{"roomId":{ROOM:?}}}"#)),
+        ("typing", r#"{"roomId":"x","on":true}"#),
         ("leaveRoom", "7"),
         ("joinRoom", "null"),
         ("joinRoom", r#""x""#),

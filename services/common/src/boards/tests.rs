@@ -90,10 +90,10 @@ async fn large_boards_are_written(boards: Boards) {
 async fn boards_in_redis_expire() {
     let (boards, mine) = (redis(), board());
     boards.write(&mine, 1, Vec::new()).await.unwrap();
-    let client = redis::Client::open(testing::redis().expose()).unwrap();
+    let client = ::redis::Client::open(testing::redis().expose()).unwrap();
     let mut connection = client.get_multiplexed_async_connection().await.unwrap();
     let key = format!("confab.presence.{{all}}.{mine}");
-    let left = redis::cmd("PTTL").arg(&key).query_async::<i64>(&mut connection).await.unwrap();
+    let left = ::redis::cmd("PTTL").arg(&key).query_async::<i64>(&mut connection).await.unwrap();
     assert!((1..=35_000).contains(&left), "{left}");
 }
 

@@ -20,7 +20,9 @@ async fn two() -> (Arc<Typing>, Arc<Typing>, broadcast::Receiver<Typed>) {
         heard.try_recv().is_ok()
     })
     .await;
-    while heard.try_recv().is_ok() {}
+    let last = Typed { user: Uuid::nil(), ..ada(false) };
+    one.tell(last.clone());
+    while heard.recv().await.unwrap() != last {}
     (one, two, heard)
 }
 

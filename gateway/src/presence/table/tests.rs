@@ -215,6 +215,6 @@ fn the_watched_users_of_a_socket_are_bounded() {
         assert_eq!(table.watch(1, Uuid::from_u128(user)), Some(false));
     }
     assert_eq!(table.watch(1, Uuid::from_u128(u128::MAX)), None);
-    assert_eq!(table.watch(1, Uuid::from_u128(0)), Some(true), "a repeat takes no place");
+    assert_eq!(table.watch(1, Uuid::from_u128(0)), Some(false), "a repeat takes no place");
     assert_eq!(table.watch(2, Uuid::from_u128(u128::MAX)), Some(false));
 }

@@ -1,7 +1,7 @@
 //! Presence: who has a socket at any gateway, and what each user says about it.
 //!
 //! Each gateway knows the users of its own sockets ([`own`]) and tells the others what changes. Of the users of other
-//! gateways it knows only those whom its clients watch ([`table`]). Both are plain data without I/O: the caller passes
+//! gateways it knows only those that its clients watch ([`table`]). Both are plain data without I/O: the caller passes
 //! the time.
 
 pub mod own;
@@ -11,7 +11,7 @@ use std::time::Duration;
 
 /// A user whose last socket has ended is shown as before for this long, so that a reconnect is not noticed.
 pub const GRACE: Duration = Duration::from_secs(10);
-/// A gateway that was not heard for this long has ended, with all its sockets.
+/// A gateway that was not received for this long has ended, with all its sockets.
 pub const SILENCE: Duration = Duration::from_secs(35);
 /// While the gateways cannot hear each other, what is known is shown for this long.
 pub const LAST_KNOWN: Duration = Duration::from_secs(60);

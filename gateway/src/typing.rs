@@ -46,7 +46,7 @@ pub struct Typing {
     bus: Bus,
     /// Identifies this process in notices.
     origin: String,
-    heard: broadcast::Sender<Typed>,
+    received: broadcast::Sender<Typed>,
 }
 
 impl Typing {
@@ -57,7 +57,7 @@ impl Typing {
             table: Mutex::default(),
             bus: bus.clone(),
             origin: Uuid::now_v7().to_string(),
-            heard: broadcast::channel(WAITING).0,
+            received: broadcast::channel(WAITING).0,
         });
         let (subscriptions, notices) = bus.listen();
         tokio::spawn(typing.clone().listen(subscriptions, notices));
@@ -66,7 +66,7 @@ impl Typing {
 
     /// The notices of all gateways from now on. Show one only if [`admit`](Self::admit) it.
     pub fn subscribe(&self) -> broadcast::Receiver<Typed> {
-        self.heard.subscribe()
+        self.received.subscribe()
     }
 
     /// Records that the user types at a socket of this gateway, and tells it to all gateways, at most once in 3 s for a
@@ -98,7 +98,7 @@ impl Typing {
         rooms.into_iter().for_each(|room| self.tell(stopped(room, user)));
     }
 
-    /// Decides whether a notice is shown to the clients in its room at this gateway, of whom there are `followers`.
+    /// Decides whether a notice is shown to the clients in its room at this gateway: `followers` clients
     /// Returns the user's name if it is.
     pub fn admit(&self, typed: &Typed, followers: usize) -> Option<String> {
         self.table.lock().hear(typed, followers, Instant::now())
@@ -114,7 +114,7 @@ impl Typing {
         };
         self.bus.publish(TYPING, notice.encode_to_vec());
         // Without a subscriber there is no client yet.
-        let _ = self.heard.send(typed);
+        let _ = self.received.send(typed);
     }
 
     async fn listen(self: Arc<Self>, subscriptions: Subscriptions, mut notices: Notices) {
@@ -145,7 +145,7 @@ impl Typing {
             return;
         }
         match notice.ok().and_then(plausible) {
-            Some(typed) => drop(self.heard.send(typed)),
+            Some(typed) => drop(self.received.send(typed)),
             None => bus::dropped("malformed", 1),
         }
     }

@@ -72,9 +72,9 @@ struct Typist<'a> {
 }
 
 /// Shows who types to the clients of this gateway.
-pub async fn show(chat: Arc<Chat>, mut heard: Receiver<Typed>) {
+pub async fn show(chat: Arc<Chat>, mut received: Receiver<Typed>) {
     loop {
-        match heard.recv().await {
+        match received.recv().await {
             Ok(typed) => show_one(&chat, &typed),
             Err(RecvError::Lagged(_)) => {}
             Err(RecvError::Closed) => return,

@@ -22,7 +22,7 @@ pub struct Own {
 
 struct User {
     sockets: Vec<(u64, Said)>,
-    /// What the other gateways were told last.
+    /// What the other gateways received last.
     told: Here,
     left: Instant,
     /// When the user was last stored as seen, and whether that must be repeated.
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn the_strongest_of_all_sockets_is_told_once() {
+    fn the_strongest_of_all_sockets_is_announced_once() {
         let (mut own, now) = (Own::default(), Instant::now());
         assert_eq!(own.say(ADA, 1, Said::Online, now), Some(Here::Live(Said::Online)));
         assert_eq!(own.say(ADA, 2, Said::Away, now), None);

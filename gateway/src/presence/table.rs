@@ -1,4 +1,4 @@
-//! The users whom this gateway's clients watch: what each gateway tells of them, what clients see, and which client has
+//! The users that this gateway's clients watch: what each gateway tells of them, what clients see, and which client has
 //! seen it.
 
 use std::collections::{HashMap, HashSet};
@@ -27,7 +27,7 @@ pub struct Table {
     nodes: HashMap<Node, Heard>,
     users: HashMap<Uuid, Watched>,
     sockets: HashMap<u64, Vec<Uuid>>,
-    /// The users of whom clients may have news.
+    /// Users with possible news for clients.
     changed: HashSet<Uuid>,
     /// Since when the gateways cannot hear each other.
     deaf_since: Option<Instant>,
@@ -165,9 +165,9 @@ impl Table {
     /// A gateway tells that it is there, after its change with this number, with the changes up to it.
     pub fn hear(&mut self, node: Node, counter: u64, changes: &[(Uuid, Option<Here>)], now: Instant) -> Heed {
         let expected = match self.nodes.get_mut(&node) {
-            Some(heard) => {
-                heard.at = now;
-                heard.counter + changes.len() as u64
+            Some(received) => {
+                received.at = now;
+                received.counter + changes.len() as u64
             }
             None => return Heed::Missed,
         };
@@ -178,7 +178,7 @@ impl Table {
         if counter > expected {
             return Heed::Missed;
         }
-        self.nodes.entry(node).and_modify(|heard| heard.counter = counter);
+        self.nodes.entry(node).and_modify(|received| received.counter = counter);
         for (user, here) in changes {
             self.tell(node, *user, *here, now);
         }
@@ -230,8 +230,8 @@ impl Table {
     pub fn set_deaf(&mut self, is_deaf: bool, now: Instant) {
         self.deaf_since = is_deaf.then(|| self.deaf_since.unwrap_or(now));
         if !is_deaf {
-            // No gateway could be heard meanwhile.
-            self.nodes.values_mut().for_each(|heard| heard.at = now);
+            // No gateway could be received meanwhile.
+            self.nodes.values_mut().for_each(|received| received.at = now);
         }
     }
 
@@ -248,7 +248,7 @@ impl Table {
             }
             return;
         }
-        self.nodes.retain(|_, heard| now - heard.at < SILENCE);
+        self.nodes.retain(|_, received| now - received.at < SILENCE);
         for (user, watched) in &mut self.users {
             watched.told.retain(|(node, here, at)| {
                 self.nodes.contains_key(node) && (matches!(here, Here::Live(_)) || now - *at < GRACE)

@@ -84,7 +84,7 @@ mod tests {
     const ROOM: Uuid = Uuid::from_u128(1);
 
     #[test]
-    fn a_user_is_told_at_most_once_in_three_seconds_also_after_a_stop() {
+    fn a_user_is_announced_at_most_once_in_three_seconds_also_after_a_stop() {
         let (mut own, start) = (Own::default(), Instant::now());
         let at = |ms| start + Duration::from_millis(ms);
         assert!(own.begin(ADA, ROOM, 1, at(0)));

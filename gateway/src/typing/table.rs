@@ -1,4 +1,4 @@
-//! The users whom this gateway's clients see typing, and how much of it they are sent.
+//! The users that this gateway's clients see typing, and how many notices they receive.
 
 use std::collections::HashMap;
 use std::time::Duration;

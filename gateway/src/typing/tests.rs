@@ -10,47 +10,47 @@ fn ada(on: bool) -> Typed {
     Typed { room: ROOM, user: ADA, username: if on { "ada".into() } else { String::new() }, on }
 }
 
-/// Two gateways of which the second hears the first.
+/// Two gateways of which the second receives the first.
 async fn two() -> (Arc<Typing>, Arc<Typing>, broadcast::Receiver<Typed>) {
     let bus = bus();
     let (one, two) = (Typing::start(&bus), Typing::start(&bus));
-    let mut heard = two.subscribe();
+    let mut received = two.subscribe();
     eventually(|| {
         one.tell(ada(false));
-        heard.try_recv().is_ok()
+        received.try_recv().is_ok()
     })
     .await;
     let last = Typed { user: Uuid::nil(), ..ada(false) };
     one.tell(last.clone());
-    while heard.recv().await.unwrap() != last {}
-    (one, two, heard)
+    while received.recv().await.unwrap() != last {}
+    (one, two, received)
 }
 
 #[tokio::test]
 async fn gateways_hear_each_other() {
-    let (one, _two, mut heard) = two().await;
+    let (one, _two, mut received) = two().await;
     let mut own = one.subscribe();
     one.begin(ada(true), 1);
     one.begin(ada(true), 1);
     one.left(ADA, 1);
     for expected in [ada(true), ada(false)] {
         assert_eq!(own.recv().await.unwrap(), expected);
-        assert_eq!(heard.recv().await.unwrap(), expected);
+        assert_eq!(received.recv().await.unwrap(), expected);
     }
     assert!(own.try_recv().is_err(), "a gateway does not hear its own notices twice");
 }
 
 #[tokio::test]
 async fn a_post_at_another_gateway_ends_it() {
-    let (one, two, mut heard) = two().await;
+    let (one, two, mut received) = two().await;
     one.begin(ada(true), 1);
-    let typed = heard.recv().await.unwrap();
+    let typed = received.recv().await.unwrap();
     assert!(two.admit(&typed, 3) == Some("ada".into()));
     two.posted(ROOM, ADA);
-    assert_eq!(heard.recv().await.unwrap(), ada(false));
+    assert_eq!(received.recv().await.unwrap(), ada(false));
     assert!(two.admit(&ada(false), 3) == Some("ada".into()));
     two.posted(ROOM, ADA);
-    assert!(heard.try_recv().is_err());
+    assert!(received.try_recv().is_err());
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Gateways A and B tell of users whom the socket 1 watches.
+//! Gateways A and B tell of users that the socket 1 watches.
 
 use std::time::Duration;
 

@@ -24,7 +24,7 @@ const NODES: usize = 1000;
 /// The watched users. The caller bounds the watches of one user's sockets by the limit of sockets.
 #[derive(Default)]
 pub struct Table {
-    nodes: HashMap<Node, Heard>,
+    nodes: HashMap<Node, Gateway>,
     users: HashMap<Uuid, Watched>,
     sockets: HashMap<u64, Vec<Uuid>>,
     /// Users with possible news for clients.
@@ -34,7 +34,7 @@ pub struct Table {
 }
 
 /// A gateway.
-struct Heard {
+struct Gateway {
     /// The number of its last change.
     counter: u64,
     at: Instant,
@@ -214,7 +214,7 @@ impl Table {
         if self.nodes.len() >= NODES && !self.nodes.contains_key(&node) {
             return false;
         }
-        self.nodes.insert(node, Heard { counter, at: now });
+        self.nodes.insert(node, Gateway { counter, at: now });
         for (user, watched) in &mut self.users {
             let here = board.get(user);
             let since = here.and_then(|(_, age)| now.checked_sub(*age)).unwrap_or(now);

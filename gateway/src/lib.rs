@@ -15,7 +15,6 @@ pub mod new_change;
 pub mod new_message;
 mod own_reactions;
 mod payload;
-pub mod presence;
 pub mod problem;
 pub mod rest;
 mod rooms;

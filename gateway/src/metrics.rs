@@ -49,9 +49,18 @@ impl Metrics {
         );
         LIMITS.exist(&["origin", "pages", "rooms_per_socket", "sockets_per_user", "sockets_per_address", "typing"]);
         confab_socketio::METRICS.outbox_waits.exist(&["join", "page", "recovery", "send"]);
-        let events =
         let events = [
-            "joinRoom", "leaveRoom", "message", "edit", "remove", "pin", "fileUpload", "read", "react", "auth", "typing",
+            "joinRoom",
+            "leaveRoom",
+            "message",
+            "edit",
+            "remove",
+            "pin",
+            "fileUpload",
+            "read",
+            "react",
+            "auth",
+            "typing",
         ];
         let [joins, leaves, messages, edits, removals, pins, uploads, reads, reactions, renewals, typings] =
             events.map(|event| {

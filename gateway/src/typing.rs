@@ -77,16 +77,16 @@ impl Typing {
         }
     }
 
-    /// Tells all gateways that a user of this gateway has stopped.
-    pub fn end(&self, room: Uuid, user: Uuid) {
-        if self.own.lock().end(user, room, Instant::now()) {
+    /// Tells all gateways that a user has stopped at a socket of this gateway, unless the user types at another one.
+    pub fn end(&self, room: Uuid, user: Uuid, socket: u64) {
+        if self.own.lock().end(user, room, Some(socket), Instant::now()) {
             self.tell(stopped(room, user));
         }
     }
 
     /// The user has posted in the room, at this gateway, and no longer types, at any gateway.
     pub fn posted(&self, room: Uuid, user: Uuid) {
-        let was_own = self.own.lock().end(user, room, Instant::now());
+        let was_own = self.own.lock().end(user, room, None, Instant::now());
         if was_own || self.table.lock().has(room, user, Instant::now()) {
             self.tell(stopped(room, user));
         }

@@ -29,7 +29,7 @@ pub async fn typing(chat: &Chat, socket: &Socket, room: Uuid, on: bool) -> Resul
         chat.clients.room.clone().get_room(get).await?;
     }
     if !on {
-        chat.typing.end(room, identity.user_id);
+        chat.typing.end(room, identity.user_id, socket.id());
         return Ok(());
     }
     let (user, username) = (identity.user_id, identity.user.username.clone());
@@ -51,7 +51,7 @@ pub fn posted(chat: &Chat, socket: &Socket, room: Uuid) {
 /// The client has left a room.
 pub fn left(chat: &Chat, socket: &Socket, room: Uuid) {
     if let Some(identity) = socket.client.identity() {
-        chat.typing.end(room, identity.user_id);
+        chat.typing.end(room, identity.user_id, socket.id());
     }
 }
 

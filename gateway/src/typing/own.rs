@@ -54,9 +54,10 @@ impl Own {
         true
     }
 
-    /// Records that the user has stopped; returns whether others may still show the user.
-    pub fn end(&mut self, user: Uuid, room: Uuid, now: Instant) -> bool {
+    /// Records that the user has stopped, at one socket or at all; returns whether others may still show the user.
+    pub fn end(&mut self, user: Uuid, room: Uuid, socket: Option<u64>, now: Instant) -> bool {
         let entry = self.0.get_mut(&user).and_then(|rooms| rooms.iter_mut().find(|entry| entry.room == room));
+        let entry = entry.filter(|entry| socket.is_none_or(|socket| entry.socket == socket));
         entry.is_some_and(|entry| std::mem::take(&mut entry.on) && now - entry.told < EXPIRES_IN)
     }
 
@@ -89,11 +90,11 @@ mod tests {
         let at = |ms| start + Duration::from_millis(ms);
         assert!(own.begin(ADA, ROOM, 1, at(0)));
         assert!(!own.begin(ADA, ROOM, 1, at(2999)));
-        assert!(own.end(ADA, ROOM, at(2999)));
-        assert!(!own.end(ADA, ROOM, at(2999)), "told once");
+        assert!(own.end(ADA, ROOM, Some(1), at(2999)));
+        assert!(!own.end(ADA, ROOM, Some(1), at(2999)), "told once");
         assert!(!own.begin(ADA, ROOM, 1, at(2999)));
         assert!(own.begin(ADA, ROOM, 1, at(3000)));
-        assert!(!own.end(ADA, ROOM, at(9000)), "clients have stopped to show it");
+        assert!(!own.end(ADA, ROOM, Some(1), at(9000)), "clients have stopped to show it");
     }
 
     #[test]
@@ -102,6 +103,7 @@ mod tests {
         own.begin(ADA, ROOM, 1, now);
         own.begin(ADA, ROOM, 2, now);
         assert!(own.left(ADA, 1, now).is_empty());
+        assert!(!own.end(ADA, ROOM, Some(1), now));
         assert_eq!(own.left(ADA, 2, now), [ROOM]);
         assert!(own.left(ADA, 2, now).is_empty());
     }

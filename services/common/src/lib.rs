@@ -3,7 +3,6 @@
 
 pub mod admin;
 pub mod backoff;
-pub mod boards;
 pub mod bus;
 pub mod clock;
 pub mod cluster_key;

@@ -104,8 +104,19 @@ async fn every_documented_message_occurs() {
     receives(&socket, "serverGoingAway").await;
 
     // Only the server checks messages from clients.
-    let said =
-        ["joinRoom", "leaveRoom", "auth", "sendMessage", "shareFile", "edit", "remove", "pin", "react", "markRead", "type"];
+    let said = [
+        "joinRoom",
+        "leaveRoom",
+        "auth",
+        "sendMessage",
+        "shareFile",
+        "edit",
+        "remove",
+        "pin",
+        "react",
+        "markRead",
+        "type",
+    ];
     let (all, seen) = events::all_and_seen();
     let missing = all.iter().filter(|name| !said.contains(&name.as_str()) && !seen.contains(*name)).collect::<Vec<_>>();
     assert!(missing.is_empty(), "never seen: {missing:?}");

@@ -7,7 +7,6 @@ use reqwest::Method;
 use serde_json::json;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
-use uuid::Uuid;
 
 use super::super::history::{Outcome, What};
 use super::super::message::{Seen, Toggle};

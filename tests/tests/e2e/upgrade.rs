@@ -106,12 +106,20 @@ async fn edit_the_first_message(api: &Api, past: &Value, (ada, bob): (&Account, 
     api.call(Method::PATCH, &path, Some(author), Some(json!({"content": "changed"}))).await.unwrap()
 }
 
-/// Checks that the messages of that time can be changed.
+/// Reacts to the first message of that time.
+async fn react_to_the_first_message(api: &Api, past: &Value, who: &Account) -> Answer {
+    let (room, seq) = (past["rooms"][0].as_str().unwrap(), &past["history"][0]["seq"]);
+    api.call(Method::PUT, &format!("/api/rooms/{room}/messages/{seq}/reactions/tea"), Some(who), None).await.unwrap()
+}
+
+/// Checks that the messages of that time can be changed, and that users can react to them.
 async fn changes_come_with_the_new_format(api: &Api, past: &Value, ada: &Account, bob: &Account) {
     let edited = edit_the_first_message(api, past, (ada, bob)).await.expect(200).unwrap();
     assert_eq!((&edited["content"], &edited["id"]), (&json!("changed"), &past["history"][0]["id"]));
     let history = api.history(past["rooms"][0].as_str().unwrap(), ada, 200).await.unwrap();
     assert_eq!(history[0], edited);
+    let reacted = react_to_the_first_message(api, past, bob).await.expect(200).unwrap();
+    assert_eq!(reacted["reactions"], json!([{"name": "tea", "count": 1, "mine": true}]));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -162,6 +170,8 @@ async fn database_of_the_release_before_opens() {
     assert!(!refused.header("retry-after").is_empty());
     let refused = edit_the_first_message(&api, &past, (&ada, &bob)).await;
     assert_eq!((refused.status, refused.code(), refused.header("retry-after")), (503, "unavailable", "30"));
+    let refused = react_to_the_first_message(&api, &past, &bob).await;
+    assert_eq!((refused.status, refused.code()), (503, "unavailable"));
     let finish = async || {
         let mut command = Command::new(programs().join("confab"));
         command.arg("finish-upgrade").envs(settings).current_dir(directory);

@@ -4,6 +4,7 @@
 //! sockets, frames parsed in place, and only the necessary bytes of each message.
 
 pub mod access;
+pub mod acts;
 pub mod attack;
 pub mod conversation;
 pub mod crowd;

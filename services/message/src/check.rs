@@ -121,6 +121,7 @@ pub fn check(new: NewEvent, partitions: u32, arrived: Instant) -> Result<Checked
             access: new.access,
             files: new.files,
             reacted: reacted.into_iter().collect(),
+            reactions: Vec::new(),
         },
         change: new.change,
         closes_room: new.closes_room,

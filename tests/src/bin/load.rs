@@ -4,7 +4,7 @@ use anyhow::ensure;
 use clap::{Parser, Subcommand};
 use confab_tests::cluster::Cluster;
 use confab_tests::embedded::Embedded;
-use confab_tests::load::{access, attack, fanout, files, hintless, idle, send, stalled, start, storm};
+use confab_tests::load::{access, acts, attack, fanout, files, hintless, idle, send, stalled, start, storm};
 use confab_tests::plan::Role;
 
 /// Measures the speed and resource use of a chat server, over plain Socket.IO and /proc
@@ -39,6 +39,8 @@ enum Scenario {
     Hintless(hintless::Hintless),
     /// The cost of the checks of callers: processor time of a token, delay of an act by its limit
     Access(access::Access),
+    /// Reactions, read markers, unread counts and searches: latency, statements, events in the log
+    Acts(acts::Acts),
     /// Hostile clients beside honest ones: the effect on the honest clients, and the server's memory
     Attack(attack::Attack),
     /// The start of the program: time until it is ready, memory, binary size
@@ -72,6 +74,7 @@ async fn run(scenario: Scenario) -> anyhow::Result<()> {
         Scenario::Stalled(stalled) => stalled::run(stalled).await,
         Scenario::Hintless(hintless) => hintless::run(hintless).await,
         Scenario::Access(access) => access::run(access).await,
+        Scenario::Acts(acts) => acts::run(acts).await,
         Scenario::Attack(attack) => attack::run(attack).await,
         Scenario::Start(start) => start::run(start),
         Scenario::All { .. } => Ok(()),

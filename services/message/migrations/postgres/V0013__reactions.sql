@@ -62,6 +62,7 @@ DECLARE
     positions bigint[] := array_fill(NULL::bigint, ARRAY[cardinality(partitions_)]);
     seqs bigint[] := array_fill(NULL::bigint, ARRAY[cardinality(partitions_)]);
     firsts bigint[] := array_fill(NULL::bigint, ARRAY[cardinality(partitions_)]);
+    after json;
     bodies text[] := array_fill(NULL::text, ARRAY[cardinality(partitions_)]);
 BEGIN
     -- In rising order, so that no two appends wait for each other. Held until the commit: commit order is number order.
@@ -158,17 +159,18 @@ BEGIN
         UPDATE partitions p SET head = p.head + 1 WHERE p.partition = fold.partition RETURNING p.head INTO at_position;
         UPDATE room_heads h SET seq = h.seq + 1 WHERE h.partition = fold.partition AND h.room_id = fold.room_id
         RETURNING h.seq INTO at_seq;
+        after := (
+            SELECT json_agg(json_build_object('name', c.name, 'count', c.count) ORDER BY c.n)
+            FROM unnest(names, counts) WITH ORDINALITY AS c (name, count, n));
         bodies[first_number] := (
-            SELECT json_build_object('sender_username', usernames[first_number], 'reacted', json_agg(json_build_object(
+            SELECT json_build_object('sender_username', usernames[first_number], 'reactions', coalesce(after, '[]'), 'reacted', json_agg(json_build_object(
                 'user', senders[c.number], 'username', usernames[c.number], 'name', names_[c.number], 'on', ons[c.number]) ORDER BY c.n))
             FROM unnest(numbers) WITH ORDINALITY AS c (number, n))::text;
         INSERT INTO events (partition, position, room_id, seq, kind, id, sender_id, client_id, body, created_at, target, op)
         VALUES (fold.partition, at_position, fold.room_id, at_seq, 4, first_id, senders[first_number], 'i:' || first_id,
             bodies[first_number], created, fold.target, 5);
         INSERT INTO message_state AS s (partition, room_id, seq, revision, text_revision, reactions)
-        SELECT fold.partition, fold.room_id, fold.target, at_seq, 0,
-            (SELECT json_agg(json_build_object('name', c.name, 'count', c.count) ORDER BY c.n)
-            FROM unnest(names, counts) WITH ORDINALITY AS c (name, count, n))::text
+        VALUES (fold.partition, fold.room_id, fold.target, at_seq, 0, after::text)
         ON CONFLICT (partition, room_id, seq) DO UPDATE SET revision = excluded.revision, reactions = excluded.reactions;
         UPDATE change_runs r SET last_seq = at_seq
         WHERE r.partition = fold.partition AND r.room_id = fold.room_id AND r.last_seq = at_seq - 1 AND r.first_seq = (

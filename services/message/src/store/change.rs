@@ -133,7 +133,7 @@ impl From<Refusal> for Error {
 }
 
 /// What changes have made of a message.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct State {
     /// The `seq` of the last change.
     pub revision: u64,

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::access::AccessChange;
 use super::change::{Change, Op, State};
-use super::reactions::Reacted;
+use super::reactions::{Reacted, Reaction};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -66,6 +66,9 @@ pub struct Body {
     /// [`Op::React`]: before the append, the one reaction to set or to end; in the log, all that were appended together.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub reacted: Vec<Reacted>,
+    /// [`Op::React`], in the log: all reactions to the message after it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub reactions: Vec<Reaction>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -143,7 +146,8 @@ impl EventData {
             self.client_id.len() + body.sender_username.len() + body.content.len() + body.event.len() + body.data.len();
         let access = body.access.as_ref().map_or(0, AccessChange::size);
         let reacted = body.reacted.iter().map(Reacted::size).sum::<usize>();
-        EVENT_OVERHEAD + texts + access + reacted + body.files.iter().map(File::encoded_size).sum::<usize>()
+        let reactions = body.reactions.iter().map(Reaction::size).sum::<usize>();
+        EVENT_OVERHEAD + texts + access + reacted + reactions + body.files.iter().map(File::encoded_size).sum::<usize>()
     }
 }
 
@@ -203,12 +207,15 @@ impl Event {
         self.state = Some(Box::new(state));
     }
 
-    /// Gives a change its message. That of a reaction is without text and files, which a reaction does not change.
+    /// Gives a change its message. That of a reaction has the reactions after it, whatever followed, and neither text nor
+    /// files, which a reaction does not change.
     pub fn give_message(&mut self, mut message: Self) {
         if self.data.change.is_some_and(|change| change.op == Op::React) {
             let body = &mut Arc::make_mut(&mut message.data).body;
             body.content.clear();
             body.files.clear();
+            let state = State { revision: self.seq, reactions: self.data.body.reactions.clone(), ..State::default() };
+            message.state = Some(Box::new(state));
         }
         self.message = Some(Arc::new(message));
     }
@@ -242,7 +249,13 @@ mod tests {
         };
         let deleted_by = Some((Uuid::max(), text(256)));
         let reactions = vec![Reaction { name: text(64), count: u64::MAX }; 20];
-        let state = State { revision: u64::MAX, edited_at_ms: Some(i64::MAX), deleted_by, pinned: true, reactions };
+        let state = State {
+            revision: u64::MAX,
+            edited_at_ms: Some(i64::MAX),
+            deleted_by,
+            pinned: true,
+            reactions: reactions.clone(),
+        };
         for files in [vec![], vec![file.clone(); 10], vec![File { deleted: true, ..file }; 10]] {
             let members = vec![Member { user: Uuid::max(), role: Role::Member }; files.len()];
             let access =
@@ -255,6 +268,7 @@ mod tests {
                 access: Some(access),
                 files,
                 reacted: vec![Reacted { user: Uuid::max(), username: text(200), name: text(64), on: true }; 3],
+                reactions: reactions.clone(),
             };
             let (id, client_id) = (Uuid::max(), client_id(Some(&text(128)), Uuid::max()));
             let data = EventData {

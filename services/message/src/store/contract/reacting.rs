@@ -15,6 +15,7 @@ on_both!(
     reactions_are_listed_in_pages,
     a_storm_is_counted_exactly,
     reads_fold_reactions_into_the_message,
+    each_event_has_the_reactions_after_it,
 );
 
 /// Creates a reaction that is set, or ends.
@@ -273,4 +274,24 @@ async fn reads_fold_reactions_into_the_message(fixture: Fixture) {
     let events = store.read_events(key, Window::After(1), ALL, vec![].into()).await.unwrap().0.events;
     assert!(events.iter().all(|event| event.data.body.reacted.len() == 1 && event.message.is_none()));
     assert_eq!(seqs(&events), [2, 3, 4, 5, 6]);
+}
+
+async fn each_event_has_the_reactions_after_it(fixture: Fixture) {
+    let store = fixture.open().await;
+    let (partition, room) = open_with(&*store, false, &[]).await;
+    let message = message_in(&*store, room).await;
+    let [ada, eve] = [0; 2].map(|_| Uuid::now_v7());
+    for (user, name, on) in [(ada, "a", true), (eve, "b", true), (ada, "a", false), (eve, "b", false)] {
+        append_one(&*store, react(&message, user, name, on)).await;
+    }
+    append_one(&*store, change(&message, message.data.sender, Op::Delete)).await;
+    let page = store.read_log(partition, 0, ALL).await.unwrap();
+    let reactions = page.events.iter().filter(|event| event.data.change.is_some_and(|change| change.op == Op::React));
+    let seen = reactions.map(|event| {
+        let message = event.message.as_deref().unwrap();
+        assert_eq!(message.state.as_ref().unwrap().revision, event.seq);
+        counts(message)
+    });
+    let expected = [named([("a", 1)]), named([("a", 1), ("b", 1)]), named([("b", 1)]), named([])];
+    assert_eq!(seen.collect::<Vec<_>>(), expected);
 }

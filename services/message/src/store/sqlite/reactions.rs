@@ -76,7 +76,12 @@ fn append_fold(
     let Some(first) = numbers.first().map(|n| &batch[*n]) else { return Ok(()) };
     // A repeat sets its state again, as another event.
     let id = Uuid::now_v7();
-    let body = Body { sender_username: first.body.sender_username.clone(), reacted, ..Body::default() };
+    let body = Body {
+        sender_username: first.body.sender_username.clone(),
+        reacted,
+        reactions: reactions.clone(),
+        ..Body::default()
+    };
     let event = EventData { id, client_id: client_id(None, id), body, ..EventData::clone(first) };
     let event = insert(connection, &Arc::new(event), created_at_ms, moving)?;
     let texts =

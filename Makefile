@@ -1,6 +1,6 @@
 # `make` alone lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help run test fuzz images chaos lint fmt api-docs cluster-up cluster-down cluster-status cluster-test bench attack
+.PHONY: help run test fuzz images chaos lint fmt api-docs cluster-up cluster-down cluster-status cluster-test bench bench-acts attack
 
 PYTHON := python3:python3 venv:python3-venv
 SERVERS := '/usr/lib/postgresql/*/bin/postgres:postgresql' redis-server:redis-server nginx:nginx openssl:openssl $(PYTHON)
@@ -103,6 +103,12 @@ bench: ## measure speed and memory of a scratch cluster and a scratch embedded s
 	@scripts/ensure-seaweed.sh
 	cargo build --release --workspace --bins --examples
 	@target/release/load all
+
+bench-acts: ## measure reactions, read markers, unread counts and searches: NAMES="reactions unread marks search"
+	@scripts/ensure-packages.sh $(SERVERS)
+	@scripts/ensure-seaweed.sh
+	cargo build --release --workspace --bins
+	@target/release/load acts $(NAMES)
 
 attack: ## run hostile clients next to honest ones, with the shipped memory limits: half an hour, or NAMES="acks logins"
 	@scripts/ensure-packages.sh $(SERVERS)

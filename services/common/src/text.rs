@@ -5,7 +5,7 @@ mod printable;
 use icu_casemap::CaseMapper;
 use icu_normalizer::ComposingNormalizerBorrowed;
 
-use crate::{Error, Result};
+use crate::{Code, Error, Result};
 use printable::Lines;
 pub use printable::is_blank;
 
@@ -68,6 +68,47 @@ pub fn reaction(field: &str, value: &str, max: usize) -> Result<()> {
         _ => return Ok(()),
     };
     Err(Error::field(field, detail))
+}
+
+/// The deepest nesting of an app's data. Parsers of JSON have limits of their own, often 100 or more levels, and answers
+/// nest the data in some more.
+const MAX_LEVELS: u32 = 64;
+
+/// Validates data of an app: a JSON object of at most `max` bytes and 64 levels. It is kept as it was written.
+///
+/// # Errors
+/// `too_large` for a longer text; `invalid_request` for `field`.
+pub fn json_object(field: &str, value: &str, max: usize) -> Result<()> {
+    if value.len() > max {
+        return Err(Error::new(Code::TooLarge, format!("{field} must be at most {max} bytes")));
+    }
+    if !serde_json::from_str(value).is_ok_and(|json: serde_json::Value| json.is_object()) {
+        return Err(Error::field(field, "must be an object"));
+    }
+    if levels(value) > MAX_LEVELS {
+        return Err(Error::field(field, format!("must be nested at most {MAX_LEVELS} levels deep")));
+    }
+    Ok(())
+}
+
+/// Returns how deep the objects and arrays of a valid JSON text are nested.
+fn levels(json: &str) -> u32 {
+    let (mut depth, mut deepest, mut in_string, mut is_escaped) = (0_u32, 0, false, false);
+    for byte in json.bytes() {
+        match byte {
+            _ if is_escaped => is_escaped = false,
+            b'\\' if in_string => is_escaped = true,
+            b'"' => in_string = !in_string,
+            _ if in_string => {}
+            b'{' | b'[' => {
+                depth += 1;
+                deepest = deepest.max(depth);
+            }
+            b'}' | b']' => depth -= 1,
+            _ => {}
+        }
+    }
+    deepest
 }
 
 /// Rejects NUL characters, which Postgres cannot store.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use confab_common::telemetry::trace::Span;
 use confab_common::{Code, Error, Result, text};
-use confab_proto::limits::{MAX_CLIENT_MESSAGE_ID, MAX_CONTENT, MAX_FILES, MAX_REACTION};
+use confab_proto::limits::{MAX_APP_DATA, MAX_CLIENT_MESSAGE_ID, MAX_CONTENT, MAX_FILES, MAX_REACTION};
 use confab_proto::partition;
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -51,6 +51,10 @@ pub struct NewEvent {
     pub access: Option<AccessChange>,
     /// [`Kind::Change`]: what to change.
     pub change: Option<Change>,
+    /// [`Kind::Message`]: the app's data; empty without.
+    pub message_data: String,
+    /// [`Op::Edit`]: the new data of the app.
+    pub new_data: Option<String>,
     /// [`Op::React`]: the name, and whether the reaction is set or ends.
     pub reaction: Option<(String, bool)>,
     /// The span that appends the event; empty for none.
@@ -99,6 +103,7 @@ pub fn check(new: NewEvent, partitions: u32, arrived: Instant) -> Result<Checked
         Reacted { user: sender, username, name, on }
     });
     within("data", &new.data, 0, MAX_DATA)?;
+    let app_data = check_app_data(kind, new.change, &new.message_data, new.new_data.as_deref())?;
     count("fileIds", new.file_ids.len(), 0, if kind == Kind::Message { MAX_FILES } else { 0 })?;
     let file_ids = new.file_ids.iter().map(|id| text::id("fileIds", id)).collect::<Result<Vec<_>>>()?;
     distinct("fileIds", file_ids.iter().copied())?;
@@ -117,7 +122,7 @@ pub fn check(new: NewEvent, partitions: u32, arrived: Instant) -> Result<Checked
             sender_username,
             content: new.content,
             event: new.event,
-            data: new.data,
+            data: app_data.unwrap_or(new.data),
             access: new.access,
             files: new.files,
             reacted: reacted.into_iter().collect(),
@@ -163,11 +168,27 @@ fn check_change(kind: Kind, change: Option<&Change>, content: &str) -> Result<()
     match change {
         None if kind == Kind::Change => Err(Error::field("change", "must be given")),
         Some(_) if kind != Kind::Change => Err(Error::field("change", "must be absent in events of other kinds")),
-        Some(change) if change.op != Op::Edit && !content.is_empty() => {
-            Err(Error::field("content", "must be empty in changes except edits"))
+        Some(change) if (change.op != Op::Edit || change.keeps_text) && !content.is_empty() => {
+            Err(Error::field("content", "must be empty in changes except edits of the text"))
+        }
+        Some(change) if change.op != Op::Edit && change.keeps_text => {
+            Err(Error::field("change.keepContent", "must be false in changes except edits"))
         }
         _ => Ok(()),
     }
+}
+
+/// Checks that only messages and edits have data of an app, and returns it. An edit has a text, data, or both.
+fn check_app_data(kind: Kind, change: Option<Change>, of_message: &str, of_edit: Option<&str>) -> Result<Option<String>> {
+    let edits = change.is_some_and(|change| change.op == Op::Edit);
+    if (kind != Kind::Message && !of_message.is_empty()) || (!edits && of_edit.is_some()) {
+        return Err(Error::field("data", "must be absent here"));
+    }
+    if change.is_some_and(|change| change.keeps_text) && of_edit.is_none() {
+        return Err(Error::field("change.keepContent", "must go together with data"));
+    }
+    let given = of_edit.or((!of_message.is_empty()).then_some(of_message));
+    given.map(|data| text::json_object("data", data, MAX_APP_DATA).map(|()| data.to_owned())).transpose()
 }
 
 /// Checks that exactly the reactions have a name. They are acts of a user, and have no client id, because a repeat sets

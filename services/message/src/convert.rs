@@ -27,7 +27,8 @@ pub fn event(event: &Event) -> pb::Event {
         // The text of an edit is that of its message, unless later changes have replaced it.
         content: if data.kind == Kind::Change { String::new() } else { data.body.content.clone() },
         event: data.body.event.clone(),
-        data: data.body.data.clone(),
+        data: if data.kind == Kind::System { data.body.data.clone() } else { String::new() },
+        message_data: if data.kind == Kind::Message { data.body.data.clone() } else { String::new() },
         created_at_ms: event.created_at_ms,
         files: data.body.files.iter().map(|it| file(it, data.room)).collect(),
         traceparent: String::new(),
@@ -132,8 +133,8 @@ pub fn new_change(change: &pb::NewChange) -> Result<Change> {
         return Err(Error::field("change.target", "must be given"));
     }
     let target_id = if change.target_id.is_empty() { None } else { Some(text::id("id", &change.target_id)?) };
-    let (unchanged_since, moderator) = (change.unchanged_since, change.moderator);
-    Ok(Change { target: change.target, op, target_id, unchanged_since, moderator })
+    let (unchanged_since, moderator, keeps_text) = (change.unchanged_since, change.moderator, change.keep_content);
+    Ok(Change { target: change.target, op, target_id, unchanged_since, moderator, keeps_text })
 }
 
 fn access(change: &AccessChange) -> pb::AccessChange {

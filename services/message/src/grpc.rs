@@ -297,7 +297,7 @@ fn reading(reading: &pb::Reading) -> Reading<'_> {
 }
 
 /// Converts an event that this program sends. Each kind of event has one author among the programs.
-fn new_event(event: pb::NewEvent, peer: &Peer) -> Result<NewEvent> {
+fn new_event(mut event: pb::NewEvent, peer: &Peer) -> Result<NewEvent> {
     let author = match event.kind() {
         pb::Kind::File => Role::File,
         pb::Kind::System => Role::Room,
@@ -320,6 +320,8 @@ fn new_event(event: pb::NewEvent, peer: &Peer) -> Result<NewEvent> {
         closes_room: event.closes_room,
         access: event.access.as_ref().map(convert::access_change).transpose()?,
         change: event.change.as_ref().map(convert::new_change).transpose()?,
+        message_data: event.message_data,
+        new_data: event.change.as_mut().and_then(|change| change.data.take()),
         reaction: event.change.map(|change| (change.name, change.on)),
         traceparent: event.traceparent,
         timeout: Duration::from_millis(event.timeout_ms.into()),

@@ -128,8 +128,7 @@ impl Service {
         let mut permitted = Vec::with_capacity(checked.len());
         for checked in checked {
             let admission = checked.and_then(|checked| {
-                let needed = checked.pending.data.change.map(|change| change.op.first_format());
-                if needed.is_some_and(|format| self.format() < format) {
+                if self.format() < checked.pending.data.first_format() {
                     return Err(changes::former_format());
                 }
                 if let Some(rights) = &rights {

@@ -111,8 +111,10 @@ pub struct Opened {
     pub format: u32,
 }
 
-/// The format of a new log, and the first one with reactions.
-pub const FORMAT: u32 = 4;
+/// The format of a new log, and the first one with data of messages.
+pub const FORMAT: u32 = 5;
+/// The first format with reactions.
+pub const FORMAT_WITH_REACTIONS: u32 = 4;
 /// The first format with changes of messages.
 pub const FORMAT_WITH_CHANGES: u32 = 3;
 /// The first format with private rooms and members. In format 1, every room is public and needs no opening.

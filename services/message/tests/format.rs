@@ -37,7 +37,7 @@ async fn an_outdated_replica_becomes_unready_and_rejects_calls() {
     testing::eventually(|| process.readiness.missing().is_some()).await;
     assert_eq!(process.readiness.missing().unwrap(), "waiting for a program of the log's format");
     let notes = process.readiness.notes();
-    assert!(notes.contains("the log has format 99, and this program has format 4"), "{notes}");
+    assert!(notes.contains("the log has format 99, and this program has format 5"), "{notes}");
     let rejected = client.append(AppendRequest::default()).await.unwrap_err();
     assert_eq!(Error::from(rejected).code, Code::Unavailable);
     let list = ListEventsRequest { room_id: Uuid::now_v7().to_string(), limit: 1, ..ListEventsRequest::default() };

@@ -15,9 +15,9 @@ pub struct Reading<'a> {
     pub moderator: bool,
 }
 
-/// The rejection of changes of messages while replicas of the release before may be running.
+/// The rejection of changes and data of messages while replicas of the release before may be running.
 pub fn former_format() -> Error {
-    let detail = "the log is being upgraded; changes of messages come with `confab-message finish-upgrade`";
+    let detail = "the log is being upgraded; changes and data of messages come with `confab-message finish-upgrade`";
     Error::new(Code::Unavailable, detail).retry_in(AFTER_UPGRADE)
 }
 

@@ -4,7 +4,7 @@ use confab_common::{Code, Error, Result};
 use uuid::Uuid;
 
 use super::reactions::{MAX_NAMES, Reaction};
-use super::{FORMAT, FORMAT_WITH_CHANGES};
+use super::{FORMAT_WITH_CHANGES, FORMAT_WITH_REACTIONS};
 
 /// Maximum pinned messages of a room.
 pub const MAX_PINS: u32 = 100;
@@ -24,7 +24,7 @@ impl Op {
     pub fn first_format(self) -> u32 {
         match self {
             Self::Edit | Self::Delete | Self::Pin | Self::Unpin => FORMAT_WITH_CHANGES,
-            Self::React => FORMAT,
+            Self::React => FORMAT_WITH_REACTIONS,
         }
     }
 }
@@ -56,12 +56,14 @@ pub struct Change {
     pub unchanged_since: Option<u64>,
     /// Whether the sender is a server key without a user.
     pub moderator: bool,
+    /// [`Op::Edit`]: whether the text stays, so that only the data changes. The log then contains the present text.
+    pub keeps_text: bool,
 }
 
 impl Change {
     /// Creates a change of a message in any state.
     pub fn new(target: u64, op: Op) -> Self {
-        Self { target, op, target_id: None, unchanged_since: None, moderator: false }
+        Self { target, op, target_id: None, unchanged_since: None, moderator: false, keeps_text: false }
     }
 
     /// What the change does to which message. An identity names one act.
@@ -83,6 +85,8 @@ pub enum Refusal {
     Deleted,
     /// The edit would leave a message without text and files.
     Empty,
+    /// The edit has data for a shared file.
+    NoData,
     TooManyPins,
     /// The message was edited or deleted since.
     Changed,
@@ -101,6 +105,7 @@ impl Refusal {
             "other_message" => Self::OtherMessage,
             "deleted" => Self::Deleted,
             "empty" => Self::Empty,
+            "no_data" => Self::NoData,
             "too_many_pins" => Self::TooManyPins,
             "changed" => Self::Changed,
             "too_many_names" => Self::TooManyNames,
@@ -121,6 +126,7 @@ impl From<Refusal> for Error {
             }
             Refusal::Deleted => Self::new(Code::Conflict, "the message is deleted"),
             Refusal::Empty => Self::field("content", "must not be empty"),
+            Refusal::NoData => Self::field("data", "must be absent: a message of type file has none"),
             Refusal::TooManyPins => {
                 Self::new(Code::Conflict, format!("at most {MAX_PINS} messages of a room can be pinned"))
             }

@@ -3,6 +3,7 @@
 mod agreeing;
 mod append;
 mod changes;
+mod data;
 mod deleting;
 mod dropping;
 mod erasing;

@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use super::access::AccessChange;
 use super::change::{Change, Op, State};
+use super::FORMAT;
 use super::reactions::{Reacted, Reaction};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,7 +55,8 @@ pub struct Body {
     /// [`Kind::System`]: the name of the room event.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub event: String,
-    /// [`Kind::System`]: a JSON object with its details.
+    /// [`Kind::System`]: a JSON object with its details. [`Kind::Message`]: the app's data, a JSON object as it was sent;
+    /// empty without data. [`Op::Edit`]: the new data; empty if the data stays.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub data: String,
     /// [`Kind::System`]: the change of the room's visibility or members.
@@ -96,6 +98,13 @@ pub struct File {
 }
 
 impl Body {
+    /// Removes what a deleted message no longer has.
+    fn clear(&mut self) {
+        self.content.clear();
+        self.data.clear();
+        self.files.clear();
+    }
+
     pub(super) fn to_text(&self) -> Result<String> {
         serde_json::to_string(self).map_err(Error::internal)
     }
@@ -137,6 +146,13 @@ impl EventData {
     /// Returns the `clientMessageId`, if the client chose one.
     pub fn client_message_id(&self) -> Option<&str> {
         self.client_id.strip_prefix("c:")
+    }
+
+    /// Returns the first format of the log that may contain the event.
+    pub fn first_format(&self) -> u32 {
+        let has_app_data = self.kind != Kind::System && !self.body.data.is_empty();
+        let of_change = self.change.map_or(0, |change| change.op.first_format());
+        if has_app_data { FORMAT } else { of_change }
     }
 
     /// Returns a close upper bound on the encoded size, in bytes.
@@ -195,25 +211,23 @@ impl Event {
         self
     }
 
-    /// Gives a message the state that changes have made of it, with its present text if it was edited.
-    pub fn fold(&mut self, state: State, text: Option<String>) {
+    /// Gives a message the state that changes have made of it, with its present text and data if they were edited.
+    pub fn fold(&mut self, state: State, text: Option<String>, data: Option<String>) {
         if state.deleted_by.is_some() {
+            Arc::make_mut(&mut self.data).body.clear();
+        } else if text.is_some() || data.is_some() {
             let body = &mut Arc::make_mut(&mut self.data).body;
-            body.content.clear();
-            body.files.clear();
-        } else if let Some(text) = text {
-            Arc::make_mut(&mut self.data).body.content = text;
+            body.content = text.unwrap_or_else(|| std::mem::take(&mut body.content));
+            body.data = data.unwrap_or_else(|| std::mem::take(&mut body.data));
         }
         self.state = Some(Box::new(state));
     }
 
-    /// Gives a change its message. That of a reaction has the reactions after it, whatever followed, and neither text nor
-    /// files, which a reaction does not change.
+    /// Gives a change its message. That of a reaction has the reactions after it, whatever followed, and no text,
+    /// files and data, which a reaction does not change.
     pub fn give_message(&mut self, mut message: Self) {
         if self.data.change.is_some_and(|change| change.op == Op::React) {
-            let body = &mut Arc::make_mut(&mut message.data).body;
-            body.content.clear();
-            body.files.clear();
+            Arc::make_mut(&mut message.data).body.clear();
             let state = State { revision: self.seq, reactions: self.data.body.reactions.clone(), ..State::default() };
             message.state = Some(Box::new(state));
         }

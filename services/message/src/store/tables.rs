@@ -90,6 +90,7 @@ pub static SCHEMA: Schema = Schema {
                 ("erased_to", Number),
                 ("deleted_ordinal", Number),
                 ("reactions", Text),
+                ("data", Text),
             ],
         ),
         Table::new(

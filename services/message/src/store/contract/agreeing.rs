@@ -34,12 +34,16 @@ impl Story {
         let chosen = dice.below(60).to_string();
         let chosen = (dice.below(3) == 0).then_some(chosen.as_str());
         let content = dice.of(&["", "a", "b", "\"c\\"]);
-        let plain =
+        let app_data = dice.of(&["", "", "{}", r#"{"a":"b"}"#, r#"{"\"\\":1}"#]);
+        let mut plain =
             EventData { sender, ..new_message(self.room, chosen, if content.is_empty() { "x" } else { content }) };
+        if dice.below(4) == 0 {
+            plain.body.data = app_data.into();
+        }
         match dice.below(8) {
             0 | 1 => return plain,
             2 if dice.below(3) == 0 => return EventData { kind: Kind::System, ..plain },
-            _ => {}
+            _ => plain.body.data.clear(),
         }
         let op = dice.of(&[Op::Edit, Op::Edit, Op::Edit, Op::Delete, Op::Pin, Op::Unpin, Op::React, Op::React]);
         // Often one of the first events, so that messages have many changes.
@@ -58,9 +62,11 @@ impl Story {
             let body = Body { content: String::new(), reacted: vec![reacted], ..plain.body };
             return EventData { kind: Kind::Change, change, body, client_id: client_id(None, plain.id), ..plain };
         }
-        let change = Change { target, op, target_id, unchanged_since, moderator: dice.below(10) == 0 };
-        let content = if op == Op::Edit { content } else { "" };
-        let body = Body { content: content.into(), ..plain.body };
+        let app_data = if op == Op::Edit { app_data } else { "" };
+        let keeps_text = !app_data.is_empty() && dice.below(2) == 0;
+        let change = Change { target, op, target_id, unchanged_since, moderator: dice.below(10) == 0, keeps_text };
+        let content = if op == Op::Edit && !keeps_text { content } else { "" };
+        let body = Body { content: content.into(), data: app_data.into(), ..plain.body };
         EventData { kind: Kind::Change, change: Some(change), body, ..plain }
     }
 }

@@ -22,7 +22,7 @@ use crate::store::{
 };
 
 const APPEND: &str =
-    "/* append_changes */ SELECT * FROM append_changes($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)";
+    "/* append_changes */ SELECT * FROM change_messages($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)";
 
 /// The messages with the keys $1, $2, $3, each with the number of its key.
 static MESSAGES: LazyLock<String> = LazyLock::new(|| {
@@ -150,6 +150,8 @@ pub async fn append(
                 &asked.iter().map(|change| change.moderator).collect::<Vec<_>>(),
                 &column.of(|data| data.body.content.as_str()),
                 &column.of(|data| data.body.sender_username.as_str()),
+                &asked.iter().map(|change| change.keeps_text).collect::<Vec<_>>(),
+                &column.of(|data| Some(data.body.data.as_str()).filter(|data| !data.is_empty())),
             ],
         )
         .await

@@ -28,7 +28,8 @@ const EVENT: [&str; 12] = [
     "op",
     "ordinal",
 ];
-const STATE: [&str; 7] = ["revision", "content", "edited_at", "deleted_by", "deleted_by_name", "pinned", "reactions"];
+const STATE: [&str; 8] =
+    ["revision", "content", "edited_at", "deleted_by", "deleted_by_name", "pinned", "reactions", "data"];
 const OF_MESSAGE: [&str; 8] =
     ["m_position", "m_kind", "m_id", "m_sender_id", "m_client_id", "m_body", "m_created_at", "m_ordinal"];
 
@@ -60,7 +61,7 @@ pub fn message_of() -> String {
 
 /// The columns of a state `s`.
 pub const STATE_COLUMNS: &str =
-    "s.revision, s.content, s.edited_at, s.deleted_by, s.deleted_by_name, s.pinned, s.reactions";
+    "s.revision, s.content, s.edited_at, s.deleted_by, s.deleted_by_name, s.pinned, s.reactions, s.data";
 /// The columns of the message `m` of a change.
 pub const MESSAGE: &str = "m.position AS m_position, m.kind AS m_kind, m.id AS m_id, m.sender_id AS m_sender_id,
     m.client_id AS m_client_id, m.body AS m_body, m.created_at AS m_created_at, m.ordinal AS m_ordinal";
@@ -75,7 +76,7 @@ pub fn size() -> String {
         "octet_length(body) + octet_length(client_id) + {EVENT_OVERHEAD}
         + CASE WHEN revision IS NULL THEN 0
             ELSE {STATE_OVERHEAD} + coalesce(octet_length(content), 0) + coalesce(octet_length(deleted_by_name), 0)
-                + coalesce(octet_length(reactions), 0) END
+                + coalesce(octet_length(reactions), 0) + coalesce(octet_length(data), 0) END
         + CASE WHEN m_position IS NULL THEN 0
             ELSE {EVENT_OVERHEAD} + octet_length(m_body) + octet_length(m_client_id) END"
     )
@@ -147,6 +148,6 @@ fn fold(row: &Row, message: &mut Event) -> Result<()> {
         pinned: row.get::<_, Option<i64>>(first + 5).is_some(),
         reactions: Reaction::list(row.get(first + 6))?,
     };
-    message.fold(state, row.get(first + 1));
+    message.fold(state, row.get(first + 1), row.get(first + 7));
     Ok(())
 }

@@ -9,7 +9,7 @@ use rusqlite::{Connection, params};
 
 use super::moving::{Moving, insert};
 use super::{judging, opening, reactions, rows};
-use crate::store::{Appended, EventData, FORMAT_WITH_MEMBERS, Op, Opened, Outcome, of_earlier};
+use crate::store::{Appended, Event, EventData, FORMAT_WITH_MEMBERS, Op, Opened, Outcome, of_earlier};
 
 pub fn append(connection: &Connection, batch: &[Arc<EventData>], created_at_ms: i64) -> Result<Appended> {
     let Opened { epoch, format } = opening::opened(connection)?;
@@ -74,10 +74,15 @@ fn append_one(
     if moving.hides(connection, data)? {
         return Ok(Outcome::Hidden);
     }
-    if let Some(change) = &data.change
-        && let Some(outcome) = judging::judge(connection, data, change)?
-    {
-        return Ok(outcome);
+    if let Some(change) = &data.change {
+        if let Some(outcome) = judging::judge(connection, data, change)? {
+            return Ok(outcome);
+        }
+        if change.keeps_text {
+            let with_text = judging::with_text(connection, data, change)?;
+            let event = insert(connection, &with_text, created_at_ms, moving)?;
+            return Ok(Outcome::Appended(Event { data: data.clone(), ..event }));
+        }
     }
     insert(connection, data, created_at_ms, moving).map(Outcome::Appended)
 }

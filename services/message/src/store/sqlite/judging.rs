@@ -13,6 +13,7 @@ use crate::store::{Change, EventData, Kind, MAX_PINS, Op, Outcome, Refusal, Role
 struct Present {
     text_revision: i64,
     content: Option<String>,
+    data: Option<String>,
     is_deleted: bool,
     is_pinned: bool,
 }
@@ -54,11 +55,20 @@ pub fn judge(connection: &Connection, data: &Arc<EventData>, change: &Change) ->
         }));
     }
     let content = &data.body.content;
-    if change.op == Op::Edit && content.is_empty() && original.body.files.is_empty() {
+    if change.op == Op::Edit && content.is_empty() && !change.keeps_text && original.body.files.is_empty() {
         return refused(Refusal::Empty);
     }
+    let app_data = &data.body.data;
+    if change.op == Op::Edit && !app_data.is_empty() && original.kind == Kind::File {
+        return refused(Refusal::NoData);
+    }
     let changes = match change.op {
-        Op::Edit => content != present.content.as_ref().unwrap_or(&original.body.content),
+        Op::Edit => {
+            let has = |data| if data == "" { "{}" } else { data };
+            let present_data = present.data.as_ref().unwrap_or(&original.body.data);
+            (!change.keeps_text && content != present.content.as_ref().unwrap_or(&original.body.content))
+                || (!app_data.is_empty() && has(app_data) != has(present_data))
+        }
         Op::Delete => true,
         Op::Pin => !present.is_pinned,
         Op::Unpin => present.is_pinned,
@@ -79,7 +89,7 @@ pub fn judge(connection: &Connection, data: &Arc<EventData>, change: &Change) ->
 
 fn present(connection: &Connection, data: &EventData, change: &Change) -> Result<Present> {
     let read =
-        "/* judge */ SELECT text_revision, content, deleted_at IS NOT NULL, pinned IS NOT NULL FROM message_state
+        "/* judge */ SELECT text_revision, content, deleted_at IS NOT NULL, pinned IS NOT NULL, data FROM message_state
         WHERE partition = ?1 AND room_id = ?2 AND seq = ?3";
     let key = params![data.partition, data.room.as_bytes(), change.target as i64];
     let present = connection.prepare_cached(read)?.query_row(key, |row| {
@@ -88,6 +98,7 @@ fn present(connection: &Connection, data: &EventData, change: &Change) -> Result
             content: row.get(1)?,
             is_deleted: row.get(2)?,
             is_pinned: row.get(3)?,
+            data: row.get(4)?,
         })
     });
     Ok(present.optional()?.unwrap_or_default())
@@ -98,6 +109,15 @@ fn pins(connection: &Connection, data: &EventData) -> Result<u32> {
         "/* judge */ SELECT count(*) FROM message_state WHERE partition = ?1 AND room_id = ?2 AND pinned IS NOT NULL";
     let key = params![data.partition, data.room.as_bytes()];
     Ok(connection.prepare_cached(count)?.query_row(key, |row| row.get(0))?)
+}
+
+/// Returns an edit that keeps the text of its message with that text, so that the versions of the message have it.
+pub fn with_text(connection: &Connection, data: &Arc<EventData>, change: &Change) -> Result<Arc<EventData>> {
+    let mut data = data.clone();
+    if let Some(message) = rows::message(connection, (data.partition, data.room), change.target)? {
+        Arc::make_mut(&mut data).body.content = message.data.body.content.clone();
+    }
+    Ok(data)
 }
 
 /// Applies a change that was appended as this `seq`.
@@ -112,16 +132,20 @@ pub fn apply(connection: &Connection, data: &EventData, change: &Change, seq: i6
         .execute(key)?;
     match change.op {
         Op::Edit => {
-            let edit = "/* append */ UPDATE message_state SET text_revision = ?4, content = ?5, edited_at = ?6
+            let edit = "/* append */ UPDATE message_state SET text_revision = ?4, content = coalesce(?5, content), edited_at = ?6,
+                    data = coalesce(?7, data)
                 WHERE partition = ?1 AND room_id = ?2 AND seq = ?3";
-            let values = params![partition, room, target, seq, data.body.content, created_at_ms];
+            let (content, app_data) = (&data.body.content, &data.body.data);
+            let content = (!change.keeps_text).then_some(content);
+            let app_data = (!app_data.is_empty()).then_some(app_data);
+            let values = params![partition, room, target, seq, content, created_at_ms, app_data];
             connection.prepare_cached(edit)?.execute(values)?;
             let insert =
                 "/* append */ INSERT INTO message_edits (partition, room_id, target, seq) VALUES (?1, ?2, ?3, ?4)";
             connection.prepare_cached(insert)?.execute(key)?;
         }
         Op::Delete => {
-            let delete = "/* append */ UPDATE message_state SET text_revision = ?4, content = NULL, pinned = NULL, reactions = NULL,
+            let delete = "/* append */ UPDATE message_state SET text_revision = ?4, content = NULL, data = NULL, pinned = NULL, reactions = NULL,
                     deleted_at = ?5, deleted_by = ?6, deleted_by_name = ?7, to_erase = 1, deleted_ordinal = (
                         SELECT ordinal FROM events WHERE partition = ?1 AND room_id = ?2 AND seq = ?3)
                 WHERE partition = ?1 AND room_id = ?2 AND seq = ?3";

@@ -35,7 +35,7 @@ pub const NEWEST_FIRST: &str = concat!(
 const BY_SEQ: &str =
     concat!("/* fold */ SELECT ", columns!(), " FROM events WHERE partition = ?1 AND room_id = ?2 AND seq = ?3");
 const STATE: &str =
-    "/* fold */ SELECT revision, content, edited_at, deleted_by, deleted_by_name, pinned, reactions FROM message_state
+    "/* fold */ SELECT revision, content, edited_at, deleted_by, deleted_by_name, pinned, reactions, data FROM message_state
     WHERE partition = ?1 AND room_id = ?2 AND seq = ?3";
 pub const READ_LOG: &str = concat!(
     "/* read_log */ SELECT ",
@@ -111,10 +111,10 @@ fn fold(connection: &Connection, message: &mut Event) -> Result<()> {
             pinned: row.get::<_, Option<i64>>(5)?.is_some(),
             reactions: Vec::new(),
         };
-        Ok((state, row.get(1)?, row.get::<_, Option<String>>(6)?))
+        Ok((state, (row.get(1)?, row.get(7)?), row.get::<_, Option<String>>(6)?))
     });
-    if let Some((state, text, reactions)) = state.optional()? {
-        message.fold(State { reactions: Reaction::list(reactions.as_deref())?, ..state }, text);
+    if let Some((state, (text, data), reactions)) = state.optional()? {
+        message.fold(State { reactions: Reaction::list(reactions.as_deref())?, ..state }, text, data);
     }
     Ok(())
 }

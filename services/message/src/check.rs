@@ -179,7 +179,12 @@ fn check_change(kind: Kind, change: Option<&Change>, content: &str) -> Result<()
 }
 
 /// Checks that only messages and edits have data of an app, and returns it. An edit has a text, data, or both.
-fn check_app_data(kind: Kind, change: Option<Change>, of_message: &str, of_edit: Option<&str>) -> Result<Option<String>> {
+fn check_app_data(
+    kind: Kind,
+    change: Option<Change>,
+    of_message: &str,
+    of_edit: Option<&str>,
+) -> Result<Option<String>> {
     let edits = change.is_some_and(|change| change.op == Op::Edit);
     if (kind != Kind::Message && !of_message.is_empty()) || (!edits && of_edit.is_some()) {
         return Err(Error::field("data", "must be absent here"));

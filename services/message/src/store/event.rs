@@ -6,9 +6,9 @@ use confab_common::{Error, Result};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::FORMAT;
 use super::access::AccessChange;
 use super::change::{Change, Op, State};
-use super::FORMAT;
 use super::reactions::{Reacted, Reaction};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

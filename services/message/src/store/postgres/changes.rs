@@ -21,8 +21,7 @@ use crate::store::{
     Versions, Window, number,
 };
 
-const APPEND: &str =
-    "/* append_changes */ SELECT * FROM change_messages($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)";
+const APPEND: &str = "/* append_changes */ SELECT * FROM change_messages($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)";
 
 /// The messages with the keys $1, $2, $3, each with the number of its key.
 static MESSAGES: LazyLock<String> = LazyLock::new(|| {

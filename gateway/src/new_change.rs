@@ -2,7 +2,7 @@
 
 use confab_common::{Code, Error, Result, text};
 use confab_proto::auth::v1::UserRef;
-use confab_proto::limits::{MAX_CONTENT, MAX_REACTION};
+use confab_proto::limits::{MAX_APP_DATA, MAX_CONTENT, MAX_REACTION};
 use confab_proto::message::v1::{self as message, Kind, NewEvent, Op};
 use uuid::Uuid;
 
@@ -15,8 +15,12 @@ pub struct NewChange {
     /// The `seq` of the message.
     pub target: u64,
     pub op: Op,
-    /// The new text, for an edit; otherwise empty.
+    /// The new text, for an edit that changes it; otherwise empty.
     pub content: String,
+    /// Whether an edit keeps the text.
+    pub keeps_text: bool,
+    /// The new data of the app, for an edit that changes it.
+    pub data: Option<String>,
     /// The id that the message must have.
     pub target_id: Option<String>,
     /// The message must not have been edited or deleted after this `seq`.
@@ -29,8 +33,18 @@ pub struct NewChange {
 impl NewChange {
     /// A change without conditions.
     pub fn new(room: Uuid, target: u64, op: Op) -> Self {
-        let (content, target_id, unchanged_since, client_message_id) = (String::new(), None, None, None);
-        Self { room, target, op, content, target_id, unchanged_since, client_message_id, reaction: None }
+        Self {
+            room,
+            target,
+            op,
+            content: String::new(),
+            keeps_text: false,
+            data: None,
+            target_id: None,
+            unchanged_since: None,
+            client_message_id: None,
+            reaction: None,
+        }
     }
 
     /// A reaction that is set or ends. It is a state: a client that repeats it sets it again.
@@ -38,13 +52,16 @@ impl NewChange {
         Self { reaction: Some((name, on)), ..Self::new(room, target, Op::React) }
     }
 
-    /// An edit; without a new text there is nothing to edit.
+    /// An edit of the text, of the app's data, or of both.
     ///
     /// # Errors
-    /// `invalid_request` without a text.
-    pub fn edit(room: Uuid, target: u64, content: Option<String>) -> Result<Self> {
-        let content = content.ok_or_else(|| Error::field("content", "must be given"))?;
-        Ok(Self { content, ..Self::new(room, target, Op::Edit) })
+    /// `invalid_request` without either.
+    pub fn edit(room: Uuid, target: u64, content: Option<String>, data: Option<String>) -> Result<Self> {
+        if content.is_none() && data.is_none() {
+            return Err(Error::field("content", "must be given, or data"));
+        }
+        let keeps_text = content.is_none();
+        Ok(Self { content: content.unwrap_or_default(), keeps_text, data, ..Self::new(room, target, Op::Edit) })
     }
 
     /// The event to append. Its id is minted here, so that the append can be repeated safely. `moderator`: the sender
@@ -60,6 +77,9 @@ impl NewChange {
             return Err(Error::new(Code::TooLarge, format!("content must be at most {MAX_CONTENT} bytes")));
         }
         text::no_nul("content", &self.content)?;
+        if let Some(data) = &self.data {
+            text::json_object("data", data, MAX_APP_DATA)?;
+        }
         let target_id = self.target_id.map(|id| text::id("id", &id)).transpose()?;
         if let Some(id) = &self.client_message_id {
             check_client_message_id(id)?;
@@ -78,6 +98,8 @@ impl NewChange {
             moderator,
             name,
             on,
+            data: self.data,
+            keep_content: self.keeps_text,
         };
         Ok(NewEvent {
             id: Uuid::now_v7().to_string(),
@@ -99,7 +121,7 @@ mod tests {
     const ROOM: Uuid = Uuid::from_u128(7);
 
     fn edit() -> NewChange {
-        NewChange::edit(ROOM, 5, Some("tea".into())).unwrap()
+        NewChange::edit(ROOM, 5, Some("tea".into()), None).unwrap()
     }
 
     fn event(change: NewChange) -> Result<NewEvent> {
@@ -130,7 +152,8 @@ mod tests {
         assert_eq!(field(NewChange { content: "a\0".into(), ..edit() }), "content");
         assert_eq!(field(NewChange { target_id: Some("x".into()), ..edit() }), "id");
         assert_eq!(field(NewChange { client_message_id: Some(String::new()), ..edit() }), "clientMessageId");
-        assert_eq!(NewChange::edit(ROOM, 5, None).unwrap_err().fields[0].field, "content");
+        assert_eq!(NewChange::edit(ROOM, 5, None, None).unwrap_err().fields[0].field, "content");
+        assert_eq!(field(NewChange { data: Some("[]".into()), ..edit() }), "data");
         let long = event(NewChange { content: "x".repeat(MAX_CONTENT + 1), ..edit() });
         assert_eq!(long.unwrap_err().code, Code::TooLarge);
         // A message with files may lose its text.

@@ -2,9 +2,10 @@
 
 use confab_common::{Code, Error, Result, text};
 use confab_identity::tokens::Identity;
-use confab_proto::limits::{MAX_CLIENT_MESSAGE_ID, MAX_CONTENT, MAX_FILES};
+use confab_proto::limits::{MAX_APP_DATA, MAX_CLIENT_MESSAGE_ID, MAX_CONTENT, MAX_FILES};
 use confab_proto::message::v1::{Kind, NewEvent};
 use serde::Deserialize;
+use serde_json::value::RawValue;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -25,6 +26,10 @@ pub struct NewMessage {
     /// At most 10 files to attach. A file without a room is moved to this room.
     #[schema(max_items = 10)]
     pub file_ids: Option<Vec<String>>,
+    /// Data of the app with the message: a JSON object of at most 4,096 bytes and 64 levels, which is kept as it was
+    /// sent.
+    #[schema(value_type = Option<Object>)]
+    pub data: Option<Box<RawValue>>,
 }
 
 impl NewMessage {
@@ -46,6 +51,10 @@ impl NewMessage {
         if let Some(id) = &self.client_message_id {
             check_client_message_id(id)?;
         }
+        let message_data = self.data.map(|data| Box::<str>::from(data).into_string()).unwrap_or_default();
+        if !message_data.is_empty() {
+            text::json_object("data", &message_data, MAX_APP_DATA)?;
+        }
         let event = NewEvent {
             id: Uuid::now_v7().to_string(),
             room_id: room_id.to_string(),
@@ -54,6 +63,7 @@ impl NewMessage {
             client_message_id: self.client_message_id,
             content: self.content,
             file_ids,
+            message_data,
             ..NewEvent::default()
         };
         Ok((room_id, event))

@@ -116,7 +116,7 @@ pub fn parse(name: &str, argument: Option<&RawValue>, attachments: &[Bytes]) -> 
             Ok((room, Request::Leave))
         }
         "message" => {
-            let message: NewMessage = read_text(argument, "{ roomId, content, clientMessageId?, fileIds? }")?;
+            let message: NewMessage = read_text(argument, "{ roomId, content, clientMessageId?, fileIds?, data? }")?;
             Ok((text::id("roomId", &message.room_id)?, Request::Send(message)))
         }
         "edit" | "remove" | "pin" => {
@@ -156,20 +156,22 @@ struct ChangeArgument {
     id: Option<String>,
     content: Option<String>,
     client_message_id: Option<String>,
+    data: Option<Box<RawValue>>,
     on: Option<bool>,
 }
 
 /// Parses `edit`, `remove` or `pin`.
 fn parse_change(name: &str, argument: &str) -> Result<NewChange> {
     let shape = match name {
-        "edit" => "{ roomId, seq, content, id?, clientMessageId? }",
+        "edit" => "{ roomId, seq, content?, data?, id?, clientMessageId? }",
         "remove" => "{ roomId, seq, id?, clientMessageId? }",
         _ => "{ roomId, seq, on, id? }",
     };
     let given: ChangeArgument = read_text(argument, shape)?;
     let (room, target) = (text::id("roomId", &given.room_id)?, given.seq);
+    let data = given.data.map(|data| Box::<str>::from(data).into_string());
     let (change, client_message_id) = match (name, given.on) {
-        ("edit", _) => (NewChange::edit(room, target, given.content)?, given.client_message_id),
+        ("edit", _) => (NewChange::edit(room, target, given.content, data)?, given.client_message_id),
         ("remove", _) => (NewChange::new(room, target, Op::Delete), given.client_message_id),
         (_, None) => return Err(Error::field("on", "must be given")),
         // A pin is a state: a client that repeats the event sets it again.

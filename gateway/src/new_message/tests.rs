@@ -3,7 +3,7 @@ use crate::testing::identity;
 
 fn event_of(change: impl FnOnce(&mut NewMessage)) -> Result<NewEvent> {
     let room_id = "0193a4c0-7d50-7cc3-98a5-2f6b8e1d0c01".into();
-    let mut message = NewMessage { room_id, content: "hi".into(), client_message_id: None, file_ids: None };
+    let mut message = NewMessage { room_id, content: "hi".into(), client_message_id: None, file_ids: None, data: None };
     change(&mut message);
     message.into_event(&identity()).map(|(_, event)| event)
 }

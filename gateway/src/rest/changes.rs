@@ -7,12 +7,13 @@ use axum::http::HeaderMap;
 use axum::response::Response;
 use confab_proto::message::v1::Op;
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::json;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::extract::{Actor, Caller, Json, Params, RoomId, Seq};
+use super::extract::{Actor, Caller, JsonWithData, Params, RoomId, Seq};
 use super::messages::client_message_id;
 use super::openapi::problems::{Body, ByKey, Called, Conflict, PreconditionFailed, Unauthorized};
 use super::openapi::{examples, params};
@@ -28,12 +29,11 @@ pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
     OpenApiRouter::default().routes(routes!(edit, delete)).routes(routes!(pin, unpin))
 }
 
-/// A change of a message's text.
+/// A change of a message's text, of the app's data with it, or of both.
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct Edit {
-    /// The new text, up to 16,384 bytes of UTF-8. May be empty only if the message has files. Needed, because a message
-    /// has no other part that an edit can change.
+    /// The new text, up to 16,384 bytes of UTF-8. May be empty only if the message has files. Absent: the text stays.
     #[schema(max_length = 16_384)]
     content: Option<String>,
     /// The id that the message must have; with another id the response is 409, because the log was restored.
@@ -43,12 +43,17 @@ struct Edit {
     /// message changes nothing.
     #[schema(min_length = 1, max_length = 128)]
     client_message_id: Option<String>,
+    /// The new data of the app, a JSON object of at most 4,096 bytes and 64 levels. Absent: the data stays. A message of
+    /// type `file` has none.
+    #[schema(value_type = Option<Object>)]
+    #[expect(dead_code, reason = "the text of the request is kept")]
+    data: Option<IgnoredAny>,
 }
 
 /// Edit a message
 ///
-/// Replaces the text of a message. Allowed only for its author. The former text stays among the message's versions. The
-/// same text changes nothing and succeeds.
+/// Replaces the text of a message, the app's data with it, or both. Allowed only for its author. The former text stays
+/// among the message's versions. The same text and data change nothing and succeed.
 #[utoipa::path(
     patch,
     path = "/api/rooms/{roomId}/messages/{seq}",
@@ -71,13 +76,13 @@ async fn edit(
     Seq(seq): Seq,
     headers: HeaderMap,
     limits: RequestLimits,
-    Json(edit): Json<Edit>,
+    JsonWithData { object: edit, data }: JsonWithData<Edit>,
 ) -> Result<Response, Problem> {
     let change = NewChange {
         target_id: edit.id,
         unchanged_since: if_match(&headers)?,
         client_message_id: client_message_id(&headers, edit.client_message_id)?,
-        ..NewChange::edit(room, seq, edit.content)?
+        ..NewChange::edit(room, seq, edit.content, data.filter(|data| data != "null"))?
     };
     make(&app, &limits, &Actor::User(caller), change).await
 }

@@ -9,12 +9,14 @@ use axum::response::{IntoResponse, Response};
 use confab_common::{Code, Error};
 use confab_identity::tokens::Identity;
 use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde_json::value::RawValue;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
-use super::extract::{Caller, Json, Params, Reader, RoomId, Turns};
+use super::extract::{Caller, JsonWithData, Params, Reader, RoomId, Turns};
 use super::openapi::problems::{Body, ByKey, Called, Conflict, Unauthorized};
 use super::openapi::{examples, params};
 use super::reading::{every_event, readable_events};
@@ -46,6 +48,11 @@ struct RoomMessage {
     /// At most 10 files to attach. A file without a room is moved to this room.
     #[schema(max_items = 10)]
     file_ids: Option<Vec<String>>,
+    /// Data of the app with the message: a JSON object of at most 4,096 bytes and 64 levels, which is kept as it was
+    /// sent.
+    #[schema(value_type = Option<Object>)]
+    #[expect(dead_code, reason = "the text of the request is kept")]
+    data: Option<IgnoredAny>,
 }
 
 /// Send a message to a room
@@ -74,10 +81,10 @@ async fn post(
     RoomId(room): RoomId,
     headers: HeaderMap,
     limits: RequestLimits,
-    Json(message): Json<RoomMessage>,
+    JsonWithData { object, data }: JsonWithData<RoomMessage>,
 ) -> Result<Response, Problem> {
-    let RoomMessage { content, client_message_id, file_ids } = message;
-    let message = NewMessage { room_id: room.to_string(), content, client_message_id, file_ids };
+    let RoomMessage { content, client_message_id, file_ids, .. } = object;
+    let message = NewMessage { room_id: room.to_string(), content, client_message_id, file_ids, data: raw(data) };
     send(&app, caller, &headers, &limits, message).await
 }
 
@@ -108,9 +115,15 @@ async fn post_by_body(
     Caller(caller): Caller,
     headers: HeaderMap,
     limits: RequestLimits,
-    Json(message): Json<NewMessage>,
+    JsonWithData { object, data }: JsonWithData<NewMessage>,
 ) -> Result<Response, Problem> {
+    let message = NewMessage { data: raw(data), ..object };
     send(&app, caller, &headers, &limits, message).await
+}
+
+/// The text of a field; `null` is no data.
+fn raw(data: Option<String>) -> Option<Box<RawValue>> {
+    data.and_then(|data| RawValue::from_string(data).ok()).filter(|data| data.get() != "null")
 }
 
 async fn send(

@@ -78,7 +78,9 @@ pub struct Load {
 impl Load {
     /// Makes space for an event; `None` when the lane is full.
     pub fn add(self: &Arc<Self>, event: &NewEvent) -> Option<Space> {
-        let bytes = event.content.len() + event.file_ids.len() * FILE;
+        let data =
+            event.message_data.len() + event.change.as_ref().and_then(|it| it.data.as_ref()).map_or(0, String::len);
+        let bytes = event.content.len() + data + event.file_ids.len() * FILE;
         let full =
             self.events.load(Ordering::Relaxed) >= QUEUE || self.bytes.load(Ordering::Relaxed) + bytes > QUEUE_BYTES;
         if full {

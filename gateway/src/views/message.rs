@@ -1,8 +1,11 @@
 //! Messages.
 
+use std::sync::LazyLock;
+
 use confab_proto::file::v1::File;
 use confab_proto::message::v1::{Event, Kind};
 use serde::{Serialize, Serializer};
+use serde_json::Map;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
@@ -54,14 +57,14 @@ pub struct MessageJson<'a> {
     /// At most 20, in the order of the first reaction with each name; none to a deleted message.
     #[schema(max_items = 20)]
     reactions: Vec<ReactionJson<'a>>,
+    /// With type `message`, data of the app, `{}` without; with type `file`, always `{}`; with type `system`, details of
+    /// the room event.
+    #[schema(value_type = Object)]
+    data: &'a RawValue,
     /// The name of the room event; only present with type `system`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     event: Option<&'a str>,
-    /// Details of the room event; only present with type `system`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Object)]
-    data: Option<&'a RawValue>,
 }
 
 /// `message`: a text from a user. `file`: a file that a user shared. `system`: an event of the room.
@@ -72,6 +75,13 @@ enum TypeJson {
     Message,
     File,
     System,
+}
+
+/// The data of a message or a room event that has none.
+static NO_DATA: LazyLock<Box<RawValue>> = LazyLock::new(|| serde_json::value::to_raw_value(&Map::new()).expect("JSON"));
+
+fn data(text: &str) -> &RawValue {
+    if text.is_empty() { &NO_DATA } else { serde_json::from_str(text).unwrap_or(&NO_DATA) }
 }
 
 impl<'a> From<&'a Event> for MessageJson<'a> {
@@ -100,8 +110,8 @@ impl<'a> From<&'a Event> for MessageJson<'a> {
             deleted_by,
             pinned: state.is_some_and(|state| state.pinned),
             reactions: reactions(event),
+            data: data(if system { &event.data } else { &event.message_data }),
             event: system.then_some(&event.event),
-            data: system.then(|| serde_json::from_str(&event.data).ok()).flatten(),
         }
     }
 }

@@ -14,6 +14,7 @@ fn send() -> Pending {
         content: "x".into(),
         client_message_id: None,
         file_ids: None,
+        data: None,
     }))
 }
 

@@ -38,3 +38,18 @@ fn each_invalid_field_is_named() {
     assert_eq!(field(|d| d.file_ids = Some((0..11).map(|n| Uuid::from_u128(n).to_string()).collect())), "fileIds");
     assert_eq!(event_of(|d| d.content = "a".repeat(16_385)).unwrap_err().code, Code::TooLarge);
 }
+
+#[test]
+fn data_is_kept_as_it_was_sent() {
+    let raw = |text: &str| Some(serde_json::from_str(text).unwrap());
+    let text = r#"{ "b": 1.0, "a": {"\u0061": null} }"#;
+    assert_eq!(event_of(|d| d.data = raw(text)).unwrap().message_data, text);
+    assert_eq!(event_of(|_| {}).unwrap().message_data, "");
+    let of = |bytes: usize| format!(r#"{{"a":"{}"}}"#, "x".repeat(bytes - 8));
+    event_of(|d| d.data = raw(&of(4096))).unwrap();
+    assert_eq!(event_of(|d| d.data = raw(&of(4097))).unwrap_err().code, Code::TooLarge);
+    for bad in ["[]", "5", r#""text""#, &format!(r#"{{"a":{}{}}}"#, "[".repeat(64), "]".repeat(64))] {
+        let error = event_of(|d| d.data = raw(bad)).unwrap_err();
+        assert_eq!((error.code, &*error.fields[0].field), (Code::InvalidRequest, "data"), "{bad}");
+    }
+}

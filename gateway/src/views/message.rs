@@ -57,14 +57,14 @@ pub struct MessageJson<'a> {
     /// At most 20, in the order of the first reaction with each name; none to a deleted message.
     #[schema(max_items = 20)]
     reactions: Vec<ReactionJson<'a>>,
-    /// With type `message`, data of the app, `{}` without; with type `file`, always `{}`; with type `system`, details of
-    /// the room event.
-    #[schema(value_type = Object)]
-    data: &'a RawValue,
     /// The name of the room event; only present with type `system`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     event: Option<&'a str>,
+    /// With type `message`, data of the app, `{}` without; with type `file`, always `{}`; with type `system`, details of
+    /// the room event.
+    #[schema(value_type = Object)]
+    data: &'a RawValue,
 }
 
 /// `message`: a text from a user. `file`: a file that a user shared. `system`: an event of the room.

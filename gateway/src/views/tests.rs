@@ -20,8 +20,12 @@ fn messages_match_the_contract() {
     let json = serde_json::to_string(&MessageJson::from(&event)).unwrap();
     assert_eq!(
         json,
-        r#"{"id":"m","roomId":"r","seq":7,"type":"message","sender":{"id":"u","username":"Zoë"},"content":"hi\n","files":[],"clientMessageId":null,"createdAt":"2026-11-22T21:24:05.120Z","ordinal":5,"revision":7,"editedAt":null,"deleted":false,"deletedBy":null,"pinned":false,"reactions":[]}"#
+        r#"{"id":"m","roomId":"r","seq":7,"type":"message","sender":{"id":"u","username":"Zoë"},"content":"hi\n","files":[],"clientMessageId":null,"createdAt":"2026-11-22T21:24:05.120Z","ordinal":5,"revision":7,"editedAt":null,"deleted":false,"deletedBy":null,"pinned":false,"reactions":[],"data":{}}"#
     );
+    event.message_data = r#"{ "b": 1.0, "a": "}" }"#.into();
+    let json = serde_json::to_string(&MessageJson::from(&event)).unwrap();
+    assert!(json.ends_with(r#","data":{ "b": 1.0, "a": "}" }}"#), "{json}");
+    event.message_data.clear();
     event.kind = Kind::File.into();
     event.files = vec![
         File {
@@ -62,11 +66,11 @@ fn a_changed_message_shows_its_state() {
     let state = State { revision: 9, edited_at_ms: Some(1), deleted_by: None, pinned: true, reactions: Vec::new() };
     let mut event = Event { seq: 7, state: Some(state), ..Event::default() };
     let json = serde_json::to_string(&MessageJson::from(&event)).unwrap();
-    let edited = r#""revision":9,"editedAt":"1970-01-01T00:00:00.001Z","deleted":false,"deletedBy":null,"pinned":true,"reactions":[]}"#;
+    let edited = r#""revision":9,"editedAt":"1970-01-01T00:00:00.001Z","deleted":false,"deletedBy":null,"pinned":true,"reactions":[],"data":{}}"#;
     assert!(json.ends_with(edited), "{json}");
     event.state = Some(State { revision: 9, deleted_by: Some(ada.clone()), ..State::default() });
     let json = serde_json::to_string(&MessageJson::from(&event)).unwrap();
-    let deleted = r#""revision":9,"editedAt":null,"deleted":true,"deletedBy":{"id":"u","username":"ada"},"pinned":false,"reactions":[]}"#;
+    let deleted = r#""revision":9,"editedAt":null,"deleted":true,"deletedBy":{"id":"u","username":"ada"},"pinned":false,"reactions":[],"data":{}}"#;
     assert!(json.ends_with(deleted), "{json}");
 
     let change = Some(Box::new(Change { target: 7, op: Op::Unpin.into(), message: None, reactions: Vec::new() }));

@@ -22,6 +22,7 @@ macro_rules! at_both_ends {
 pub(crate) use at_both_ends;
 
 mod catching_up;
+mod data;
 mod files;
 mod live;
 mod present;

@@ -125,6 +125,7 @@ impl Scene {
             "deletedBy": null,
             "pinned": false,
             "reactions": [],
+            "data": {},
         });
         assert!(message["ordinal"].is_u64(), "{message}");
         assert_eq!(*message, expected);

@@ -44,6 +44,7 @@ fn with_states(messages: &Value) -> Vec<Value> {
         }
         message["pinned"] = json!(false);
         message["reactions"] = json!([]);
+        message["data"] = json!({});
         message["ordinal"] = json!(null);
         message
     };

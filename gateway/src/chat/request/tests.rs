@@ -49,13 +49,15 @@ fn changes_of_messages_are_parsed() {
     let edit = parse_change("edit", r#","content":"","id":"x","clientMessageId":"c","unknown":[]"#).unwrap();
     assert_eq!((edit.target, edit.op, &*edit.content, edit.room.to_string()), (5, Op::Edit, "", ROOM.to_owned()));
     assert_eq!((edit.target_id.as_deref(), edit.client_message_id.as_deref()), (Some("x"), Some("c")));
+    let edit = parse_change("edit", r#","data":{ "b": 1.0, "a": [] }"#).unwrap();
+    assert_eq!((edit.keeps_text, edit.data.as_deref()), (true, Some(r#"{ "b": 1.0, "a": [] }"#)));
     let remove = parse_change("remove", r#","content":"x","clientMessageId":"c""#).unwrap();
     assert_eq!((remove.op, &*remove.content, remove.client_message_id.as_deref()), (Op::Delete, "", Some("c")));
     for (on, op) in [(true, Op::Pin), (false, Op::Unpin)] {
         assert_eq!(parse_change("pin", &format!(r#","on":{on},"clientMessageId":"c""#)).unwrap().op, op);
     }
     for (name, rest, detail) in [
-        ("edit", "", "content must be given"),
+        ("edit", "", "content must be given, or data"),
         ("edit", r#","content":5"#, "content must be a string"),
         ("remove", r#","id":5"#, "id must be a string"),
         ("pin", "", "on must be given"),
@@ -66,7 +68,7 @@ fn changes_of_messages_are_parsed() {
     let detail = |name, argument: &str| parse_text(name, argument).err().unwrap().detail;
     assert_eq!(detail("remove", &format!(r#"{{"roomId":{ROOM:?}}}"#)), "seq must be given");
     assert_eq!(detail("remove", &format!(r#"{{"roomId":{ROOM:?},"seq":-5}}"#)), "seq must be a whole number");
-    assert_eq!(detail("edit", "[]"), "the payload must be { roomId, seq, content, id?, clientMessageId? }");
+    assert_eq!(detail("edit", "[]"), "the payload must be { roomId, seq, content?, data?, id?, clientMessageId? }");
 }
 
 #[test]
@@ -85,7 +87,7 @@ fn an_error_names_the_field() {
     assert_eq!(detail("message", r#"{"roomId":"r","content":5}"#), "content must be a string");
     assert_eq!(detail("message", r#"{"content":"x"}"#), "roomId must be given");
     assert_eq!(detail("message", r#"{"roomId":"r","content":"x","fileIds":["a",1]}"#), "fileIds[1] must be a string");
-    assert_eq!(detail("message", "[]"), "the payload must be { roomId, content, clientMessageId?, fileIds? }");
+    assert_eq!(detail("message", "[]"), "the payload must be { roomId, content, clientMessageId?, fileIds?, data? }");
     assert_eq!(detail("leaveRoom", r#"{"roomId":7}"#), "roomId must be a string");
     assert_eq!(detail("leaveRoom", "{}"), "roomId must be given");
     assert_eq!(detail("joinRoom", &format!(r#"{{"roomId":{ROOM:?},"after":"x"}}"#)), "after must be a whole number");

@@ -21,7 +21,7 @@ async fn message_is_equal_in_acknowledgement_event_and_history() {
         "id": message["id"], "roomId": scene.room, "seq": 1, "type": "message",
         "sender": {"id": scene.account.id, "username": scene.account.username},
         "content": "Grüße, 世界 🌍", "files": [], "clientMessageId": "c-1", "createdAt": message["createdAt"],
-        "revision": 1, "editedAt": null, "deleted": false, "deletedBy": null, "pinned": false, "reactions": [], "ordinal": 1,
+        "revision": 1, "editedAt": null, "deleted": false, "deletedBy": null, "pinned": false, "reactions": [], "data": {}, "ordinal": 1,
     });
     assert_eq!(message, expected);
     assert_eq!(speaker.event("message").await.unwrap(), message);

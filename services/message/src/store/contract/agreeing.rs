@@ -166,7 +166,7 @@ async fn both_stores_judge_alike() {
     }
     let mut story = Story { dice: Dice(7), room, users, ids: Vec::new() };
     let mut seen = BTreeMap::<_, usize>::new();
-    for _ in 0..250 {
+    for _ in 0..500 {
         let size = 1 + story.dice.below(6);
         let batch = (0..size).map(|_| story.next()).collect::<Vec<_>>();
         let [one, two] = [append_opened(&*stores[0], &batch).await, append_opened(&*stores[1], &batch).await];

@@ -64,7 +64,7 @@ pub fn judge(connection: &Connection, data: &Arc<EventData>, change: &Change) ->
     }
     let changes = match change.op {
         Op::Edit => {
-            let has = |data| if data == "" { "{}" } else { data };
+            let has = |data: &str| if data.is_empty() { "{}".to_owned() } else { data.to_owned() };
             let present_data = present.data.as_ref().unwrap_or(&original.body.data);
             (!change.keeps_text && content != present.content.as_ref().unwrap_or(&original.body.content))
                 || (!app_data.is_empty() && has(app_data) != has(present_data))

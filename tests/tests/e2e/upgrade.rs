@@ -44,7 +44,9 @@ fn with_states(messages: &Value) -> Vec<Value> {
         }
         message["pinned"] = json!(false);
         message["reactions"] = json!([]);
-        message["data"] = json!({});
+        if message["data"].is_null() {
+            message["data"] = json!({});
+        }
         message["ordinal"] = json!(null);
         message
     };

@@ -54,7 +54,7 @@ impl Story {
             1 => known,
             _ => None,
         };
-        let unchanged_since = (dice.below(6) == 0).then(|| target + dice.below(20));
+        let unchanged_since = (dice.below(3) == 0).then(|| target + dice.below(10));
         if op == Op::React {
             let name = dice.of(&["a", "B", "é", "👍", "\"", "\\"]).into();
             let reacted = Reacted { user: sender, username: "ada".into(), name, on: dice.below(3) > 0 };

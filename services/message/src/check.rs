@@ -122,7 +122,7 @@ pub fn check(new: NewEvent, partitions: u32, arrived: Instant) -> Result<Checked
             sender_username,
             content: new.content,
             event: new.event,
-            data: app_data.unwrap_or(new.data),
+            data: if kind == Kind::System { new.data } else { app_data.unwrap_or_default() },
             access: new.access,
             files: new.files,
             reacted: reacted.into_iter().collect(),

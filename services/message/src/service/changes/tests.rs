@@ -1,5 +1,7 @@
 //! Changes of messages from the callers' view.
 
+mod data;
+
 use confab_common::bus::Notice;
 use confab_common::testing;
 use confab_identity::credential::{Credential, message_credential};

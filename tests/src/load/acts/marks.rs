@@ -32,7 +32,7 @@ pub async fn run(stage: &Stage, readers: usize, figures: &mut Figures) -> anyhow
         last = send(&api, &owner, &room, format!("message {n}")).await?;
     }
     let series =
-        r#"confab_rpc_server_seconds_count{service="confab.message.v1.MessageService",method="MarkRead",code="ok"}"#;
+        r#"confab_rpc_server_seconds_count{service="confab.message.v1.MessageService",method="MarkRead",code="OK"}"#;
     let before = stage.metric((Role::Message, 1), series).await?;
     let marks =
         (0..ROUNDS).flat_map(|n| users.iter().cloned().map(move |user| (user, last - ROUNDS + 1 + n))).collect();

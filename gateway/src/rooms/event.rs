@@ -80,7 +80,13 @@ mod tests {
         let state = State { revision: 9, reactions, ..State::default() };
         let message = Event { id: "m".into(), seq: 5, state: Some(state), ..Event::default() };
         let changes = vec![ReactionChange { user: ada(), name: "x".into(), on: true }];
-        let change = Change { target: 5, op: Op::React.into(), message: Some(Box::new(message)), reactions: changes };
+        let change = Change {
+            target: 5,
+            op: Op::React.into(),
+            message: Some(Box::new(message)),
+            reactions: changes,
+            after: vec![],
+        };
         let (kind, change) = (Kind::Change.into(), Some(Box::new(change)));
         let event = Event { seq: 8, room_id: "r".into(), kind, change, ..Event::default() };
         let expected = json!({
@@ -106,8 +112,13 @@ mod tests {
             ..Event::default()
         };
         let of = |op: Op, message: &Event| {
-            let change =
-                Change { target: 5, op: op.into(), message: Some(Box::new(message.clone())), reactions: vec![] };
+            let change = Change {
+                target: 5,
+                op: op.into(),
+                message: Some(Box::new(message.clone())),
+                reactions: vec![],
+                after: vec![],
+            };
             let (room_id, change) = ("r".into(), Some(Box::new(change)));
             encoded(&Event { seq: 8, room_id, kind: Kind::Change.into(), sender: ada(), change, ..Event::default() })
         };

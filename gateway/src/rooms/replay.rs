@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use confab_common::{Error, Result, grpc};
-use confab_proto::message::v1::{Change, Event, Kind, ListChangesRequest, ReadEventsRequest, Reading};
+use confab_proto::message::v1::{Change, Event, Kind, ListChangesRequest, Op, ReadEventsRequest, Reading};
 use confab_socketio::Frame;
 use uuid::Uuid;
 
@@ -45,7 +45,12 @@ pub async fn read(clients: &Clients, room: Uuid, after: u64, user: Option<&User>
         let messages = targets.read(clients, &reading, user, &page.epoch).await?;
         for change in page.events.iter_mut().filter_map(change_of) {
             let message = messages.get(&change.target).ok_or_else(unreadable)?;
-            change.message = Some(Box::new(message.clone()));
+            let mut message = message.clone();
+            if change.op() == Op::React {
+                // Later reactions have events of their own.
+                message.state.get_or_insert_default().reactions = std::mem::take(&mut change.after);
+            }
+            change.message = Some(Box::new(message));
         }
     }
     clients.deleted.hide_in_events(&mut page.events);

@@ -226,7 +226,7 @@ mod tests {
         let message = Event { seq: 5, ..Event::default() };
         let of = |result| sent(outcome(result), &DeletedUsers::default()).map(|sent| sent.message.seq);
         let change = |message| {
-            let change = Change { target: 5, op: Op::Pin.into(), message, reactions: Vec::new() };
+            let change = Change { target: 5, op: Op::Pin.into(), message, reactions: Vec::new(), after: Vec::new() };
             outcome::Result::Event(Event { seq: 8, change: Some(Box::new(change)), ..Event::default() })
         };
         assert_eq!(of(change(Some(Box::new(message.clone())))).unwrap(), 5);

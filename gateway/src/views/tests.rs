@@ -73,7 +73,13 @@ fn a_changed_message_shows_its_state() {
     let deleted = r#""revision":9,"editedAt":null,"deleted":true,"deletedBy":{"id":"u","username":"ada"},"pinned":false,"reactions":[],"data":{}}"#;
     assert!(json.ends_with(deleted), "{json}");
 
-    let change = Some(Box::new(Change { target: 7, op: Op::Unpin.into(), message: None, reactions: Vec::new() }));
+    let change = Some(Box::new(Change {
+        target: 7,
+        op: Op::Unpin.into(),
+        message: None,
+        reactions: Vec::new(),
+        after: Vec::new(),
+    }));
     let event = Event { id: "c".into(), seq: 9, kind: Kind::Change.into(), sender: Some(ada), change, ..event };
     let json = serde_json::to_string(&ItemJson::from(&event)).unwrap();
     let item = r#"{"seq":9,"id":"c","type":"change","op":"unpin","target":7,"sender":{"id":"u","username":"ada"},"createdAt":"1970-01-01T00:00:00.000Z"}"#;

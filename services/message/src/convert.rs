@@ -36,7 +36,8 @@ pub fn event(event: &Event) -> pb::Event {
         change: data.change.map(|change| {
             let message = event.message.as_deref().map(self::event).map(Box::new);
             let reactions = data.body.reacted.iter().map(reacted).collect();
-            Box::new(pb::Change { target: change.target, op: op(change.op).into(), message, reactions })
+            let after = data.body.reactions.iter().filter(|_| message.is_none()).map(reaction).collect();
+            Box::new(pb::Change { target: change.target, op: op(change.op).into(), message, reactions, after })
         }),
         state: event.state.as_deref().map(state),
         ordinal: event.ordinal,
@@ -93,7 +94,13 @@ pub fn answered(event: &Event) -> pb::Event {
     match (event.data.change, event.message.as_deref()) {
         (Some(change), Some(message)) => {
             let message = Some(Box::new(of_message(message)));
-            let change = pb::Change { target: change.target, op: op(change.op).into(), message, reactions: Vec::new() };
+            let change = pb::Change {
+                target: change.target,
+                op: op(change.op).into(),
+                message,
+                reactions: Vec::new(),
+                after: Vec::new(),
+            };
             pb::Event { change: Some(Box::new(change)), ..slim(event) }
         }
         _ => of_message(event),
